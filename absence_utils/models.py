@@ -1,0 +1,206 @@
+"""Networks by name, with weights from a file, from torchvision, or drawn at random.
+
+Weights are data: they are read with safetensors or with `weights_only=True`, never unpickled.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .errors import InputError
+from .images import normalisation_of
+from .paths import DATA
+
+SCENES_WEIGHTS = DATA / "concept_scenes.safetensors"
+
+
+def load_model(
+    name: str | nn.Module, weights: str | Path | None = None, *, seed: int = 0, device="cpu", **options
+) -> nn.Module:
+    """Return a network in eval mode.
+
+    Args:
+        name: a torchvision classifier ("resnet50"), "concept_scenes" for the network that ships with this project,
+            or a network, which passes through unchanged but for eval mode.
+        weights: path of a .safetensors, .pt or .pth state dict; "torchvision" for the official weights
+            ("torchvision:IMAGENET1K_V1" picks a version); None or "" for random weights ("concept_scenes": its own;
+            "random" draws them there too).
+        seed: of the random weights. The global random state is left as found.
+        device: where the network goes.
+        options: passed to the network's constructor, for example `num_classes=10`. Without it the number of classes
+            is taken from the weights file.
+
+    Returns:
+        The network, `requires_grad` as its constructor left it.
+
+    Raises:
+        InputError: unknown name, no such file, a file that is not a state dict, weights that do not fit the network
+            or are not finite, official weights that can't be fetched.
+    """
+    if isinstance(name, nn.Module):
+        if weights:
+            raise InputError(
+                "weights", "given beside a network", "Load them into the network, or give its name."
+            )
+        return name.eval().to(device)
+    if not isinstance(name, str):
+        raise InputError(
+            "model", f"{name!r} is not a name or a network", "Give a torchvision name or a Module."
+        )
+    weights = str(weights or "")
+    if name == "concept_scenes" and not weights:
+        weights = str(SCENES_WEIGHTS)
+    state = None if weights in ("", "random") else read_weights(name, weights)
+    model = _build(name, seed, state, options)
+    if state is not None:
+        _fill(model, name, state)
+    return model.eval().to(device)
+
+
+def _build(name: str, seed: int, state: dict | None, options: dict) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if name == "concept_scenes":
+            from .scenes import ConceptNet  # the renderer is not needed for other networks
+
+            return ConceptNet(**options)
+        known = torchvision.models.list_models(module=torchvision.models)
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, "concept_scenes"], n=4, cutoff=0.5)
+            raise InputError(
+                "model",
+                f"{name!r} is neither 'concept_scenes' nor a torchvision classifier",
+                f"Nearest names: {', '.join(near or known[:8])}.",
+            )
+        if name in (
+            "googlenet",
+            "inception_v3",
+        ):  # they warn unless told, and take the auxiliary heads from the file
+            options = {"init_weights": True, "aux_logits": state is not None} | options
+        if state is not None and "num_classes" not in options:
+            options = options | _classes_in(name, state, options)
+        return torchvision.models.get_model(name, weights=None, **options)
+
+
+def _classes_in(name: str, state: dict[str, Tensor], options: dict) -> dict:
+    """`num_classes` as the last layer of the weights file has it, where that differs from the network's default."""
+    with torch.device("meta"):
+        usual = torchvision.models.get_model(name, weights=None, **options).state_dict()
+    last = [key for key in usual if "aux" not in key.lower()][-1]
+    if last in state and state[last].ndim and state[last].shape[0] != usual[last].shape[0]:
+        return {"num_classes": state[last].shape[0]}
+    return {}
+
+
+def read_weights(name: str, weights: str) -> dict[str, Tensor]:
+    """A finite state dict from a file or from torchvision; wrappers ("state_dict", "module.") are taken off."""
+    if weights == "torchvision" or weights.startswith("torchvision:"):
+        state = _official(name, weights.partition(":")[2])
+    else:
+        state = _from_file(Path(weights).expanduser())
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+            break
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(
+            "weights", "the file holds no state dict", "Save `model.state_dict()`, best with safetensors."
+        )
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    bad = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise InputError(
+            "weights",
+            f"{len(bad)} of {len(state)} tensors have values that are not finite, first {bad[0]!r}",
+            "Use a checkpoint from before training diverged.",
+        )
+    return state
+
+
+def _from_file(path: Path) -> dict:
+    if not path.is_file():
+        raise InputError(
+            "weights", f"there is no file {str(path)!r}", "Give a .safetensors, .pt or .pth file."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise InputError(
+            "weights",
+            f"{path.name!r} cannot be read as plain tensors ({str(error).splitlines()[0]})",
+            "Only state dicts are read, nothing is unpickled: save `model.state_dict()`, best with safetensors.",
+        ) from error
+    if not isinstance(state, dict):
+        raise InputError(
+            "weights",
+            f"{path.name!r} holds a {type(state).__name__}, not a state dict",
+            "Save `model.state_dict()`.",
+        )
+    return state
+
+
+def _official(name: str, version: str) -> dict:
+    try:
+        available = torchvision.models.get_model_weights(name)
+    except ValueError as error:
+        raise InputError(
+            "weights", f"torchvision has none for {name!r}", "Give the path of a file."
+        ) from error
+    if version and version not in available.__members__:
+        raise InputError(
+            "weights", f"no version {version!r}", f"Use one of {', '.join(available.__members__)}."
+        )
+    chosen = available[version] if version else available.DEFAULT
+    try:
+        return chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        file = chosen.url.rsplit("/", 1)[1]
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise InputError(
+            "weights",
+            f"the official weights of {name!r} cannot be fetched ({error})",
+            f"On a machine with a network fetch {chosen.url}; put {file} into {folder}, or pass its path.",
+        ) from error
+
+
+def _fill(model: nn.Module, name: str, state: dict[str, Tensor]) -> None:
+    own = model.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in state if key not in own]
+    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    found = [
+        f"{len(keys)} {what} (first {keys[0]!r})"
+        for keys, what in ((missing, "missing"), (surplus, "unknown"), (shapes, "of another shape"))
+        if keys
+    ]
+    if found:
+        raise InputError(
+            "weights",
+            f"they do not fit {name!r}: tensors {', '.join(found)}",
+            "Give the name of the network that was trained.",
+        )
+    model.load_state_dict(state, strict=False)  # num_batches_tracked may be absent
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """sha256 of the network's weights and buffers, names included, for the record."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+__all__ = ["load_model", "read_weights", "model_fingerprint", "normalisation_of", "SCENES_WEIGHTS"]
