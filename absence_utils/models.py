@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .errors import InputError
-from .images import normalisation_of
 from .paths import DATA
 
 SCENES_WEIGHTS = DATA / "concept_scenes.safetensors"
@@ -137,9 +136,10 @@ def _from_file(path: Path) -> dict:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
             "weights",
-            f"{path.name!r} cannot be read as plain tensors ({str(error).splitlines()[0]})",
+            f"{path.name!r} cannot be read as plain tensors ({reason})",
             "Only state dicts are read, nothing is unpickled: save `model.state_dict()`, best with safetensors.",
         ) from error
     if not isinstance(state, dict):
@@ -201,6 +201,3 @@ def model_fingerprint(model: nn.Module) -> str:
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-__all__ = ["load_model", "read_weights", "model_fingerprint", "normalisation_of", "SCENES_WEIGHTS"]

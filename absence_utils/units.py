@@ -33,22 +33,12 @@ from .record import progress
 
 POOLS = ("mean", "cls", "max", "min")
 
-# Calls whose result is "after the nonlinearity". Each maps to how it is called out of place.
+# Calls whose result is "after the nonlinearity".
 _ACTIVATIONS = {
-    getattr(F, name)
-    for name in (
-        "relu relu6 leaky_relu elu selu celu gelu silu mish hardswish hardtanh hardsigmoid softplus tanh sigmoid"
-    ).split()
-} | {
-    torch.relu,
-    torch.relu_,
-    torch.sigmoid,
-    torch.tanh,
-    Tensor.relu,
-    Tensor.relu_,
-    Tensor.sigmoid,
-    Tensor.tanh,
-}
+    F.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish, F.hardswish, F.hardtanh,
+    F.hardsigmoid, F.softplus, F.tanh, F.sigmoid, torch.relu, torch.relu_, torch.tanh, torch.sigmoid,
+    Tensor.relu, Tensor.relu_, Tensor.tanh, Tensor.sigmoid,
+}  # fmt: skip
 _IN_PLACE = {torch.relu_: torch.relu, Tensor.relu_: Tensor.relu}
 
 # Calls that commute with a rectifier: they only move values about, or pick the largest. What was before the
@@ -178,7 +168,8 @@ def _probe(model: nn.Module, layer: str, module: nn.Module, call: int, images: T
             with torch.no_grad():
                 model(images[:1])
         except RuntimeError:
-            pass  # the image may be too small for what comes after the layer, which is not needed
+            if count == 0:
+                raise  # later on, the image may be too small for what comes after the layer, which is not needed
         finally:
             handle.remove()
         if count == 0:

@@ -1,0 +1,146 @@
+"""Image folders and images in memory: what is broken is named, what is normalised can be undone."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from absence_utils.errors import InputError
+from absence_utils.images import (
+    IDENTITY,
+    IMAGENET,
+    FolderImages,
+    Normalisation,
+    TensorImages,
+    load_images,
+    normalisation_of,
+    readable_classes,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes, grey, palette, RGBA and CMYK images among them."""
+    for number, (name, mode) in enumerate(
+        [
+            ("ant/a.jpg", "RGB"),
+            ("ant/b.png", "RGBA"),
+            ("bee/c.jpg", "CMYK"),
+            ("bee/d.png", "P"),
+            ("bee/e.JPEG", "L"),
+        ]
+    ):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40 + number, 30), (10 * number, 100, 200)).convert(mode).save(path)
+    return tmp_path / "photos"
+
+
+class Rgb(nn.Module):
+    def __init__(self, channels=3):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 2, 3)
+
+
+def test_folder_yields_normalised_squares_in_order(folder):
+    images = load_images(folder, Rgb(), size=16)
+    assert len(images) == 5 and images.class_names == ["ant", "bee"]
+    assert images.labels.tolist() == [0, 0, 1, 1, 1] and [images[i][1] for i in range(5)] == [0, 0, 1, 1, 1]
+    assert images.membership.tolist() == [[True, False]] * 2 + [[False, True]] * 3
+    image, _ = images[0]
+    assert image.shape == (3, 16, 16) and image.dtype == torch.float32
+    expected = (torch.tensor([0, 100, 200]) / 255 - torch.tensor(IMAGENET.mean)) / torch.tensor(IMAGENET.std)
+    torch.testing.assert_close(image.mean((1, 2)), expected, atol=0.05, rtol=0)  # JPEG is not exact
+
+
+def test_grey_networks_get_one_channel(folder):
+    image, _ = load_images(folder, Rgb(1), size=16)[0]
+    assert image.shape == (1, 16, 16) and 0 <= image.min() and image.max() <= 1
+    assert normalisation_of(Rgb(1)) == IDENTITY and normalisation_of(Rgb()) == IMAGENET
+    own = Rgb()
+    own.normalisation = Normalisation((0.5,), (0.5,))
+    assert normalisation_of(own).mean == (0.5,)
+
+
+def test_limit_draws_with_the_seed_and_keeps_the_order(folder):
+    drawn = [load_images(folder, Rgb(), size=8, limit=3, seed=seed).files for seed in (0, 0, 1, 2, 3)]
+    assert drawn[0] == drawn[1] and any(files != drawn[0] for files in drawn[2:])
+    assert all(files == sorted(files) and len(files) == 3 for files in drawn)
+    assert len(load_images(folder, Rgb(), size=8, limit=99)) == 5
+
+
+def test_one_truncated_file_among_many_is_named_and_skipped_only_on_request(folder):
+    whole = Image.effect_noise((64, 64), 80).convert("RGB")
+    whole.save(folder / "ant" / "z.jpg")
+    content = (folder / "ant" / "z.jpg").read_bytes()
+    (folder / "ant" / "z.jpg").write_bytes(content[: len(content) // 2])
+    (folder / "bee" / "text.png").write_text("not an image")
+    images = load_images(folder, Rgb(), size=16)
+    with pytest.raises(InputError, match=r"`images`.*'ant/z.jpg' cannot be decoded.*broken='skip'"):
+        [images[i] for i in range(len(images))]
+    skipping = load_images(folder, Rgb(), size=16, broken="skip")
+    assert skipping.skipped == ["ant/z.jpg", "bee/text.png"] and len(skipping) == 5
+    assert all(skipping[i][0].shape == (3, 16, 16) for i in range(5)) and len(skipping.membership) == 5
+
+
+def test_bad_folders_are_named(folder, tmp_path):
+    (tmp_path / "flat").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "flat" / "a.png")
+    (folder / "cow").mkdir()
+    cases = {
+        "`images`.*there is no folder": lambda: load_images(tmp_path / "no", Rgb()),
+        "`images`.*no images in class folders": lambda: load_images(tmp_path / "flat", Rgb()),
+        "`images`.*1 class folders hold no image.*'cow'": lambda: load_images(folder, Rgb()),
+        "`images`.*empty": lambda: load_images("", Rgb()),
+        "`broken`.*'ignore'": lambda: load_images(folder, Rgb(), broken="ignore"),
+        "`size`.*0 pixels": lambda: load_images(folder, Rgb(), size=0),
+        "`limit`.*-1": lambda: load_images(folder, Rgb(), limit=-1),
+        "`labels`.*1 for 2": lambda: TensorImages(torch.zeros(2, 1, 4, 4), torch.zeros(1), ["a"]),
+    }
+    for message, call in cases.items():
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+def test_fingerprints_tell_inputs_apart(folder):
+    before = load_images(folder, Rgb()).fingerprint
+    assert before == load_images(folder, Rgb()).fingerprint != load_images(folder, Rgb(), limit=2).fingerprint
+    (folder / "ant" / "b.png").write_bytes((folder / "ant" / "a.jpg").read_bytes())
+    assert load_images(folder, Rgb()).fingerprint != before
+    images = [TensorImages(torch.full((1, 1, 2, 2), v), torch.tensor([0]), ["a"]) for v in (0.0, 0.0, 1.0)]
+    assert images[0].fingerprint == images[1].fingerprint != images[2].fingerprint
+
+
+@given(st.floats(0, 1), st.floats(-1, 1), st.floats(0.1, 3))
+def test_normalisation_is_undone_exactly(pixel, mean, std):
+    pixels = torch.full((2, 1, 3, 3), pixel, dtype=torch.float64)
+    normalisation = Normalisation((mean,), (std,))
+    torch.testing.assert_close(normalisation.undo(normalisation.apply(pixels)), pixels)
+    assert normalisation.undo(normalisation.apply(pixels + 5)).max() == 1
+
+
+def test_imagenet_folders_get_readable_names():
+    folders = [f"n{i:08d}" for i in range(1000)]
+    assert readable_classes(folders)[:2] == ["tench", "goldfish"]
+    assert readable_classes(folders[:10]) == folders[:10]
+
+
+def test_real_folder(real):
+    images = FolderImages(real / "imagenet" / "val", IMAGENET)
+    assert len(images) == 1000 and images.class_names[207] == "golden retriever"
+    assert images[207][0].shape == (3, 224, 224)
+
+
+def test_real_squeezenet_accuracy(real):
+    from absence_utils.models import load_model
+    from absence_utils.units import responses
+
+    net = load_model("squeezenet1_0", real / "models" / "squeezenet1_0-imagenet.safetensors")
+    images = load_images(real / "imagenet" / "val", net, limit=200)
+    with torch.inference_mode():
+        batches = [torch.stack([images[i][0] for i in range(k, k + 50)]) for k in range(0, 200, 50)]
+        top1 = torch.cat([responses(net, "logits", batch).argmax(1) for batch in batches])
+    # 60.5 % on all 1,000 images; three standard errors of 200 draws are 10 points
+    assert 0.50 < (top1 == images.labels).float().mean() < 0.71
