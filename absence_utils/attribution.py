@@ -7,10 +7,11 @@ captum's; what is added makes them right for this use:
 * captum's `Saliency` and its image plots take absolute values by default; neither is used.
 * `DeepLift` needs every activation to be a module that is used once, out of place. torchvision's ResNets call one
   ReLU several times, others call `F.relu`, VGG and SqueezeNet work in place. Here each activation *call* of the
-  forward pass is led through a module of its own, without touching or tracing the network (`_SeparateActivations`).
-* captum's rule for max pooling gives a wrong sum where windows overlap (it writes contributions with an un-pooling
-  that overwrites instead of adding) and, where input and baseline agree, borrows the gradient of the first image of
-  the batch. Here a maximum is written as a + relu(b - a), to which the rescale rule applies exactly.
+  forward pass is led through a module of its own, without touching or tracing the network (module `separate`).
+* In captum 0.9 the rescale rule is lost where one hooked module feeds another directly, as a ReLU does a max pool
+  (the first reads the gradient before the second has changed it), and the rule for max pooling drops contributions
+  where windows overlap. Here every activation call gets its own copy of its input, and a maximum is written as
+  a + relu(b - a), to which the rescale rule applies exactly.
 * For GELU, SiLU and softmax captum has no usable rule and takes the plain gradient, so DeepLIFT on transformers and
   ConvNeXt is not complete; `completeness_gap` says by how much. Integrated gradients is complete there.
 * All maps are scaled so that they sum to a change of the response, in the units of the layer: see `attribute`.
@@ -28,12 +29,12 @@ import torch
 import torch.nn.functional as F
 from captum.attr import DeepLift, InputXGradient, IntegratedGradients, LayerGradCam, NoiseTunnel, Occlusion
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torchvision.transforms.functional import gaussian_blur
 
 from .errors import InputError
 from .images import normalisation_of
-from .units import Unit, _channel_axis, _first_tensor, find_layer, reading
+from .separate import SeparatedResponse
+from .units import Unit, _channel_axis, find_layer
 
 BASELINES = ("zero", "black", "blurred")
 
@@ -85,14 +86,17 @@ def attribute(
     method allows it: exactly for DeepLIFT on ReLU networks, up to the integration error for integrated gradients, for
     additive units for occlusion, for a linear head on averaged maps for Grad-CAM, to first order for the rest.
 
-    | method | options | note |
-    |---|---|---|
-    | integrated_gradients | steps=32 | straight path, Gauss-Legendre |
-    | input_x_gradient | | (image - baseline) x gradient: one backward pass |
-    | deeplift | | rescale rule |
-    | smoothgrad | samples=16, noise=0.15, seed=0 | input x gradient, averaged under Gaussian noise with sd `noise` x (max - min) of the image; signed |
-    | occlusion | window=None, stride=None | squares, by default an eighth of the shorter side, half overlapping; the drop caused by a window is spread evenly over its values (a window cut off by the border counts as a full one) |
-    | gradcam | cam_layer=None | never clipped; channels weighted by their mean gradient, enlarged bilinearly to the images with its sum kept, and spread evenly over the channel axis; by default at the last layer before the unit that still has space |
+    integrated_gradients (steps=32): straight path from the baseline, Gauss-Legendre quadrature.
+    input_x_gradient: (image - baseline) x gradient, one backward pass.
+    deeplift: rescale rule, see the top of this module.
+    smoothgrad (samples=16, noise=0.15, seed=0): input x gradient, averaged with its sign under Gaussian noise of sd
+        `noise` x (max - min) of the image.
+    occlusion (window=None, stride=None): squares of `window` pixels, by default an eighth of the shorter side, half
+        overlapping. The drop a window causes is spread evenly over its values (one cut off by the border counts as
+        a full one).
+    gradcam (cam_layer=None): maps of `cam_layer`, weighted by their mean gradient and never clipped; enlarged
+        bilinearly to the images with the sum kept, and spread evenly over the channel axis. The default is
+        `last_spatial_layer`.
 
     Args:
         unit: whose response is explained.
@@ -101,14 +105,14 @@ def attribute(
             height, width] of your own; it gets at most `batch_size` images and a baseline of their shape.
         baseline: see `baseline_images`. Grad-CAM has none; its reference is the layer at 0.
         batch_size: how many images (or steps, samples, windows) go through the network at a time.
-        options: of the method, see the table.
+        options: of the method, see above.
 
     Returns:
         [batch, channel, height, width], detached, on the device of the images. The network is left as found.
 
     Raises:
         InputError: unknown method, option or baseline; nothing to attribute to; see also `Unit`.
-    """  # noqa: E501 (table)
+    """
     function = _method(method, options)
     if batch_size < 1:
         raise InputError("batch_size", f"{batch_size} images", "Give at least 1.")
@@ -193,6 +197,136 @@ def _occlusion(unit, images, baseline, batch_size, window=None, stride=None):
     return drop.to(images.dtype) / (channels * window**2)
 
 
+def _deeplift(unit, images, baseline, batch_size):
+    return DeepLift(SeparatedResponse(unit, images[:1])).attribute(images, baselines=baseline, target=0)
+
+
+def _gradcam(unit, images, baseline, batch_size, cam_layer=None):
+    layer = cam_layer or last_spatial_layer(unit, images)
+    module, call = find_layer(unit.model, layer)
+    if call is not None or _inside(layer, unit.layer):
+        why = "is one call of several" if call is not None else "belongs to the unit's own layer"
+        raise InputError("cam_layer", f"{layer!r} {why}", "Give a layer before the unit that runs once.")
+    probe = nn.Identity()
+    expected = unit.response(images[:1]).detach()
+    with _probed(module, probe, images):
+        try:
+            if not torch.allclose(unit.response(images[:1]), expected, rtol=1e-3, atol=1e-5):
+                raise AssertionError  # the layer holds the rectification that the signed unit looks behind
+            cells = LayerGradCam(unit.response, probe).attribute(images)
+        except (AssertionError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "not have been used" not in str(error):
+                raise
+            raise InputError(
+                "cam_layer", f"the unit {unit.name} does not read {layer!r}", "Give a layer that runs before it."
+            ) from error
+    return _enlarge(cells, images.shape[-2:]).expand_as(images) / images.shape[1]
+
+
+def _enlarge(cells: Tensor, size) -> Tensor:
+    """Bilinear enlargement of [batch, 1, h, w] that keeps the sum of every map."""
+    weight = torch.ones_like(cells, requires_grad=True)
+    (weight,) = torch.autograd.grad(F.interpolate(weight, size, mode="bilinear").sum(), weight)
+    return F.interpolate(cells / weight, size, mode="bilinear")
+
+
+@contextmanager
+def _probed(module: nn.Module, probe: nn.Module, images: Tensor):
+    """Lead the layer's output through `probe` as [batch, channel, height, width]; tokens are laid out as the image."""
+
+    def hook(layer, _inputs, output):
+        values, *rest = output if isinstance(output, tuple) else (output,)
+        found = _as_maps(layer, values, images)
+        if found is None:
+            shape = tuple(values.shape)
+            raise InputError("cam_layer", f"its output {shape} has no space", "Give a layer of maps or of tokens.")
+        maps, back = found
+        values = back(probe(maps))
+        return (values, *rest) if isinstance(output, tuple) else values
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _as_maps(layer: nn.Module, values, images: Tensor):
+    """A layer's output as maps [batch, channel, height, width] with the way back, or None if it has no space.
+
+    Tokens are laid out row by row in the proportions of the image; a class token in front is left as it is.
+    """
+    if not isinstance(values, Tensor) or values.ndim not in (3, 4):
+        return None
+    if values.ndim == 4:
+        axis = _channel_axis(layer, values, images)
+        maps = values.movedim(axis, 1)
+        return (maps, lambda changed: changed.movedim(1, axis)) if maps[0, 0].numel() > 1 else None
+    for extra in (0, 1):
+        count = values.shape[1] - extra
+        height = round((count * images.shape[-2] / images.shape[-1]) ** 0.5)
+        if count > 1 and height and count % height == 0:
+            maps = values[:, extra:].unflatten(1, (height, count // height)).movedim(-1, 1)
+            front = values[:, :extra]
+            return maps, lambda changed, front=front: torch.cat([front, changed.movedim(1, -1).flatten(1, 2)], dim=1)
+    return None
+
+
+def last_spatial_layer(unit: Unit, images: Tensor) -> str:
+    """The last layer before the unit that still has space: where Grad-CAM looks by default.
+
+    The response must depend on more than one of its channels and places. This rules out maps of the classes
+    (SqueezeNet's last convolution) and, in a vision transformer, all that follows the last attention, from which only
+    the class token is read.
+
+    Raises:
+        InputError: no such layer, as for a unit of the first layer.
+    """
+    ran, counts = [], {}
+
+    def note(name):
+        def hook(module, _inputs, output):
+            counts[name] = counts.get(name, 0) + 1
+            ran.append((name, module, output[0] if isinstance(output, tuple) else output))
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(note(name))
+        for name, module in unit.model.named_modules()
+        if name and not _inside(name, unit.layer) and not isinstance(module, nn.Dropout)
+    ]
+    try:
+        images = images.detach().clone().requires_grad_()
+        response = unit.response(images).sum()
+    finally:
+        for handle in handles:
+            handle.remove()
+    spatial = [item for item in reversed(ran) if counts[item[0]] == 1 and _as_maps(*item[1:], images) is not None]
+    for name, module, values in spatial:
+        if _has_reach(response, module, values, images):
+            return name
+    if spatial and not torch.autograd.grad(response, images)[0].any():
+        return spatial[0][0]  # a dead unit: every layer gives the same answer, a map of zeros
+    raise InputError(
+        "cam_layer", f"no layer before {unit.name} has space", "Choose a later unit, or another method than 'gradcam'."
+    )
+
+
+def _inside(name: str, layer: str | None) -> bool:
+    return layer is not None and f"{name}.".startswith(f"{layer.partition(':')[0]}.")
+
+
+def _has_reach(response: Tensor, module: nn.Module, values, images: Tensor) -> bool:
+    if not values.requires_grad:
+        return False
+    (gradient,) = torch.autograd.grad(response, values, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        return False
+    used = (_as_maps(module, gradient, images)[0] != 0).any(dim=0)
+    return int(used.any(dim=(1, 2)).sum()) > 1 and int(used.any(dim=0).sum()) > 1
+
+
 def _at_least(parameter: str, value: int, smallest: int) -> None:
     if value < smallest:
         raise InputError(parameter, f"{value}", f"Give at least {smallest}.")
@@ -201,8 +335,10 @@ def _at_least(parameter: str, value: int, smallest: int) -> None:
 _METHODS = {
     "integrated_gradients": _integrated_gradients,
     "input_x_gradient": _input_x_gradient,
+    "deeplift": _deeplift,
     "smoothgrad": _smoothgrad,
     "occlusion": _occlusion,
+    "gradcam": _gradcam,
 }
 METHODS = tuple(_METHODS)
 
