@@ -279,13 +279,17 @@ def test_channels_come_second_whatever_the_layout(build, layer, channels):
 
 def test_convnext_gelu_reading_is_the_linear_layer_before_it():
     torch.manual_seed(0)
-    net = ConvNeXt([CNBlockConfig(8, None, 2)], num_classes=2).eval()
+    net = ConvNeXt([CNBlockConfig(4, None, 2)], num_classes=2).eval()
     images, seen = torch.randn(2, 3, 16, 16), {}
-    net.features[1][0].block[3].register_forward_hook(lambda m, i, o: seen.update(linear=o.clone()))
+    block = net.features[1][0].block
+    block[3].register_forward_hook(lambda m, i, o: seen.update(before=o.clone()))
+    block[5].register_forward_hook(lambda m, i, o: seen.update(after=o.clone()))
     with torch.no_grad():
         net(images)
-    reading = feature_map(net, "features.1.0.block.4", images).detach()
-    torch.testing.assert_close(reading, seen["linear"].permute(0, 3, 1, 2))
+    before, after = seen["before"].permute(0, 3, 1, 2), seen["after"].permute(0, 3, 1, 2)
+    torch.testing.assert_close(feature_map(net, "features.1.0.block.4", images).detach(), before)
+    # 4 channels on a 4x4 map: the shape says nothing, the type of the layer does
+    torch.testing.assert_close(feature_map(net, "features.1.0.block.5", images).detach(), after)
 
 
 class Shared(nn.Module):
