@@ -1,0 +1,343 @@
+"""Run one notebook strictly: `python -m absence_utils.run 06_extreme_patches --profile smoke -p k 4`.
+
+papermill executes it, but papermill only warns of a parameter that does not exist and checks no type. Here
+both are errors, and nothing appears in the output folder unless the whole notebook ran and wrote every figure
+that its metadata declares (`companion.figures`), with its numbers and its provenance.
+
+The notebook runs in the folder where the command is typed: relative paths given with -p mean what they say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+
+from .errors import InputError
+from .parameters import Parameter, first_line, nearest, read_parameters, read_profile, resolve_parameters
+from .paths import NOTEBOOKS, RESULTS
+
+
+class NotebookError(RuntimeError):
+    """A notebook did not run through; the message is one line for the terminal."""
+
+
+def all_notebooks(folder: Path = NOTEBOOKS) -> list[Path]:
+    """The numbered notebooks of a folder, in order."""
+    return sorted(folder.glob("[0-9]*.ipynb"))
+
+
+def find_notebook(text: str, folder: Path = NOTEBOOKS) -> Path:
+    """Notebook by path, by name (`06_extreme_patches`) or by number (`06`, `6`).
+
+    Raises:
+        InputError: no such notebook; lists those that exist.
+    """
+    if text.endswith(".ipynb") and Path(text).is_file():
+        return Path(text)
+    for path in all_notebooks(folder):
+        if text in (path.stem, path.name) or text.isdigit() and int(text) == int(path.stem.split("_")[0]):
+            return path
+    names = [path.stem for path in all_notebooks(folder)]
+    raise InputError(
+        "notebook", f"there is no {text!r}", f"{nearest(text, names)}There are: {', '.join(names) or 'none'}."
+    )
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """Notebook of format 4.5, where every cell has an id."""
+    try:
+        return nbformat.v4.upgrade(nbformat.read(path, as_version=4))
+    except Exception as error:  # nbformat raises many kinds
+        raise InputError(
+            "notebook", f"{path} cannot be read: {first_line(error)}", "Is it a notebook?"
+        ) from None
+
+
+def declared_figures(notebook: nbformat.NotebookNode) -> list[str]:
+    """Names of the figures a notebook makes, from its metadata.
+
+    Raises:
+        InputError: the metadata says nothing about figures.
+    """
+    figures = notebook.metadata.get("companion", {}).get("figures")
+    if not isinstance(figures, list):
+        remedy = 'Add "companion": {"figures": ["NN_name"]} to its metadata.'
+        raise InputError("notebook", "it does not declare its figures", remedy)
+    return list(figures)
+
+
+def run_notebook(notebook: Path, out: Path, parameters: dict, profile: str = "") -> list[Path]:
+    """Execute a notebook and, if all went well, put its figures and itself into the output folder.
+
+    Args:
+        notebook: path of the notebook.
+        out: output folder, made if absent. While the notebook runs, its files lie in a hidden folder in it.
+        parameters: checked values, see `resolve_parameters`.
+        profile: name for the record.
+
+    Returns:
+        Paths of the figures' PNG files.
+
+    Raises:
+        InputError: raised by the notebook because of a parameter.
+        NotebookError: anything else went wrong. In both cases the output folder is as it was before, but for
+            the notebook with its traceback in `failed/`.
+    """
+    node, name, started = read_notebook(notebook), notebook.stem, time.monotonic()
+    figures = declared_figures(node)
+    out.mkdir(parents=True, exist_ok=True)
+    with _staging(out, name) as staging:
+        executed = staging / f"{name}.ipynb"
+        with _environment(ABSENCE_OUT=str(staging.resolve()), ABSENCE_PROFILE=profile):
+            try:
+                _execute(node, executed, parameters, name)
+                _check_figures(staging, figures, name)
+            except (InputError, NotebookError):
+                _keep_failed(executed, out)
+                raise
+        _publish(staging, out, name)
+    pictures = [out / f"{figure}.png" for figure in figures]
+    _say(name, f"done in {time.monotonic() - started:.0f} s")
+    return pictures
+
+
+def _execute(node, executed: Path, parameters: dict, name: str) -> None:
+    import papermill  # slow to import, and not needed to answer --list or to refuse a parameter
+    from papermill.exceptions import PapermillExecutionError
+
+    titles, total = _cell_titles(node), sum(cell.cell_type == "code" for cell in node.cells)
+    place = ["before its first cell"]
+
+    def announce(cell, cell_index):
+        if cell.id in titles:
+            number, title = titles[cell.id]
+            place[0] = f"in cell {number} of {total}" + (f" ({title})" if title else "")
+            _say(name, f"cell {number}/{total}  {title}")
+
+    try:
+        papermill.execute_notebook(
+            node,
+            str(executed).replace("{", "{{").replace("}", "}}"),  # papermill fills in braces
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # its advice on transport is for servers
+            on_cell_start=announce,
+        )
+    except PapermillExecutionError as error:
+        if error.ename == "InputError":
+            raise InputErrorInNotebook(error.evalue) from None
+        raise NotebookError(f"{name}: {error.ename} {place[0]}: {first_line(error.evalue)}") from None
+    except Exception as error:  # a kernel that dies (no memory left) or does not start
+        raise NotebookError(f"{name}: {type(error).__name__} {place[0]}: {first_line(error)}") from error
+
+
+class InputErrorInNotebook(InputError):
+    """An InputError raised inside the kernel, of which only the message arrives here."""
+
+    def __init__(self, message: str):
+        ValueError.__init__(self, message)
+
+
+def _cell_titles(node) -> dict[str, tuple[int, str]]:
+    """Number of each code cell and the first words of the prose before it, by cell id."""
+    titles, number, title = {}, 0, ""
+    for cell in node.cells:
+        if cell.cell_type == "markdown" and cell.source.strip():
+            title = re.sub(r"[#*`_$]", "", cell.source.strip().splitlines()[0]).strip()
+            title = title if len(title) <= 60 else title[:57].rsplit(" ", 1)[0] + " ..."
+        elif cell.cell_type == "code":
+            number += 1
+            titles[cell.id] = number, title
+    return titles
+
+
+def _check_figures(staging: Path, figures: list[str], name: str) -> None:
+    """Every declared figure is complete, and no figure is undeclared."""
+    missing = [
+        f"{figure}{suffix}"
+        for figure in figures
+        for suffix in (".png", ".csv", ".json")
+        if not (staging / f"{figure}{suffix}").is_file()
+    ]
+    if missing:
+        raise NotebookError(f"{name}: ran, but did not write {', '.join(missing)}, which it declares")
+    undeclared = sorted({path.stem for path in staging.glob("*.png")} - set(figures))
+    if undeclared:
+        raise NotebookError(f"{name}: wrote {', '.join(undeclared)}, which its metadata does not declare")
+
+
+@contextmanager
+def _staging(out: Path, name: str):
+    """Hidden folder for one run, removed afterwards whatever happens, as are those that a killed run left."""
+    host = socket.gethostname()
+    for left in out.glob(f".{name}@{host}@*"):
+        if not _alive(int(left.name.rsplit("@", 1)[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    staging = out / f".{name}@{host}@{os.getpid()}"
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()
+
+
+@contextmanager
+def _environment(**values: str):
+    """Environment that the kernel inherits: quiet, one thread, the same hashing in every run."""
+    before = dict(os.environ)
+    os.environ.update(values, TQDM_DISABLE="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("PYTHONHASHSEED", "0")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _keep_failed(executed: Path, out: Path) -> None:
+    if executed.is_file():
+        (out / "failed").mkdir(exist_ok=True)
+        _forget_paths(executed)
+        os.replace(executed, out / "failed" / executed.name)
+
+
+def _forget_paths(executed: Path) -> None:
+    """Drop where the notebook lay while it ran: that folder is gone."""
+    node = nbformat.read(executed, as_version=4)
+    for key in ("input_path", "output_path"):
+        node.metadata.get("papermill", {}).pop(key, None)
+    nbformat.write(node, executed)
+
+
+def _publish(staging: Path, out: Path, name: str) -> None:
+    """Move a complete run into the output folder, the executed notebook last. No signal interrupts it."""
+    _forget_paths(staging / f"{name}.ipynb")
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        for path in sorted(staging.iterdir(), key=lambda path: path.suffix == ".ipynb"):
+            if path.is_dir():
+                shutil.rmtree(out / path.name, ignore_errors=True)
+            os.replace(path, out / path.name)
+        (out / "failed" / f"{name}.ipynb").unlink(missing_ok=True)
+        if (out / "failed").is_dir() and not any((out / "failed").iterdir()):
+            (out / "failed").rmdir()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
+def _say(name: str, message: str) -> None:
+    print(f"{name:24} {message}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)  # cluster managers end a job so; leave as clean as after Ctrl-C
+    try:
+        if options.list:
+            return _print_figures(options)
+        if not options.notebook:
+            raise InputError("notebook", "none is given", f"There are: {_names()}.")
+        path = find_notebook(options.notebook)
+        known = read_parameters(read_notebook(path))
+        if options.parameters:
+            return _print_parameters(known)
+        values = resolve_parameters(known, read_profile(path, options.profile), options.parameter)
+        for picture in run_notebook(path, _out(options), values, _profile_name(options)):
+            print(_short(picture))
+    except (InputError, NotebookError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        failed = _out(options) / "failed"
+        if isinstance(error, NotebookError) and failed.is_dir():
+            print(f"The notebook with its traceback is in {_short(failed)}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted, nothing written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m absence_utils.run", description=__doc__.split("\n")[0])
+    parser.add_argument("notebook", nargs="?", help="name, number or path")
+    parser.add_argument("--profile", default="default", help="smoke, default, imagenet, or a YAML file")
+    parser.add_argument(
+        "-p",
+        dest="parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter; the value is YAML; may be given several times",
+    )
+    parser.add_argument("--out", help="output folder (default: results/PROFILE of the checkout)")
+    parser.add_argument("--list", action="store_true", help="print the path of every figure and stop")
+    parser.add_argument("--parameters", action="store_true", help="print the notebook's parameters and stop")
+    return parser
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def _profile_name(options) -> str:
+    """Name of a profile, also when it is given as a file (06_extreme_patches.mine.yaml is "mine")."""
+    by_path = options.profile.endswith((".yaml", ".yml"))
+    return Path(options.profile).stem.split(".")[-1] if by_path else options.profile
+
+
+def _out(options) -> Path:
+    return Path(options.out) if options.out else RESULTS / _profile_name(options)
+
+
+def _names() -> str:
+    return ", ".join(path.stem for path in all_notebooks())
+
+
+def _short(path: Path) -> str:
+    """Path as seen from here where it lies below, otherwise in full."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _print_figures(options) -> int:
+    paths = [find_notebook(options.notebook)] if options.notebook else all_notebooks()
+    for path in paths:
+        for figure in declared_figures(read_notebook(path)):
+            picture = _out(options) / f"{figure}.png"
+            print(_short(picture) + ("" if picture.is_file() else "  (not made yet)"))
+    return 0
+
+
+def _print_parameters(known: dict[str, Parameter]) -> int:
+    for parameter in known.values():
+        line = f"{parameter.name} = {parameter.default!r}"
+        print(f"{line:40}  # {parameter.comment}" if parameter.comment else line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
