@@ -1,0 +1,55 @@
+"""What all figures share keeps the sign: white is 0, and both sides have the same scale."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from absence_utils.plots.base import SIGNED, companion_style, show_image, signed_limit, signed_map, to_numpy
+
+
+@pytest.fixture
+def ax():
+    figure, ax = plt.subplots()
+    yield ax
+    plt.close(figure)
+
+
+def test_signed_maps_are_centred_at_zero_on_one_scale(ax):
+    image = signed_map(ax, torch.tensor([[-1.0, 0.0], [0.5, 3.0]]))
+    assert (image.norm.vmin, image.norm.vmax) == (-3.0, 3.0) and image.cmap.name == SIGNED
+    red, _, blue, _ = image.cmap(image.norm(3.0))
+    assert red > blue, "presence is red"
+    red, _, blue, _ = image.cmap(image.norm(-3.0))
+    assert blue > red, "absence is blue"
+    assert min(image.cmap(image.norm(0.0))) > 0.95, "nothing is white"
+    assert signed_map(ax, np.zeros((2, 2)), limit=7).norm.vmax == 7
+
+
+def test_limits_cover_all_maps_and_are_never_zero():
+    assert signed_limit(torch.tensor([1.0]), np.array([-4.0, 2.0])) == 4.0
+    assert signed_limit(np.zeros(3)) == 1.0 and signed_limit(np.zeros(0)) == 1.0
+
+
+def test_images_are_drawn_as_given(ax):
+    pixels = torch.rand(3, 4, 5)
+    show_image(ax, pixels, "title")
+    np.testing.assert_allclose(ax.images[0].get_array(), pixels.permute(1, 2, 0).numpy())
+    assert ax.get_title() == "title" and not len(ax.get_xticks())
+    show_image(ax, torch.full((1, 2, 2), 0.5))
+    assert ax.images[1].norm.vmin == 0 and ax.images[1].norm.vmax == 1, "grey is not stretched"
+
+
+def test_to_numpy_takes_what_carries_a_gradient():
+    assert to_numpy(torch.ones(2, requires_grad=True)).tolist() == [1, 1] == to_numpy([1, 1]).tolist()
+
+
+def test_style_is_left_behind():
+    before = matplotlib.rcParams["font.size"]
+    with companion_style():
+        assert matplotlib.rcParams["axes.spines.top"] is False
+    assert matplotlib.rcParams["font.size"] == before
