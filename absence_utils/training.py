@@ -1,12 +1,13 @@
 """One small seeded training loop for the networks that are trained inside this companion."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from absence_utils.errors import InputError
+from absence_utils.record import progress
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -58,7 +59,7 @@ def fit(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model.train()
-        for _ in tqdm(range(epochs), description, disable=None, leave=False):
+        for _ in progress(range(epochs), description):
             total = 0.0
             for rows in torch.randperm(len(images), generator=generator).split(batch_size):
                 batch = images[rows] if augment is None else augment(images[rows], generator)
@@ -70,7 +71,7 @@ def fit(
                     scheduler.step()
                 total += value.item() * len(rows)
             history.append(total / len(images))
-            if history[-1] != history[-1] or history[-1] == float("inf"):
+            if not math.isfinite(history[-1]):
                 raise InputError("lr", f"training diverged with {lr:g}", "Use a smaller learning rate.")
         model.eval()
     return history

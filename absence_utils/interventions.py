@@ -1,0 +1,89 @@
+"""Take something out of images and see what the network makes of the rest."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from absence_utils.attribution import attribute
+from absence_utils.errors import InputError
+from absence_utils.training import predict
+from absence_utils.units import Unit
+
+TREATMENTS = ("most negative", "random", "most positive")
+
+
+def remove_pixels(
+    images: Tensor, score: Tensor, count: int | Tensor, *, among: Tensor | None = None, background: float = 0.0
+) -> Tensor:
+    """Set the `count` pixels of lowest score to the background.
+
+    Args:
+        images: [batch, channel, height, width].
+        score: [batch, height, width]. A signed attribution map removes what speaks against the unit first, its negative
+            what speaks for it. Of equal scores the one further up, then further left, goes first.
+        count: how many pixels of each image, one number or [batch].
+        among: bool [batch, height, width], the only pixels that may be removed; all by default.
+        background: value that means "nothing there", in the units of the images.
+
+    Returns:
+        A new tensor like `images`. Where fewer than `count` pixels may be removed, all of those are.
+
+    Raises:
+        InputError: shapes that disagree, a negative count.
+    """
+    space = (len(images), *images.shape[-2:])
+    for name, values in (("score", score), ("among", among)):
+        if values is not None and tuple(values.shape) != space:
+            raise InputError(name, f"shape {tuple(values.shape)} for images {tuple(images.shape)}", f"Give {space}.")
+    count = torch.as_tensor(count).expand(len(images))
+    if (count < 0).any():
+        raise InputError("count", f"{int(count.min())} pixels", "Use 0 or more.")
+    allowed = torch.ones_like(score, dtype=torch.bool) if among is None else among
+    rank = score.masked_fill(~allowed, float("inf")).flatten(1).argsort(dim=1, stable=True).argsort(dim=1)
+    gone = (rank.view(space) < count[:, None, None].to(rank.device)) & allowed
+    return images.masked_fill(gone[:, None], background)
+
+
+def removal_table(
+    model: nn.Module, images: Tensor, source: int, unit: int, shares: list[float], *, seed: int = 0, draws: int = 20
+) -> pd.DataFrame:
+    """Remove stroke pixels from images of class `source` and ask whether the network now sees class `unit`.
+
+    Three treatments remove the same number of stroke pixels (pixels above the background of 0) from the same images:
+    the most negative and the most positive ones of the attribution of class `unit` (input x gradient: for a network
+    without biases the same as integrated gradients from an empty image), and random ones, drawn `draws` times.
+    Images that the network does not recognise as `source` to begin with are left out.
+
+    Args:
+        images: [n, 1, height, width], background 0, all of class `source`, held out from training.
+        shares: of the stroke pixels of each image, in 0..1; their number is rounded.
+
+    Returns:
+        One row for each image, treatment and share: image (index), treatment, share, removed (pixels), flipped (1 if the
+        network sees `unit`, 0 if not; for random the mean over draws).
+
+    Raises:
+        InputError: a share outside 0..1, or no image that the network recognises.
+    """
+    if not all(0 <= share <= 1 for share in shares):
+        raise InputError("shares", f"{shares} goes outside 0..1", "Give shares of the stroke pixels.")
+    index = (predict(model, images).argmax(1) == source).nonzero()[:, 0]
+    if len(index) == 0:
+        raise InputError("images", f"the network recognises none as {source}", "Train it, or pass others.")
+    images = images[index]
+    score = attribute(Unit(model, channel=unit), images, "input_x_gradient").sum(1)
+    stroke = images[:, 0] > 0
+    generator = torch.Generator().manual_seed(seed)
+    random_scores = [torch.rand(score.shape, generator=generator).to(score) for _ in range(draws)]
+    scores = dict(zip(TREATMENTS, ([score], random_scores, [-score]), strict=True))
+    rows = []
+    for share in shares:
+        count = (share * stroke.sum(dim=(1, 2))).round().long()
+        for treatment, ways in scores.items():
+            left = torch.cat([remove_pixels(images, way, count, among=stroke) for way in ways])
+            flipped = (predict(model, left).argmax(1) == unit).float().view(len(ways), -1).mean(0)
+            rows.append(pd.DataFrame({"image": index, "treatment": treatment, "share": share, "removed": count.cpu(),
+                                      "flipped": flipped}))  # fmt: skip
+    return pd.concat(rows, ignore_index=True)
