@@ -360,6 +360,27 @@ def presence_evidence(attribution: Tensor) -> Tensor:
     return attribution.clamp(min=0).sum(dim=1)
 
 
+def region_sums(attribution: Tensor, regions: int = 4) -> Tensor:
+    """Signed evidence of regions: attribution summed over channels and over squares.
+
+    Within one object single pixels alternate in sign: the two sides of an edge, or two colour channels. Their negative
+    parts add up to "absence evidence" even where the object as a whole drives the unit. Summed over a region before
+    the sign is read, they cancel. Maps are for looking at; totals over an image are taken from regions.
+
+    Args:
+        attribution: [batch, channel, height, width].
+        regions: squares along the longer side; the last row and column may be cut.
+
+    Returns:
+        [batch, row, column] signed, in the units of the layer; the sum is that of the attribution.
+    """
+    _at_least("regions", regions, 1)
+    height, width = attribution.shape[-2:]
+    edge = -(-max(height, width) // regions)
+    padded = F.pad(attribution.sum(dim=1, keepdim=True), (0, -width % edge, 0, -height % edge))
+    return F.avg_pool2d(padded, edge)[:, 0] * edge**2
+
+
 def completeness_gap(
     unit: Unit,
     images: Tensor,

@@ -53,6 +53,10 @@ class _SeparateActivations(TorchFunctionMode):
             return self._through(lambda: module(**settings), _argument(args, kwargs, 0, "input"))
         if func in _MAX_POOL and _argument(args, kwargs, 4, "dilation", 1) in (1, (1, 1)):
             return self._maximum(*args, **kwargs)
+        if func is F.adaptive_max_pool2d:
+            values, cells = args[0], _pair(_argument(args, kwargs, 1, "output_size"))
+            if not any(length % count for length, count in zip(values.shape[-2:], cells, strict=True)):
+                return self._maximum(values, tuple(n // c for n, c in zip(values.shape[-2:], cells, strict=True)))
         return func(*args, **kwargs)
 
     def _through(self, make, values: Tensor) -> Tensor:
@@ -68,9 +72,10 @@ class _SeparateActivations(TorchFunctionMode):
     def _maximum(
         self, input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
     ) -> Tensor:
-        """Max pooling as running maxima, first along the width, then along the height."""
-        for axis, (edge, step, pad) in enumerate(zip(*map(_pair, (kernel_size, stride or kernel_size, padding)))):
-            input = self._running_maximum(input.movedim(axis - 2, -1), edge, step, pad, ceil_mode).movedim(-1, axis - 2)
+        """Max pooling as running maxima, first along the height, then along the width."""
+        sizes = zip(*map(_pair, (kernel_size, stride or kernel_size, padding)), strict=True)
+        for axis, (edge, step, pad) in zip((-2, -1), sizes, strict=True):
+            input = self._running_maximum(input.movedim(axis, -1), edge, step, pad, ceil_mode).movedim(-1, axis)
         return input
 
     def _running_maximum(self, values: Tensor, edge: int, step: int, pad: int, ceil_mode: bool) -> Tensor:

@@ -1,0 +1,171 @@
+"""Figures of signed attribution maps, and the absence matrix."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.colors import Normalize
+from matplotlib.patches import Patch, Rectangle
+from scipy.ndimage import gaussian_filter
+
+from .base import SIGNED, bare, companion_style, show_image, to_numpy
+
+
+def smoothed(maps) -> np.ndarray:
+    """Maps [..., height, width] under a Gaussian with sd of a hundredth of the longer side, for looking at only."""
+    maps = to_numpy(maps).astype(float)
+    sd = max(maps.shape[-2:]) / 100
+    return gaussian_filter(maps, (*[0] * (maps.ndim - 2), sd, sd))
+
+
+def robust_limit(maps) -> float:
+    """The magnitude that 99.5 % of the values stay below: the end of a colour scale that a few pixels can't stretch."""
+    return float(np.quantile(np.abs(maps), 0.995)) or 1.0
+
+
+def signed_overlay(ax, pixels, values, limit: float):
+    """Signed map [height, width] over a pale grey copy of its image [channel, height, width] in 0..1.
+
+    Colour grows from transparent at 0 to full at +-limit, so that one sees what the evidence lies on.
+
+    Returns:
+        A mappable for the colour bar.
+    """
+    pixels, values = to_numpy(pixels), np.clip(to_numpy(values) / limit, -1, 1)
+    ax.imshow(0.55 + 0.4 * pixels.mean(axis=0), cmap="gray", vmin=0, vmax=1)
+    colours = plt.get_cmap(SIGNED)((np.sign(values) + 1) / 2 * 0.84 + 0.08)
+    colours[..., 3] = np.abs(values) ** 0.7
+    ax.imshow(colours)
+    bare(ax)
+    return plt.cm.ScalarMappable(Normalize(-limit, limit), SIGNED)
+
+
+def target_against_non_target(rows: Sequence[tuple], method: str = ""):
+    """For each unit its top target inputs with their maps, beside the non-target inputs with most absence evidence.
+
+    Args:
+        rows: (label, target maps, non-target maps, what split them) for each unit; the maps have `pixels` [input,
+            channel, height, width] in 0..1, `signed` [input, height, width], `response` [input], `captions`.
+        method: how the maps were made, for the title.
+
+    Returns:
+        The figure. One scale for each unit, printed at its colour bar.
+    """
+    width = max(len(side.pixels) for row in rows for side in row[1:3])
+    with companion_style():
+        figure = plt.figure(figsize=(10, 0.5 + 10 / width * 1.15 * len(rows)), layout="constrained")
+        figure.suptitle(
+            f"Signed maps ({method}), smoothed for looking: red raises the response, blue lowers it", fontsize=10
+        )
+        for part, row in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
+            _unit_block(part, width, *row)
+    return figure
+
+
+def _unit_block(figure, width, label, targets, others, split) -> None:
+    sides = (("target inputs, highest response", targets), ("non-target inputs, most absence evidence", others))
+    maps = [smoothed(side.signed) for _, side in sides]
+    limit = robust_limit(np.concatenate(maps))
+    figure.suptitle(f"{label}   (split by {split})", fontsize=10, fontweight="bold")
+    blocks = figure.subfigures(1, 2, wspace=0.02)
+    for block, (name, side), signed in zip(blocks, sides, maps, strict=True):
+        block.suptitle(name, fontsize=9)
+        axes = block.subplots(2, width, squeeze=False)
+        for column, (image_axis, map_axis) in enumerate(axes.T):
+            if column >= len(side.pixels):
+                image_axis.axis("off"), map_axis.axis("off")
+                continue
+            show_image(image_axis, side.pixels[column], "\n".join(textwrap.wrap(side.captions[column], 19)[:3]))
+            image_axis.title.set_fontsize(7)
+            scale = signed_overlay(map_axis, side.pixels[column], signed[column], limit)
+            map_axis.set_xlabel(f"response {float(side.response[column]):.3g}", fontsize=7)
+    bar = figure.colorbar(scale, ax=axes, shrink=0.7, pad=0.02, ticks=[-limit, 0, limit], format="%.2g")
+    bar.set_label("evidence a pixel", fontsize=7)
+    bar.ax.tick_params(labelsize=7)
+
+
+def methods_compared(sides: Sequence[tuple]):
+    """The same inputs under several methods, each with its completeness gap.
+
+    Args:
+        sides: (title of the input, {method: maps}), maps as for `target_against_non_target`; their first input is drawn.
+
+    Returns:
+        The figure. Every map has its own symmetric scale, given below it, since smooth and sharp maps of equal sum
+        differ in height.
+    """
+    methods = list(sides[0][1])
+    with companion_style():
+        figure, axes = plt.subplots(
+            len(sides), len(methods) + 1, figsize=(10, 2.1 * len(sides) + 0.5), squeeze=False, layout="constrained"
+        )
+        figure.suptitle("The same input under every method: red raises the response, blue lowers it", fontsize=10)
+        for row, (title, by_method) in zip(axes, sides, strict=True):
+            first = by_method[methods[0]]
+            show_image(row[0], first.pixels[0], title)
+            row[0].set_xlabel(f"{first.captions[0]}\nresponse {float(first.response[0]):.3g}", fontsize=7)
+            for ax, method in zip(row[1:], methods, strict=True):
+                maps = by_method[method]
+                signed = smoothed(maps.signed[0])
+                limit = robust_limit(signed)
+                signed_overlay(ax, maps.pixels[0], signed, limit)
+                ax.set_title(method.replace("_", "\n", 1), fontsize=8)
+                ax.set_xlabel(f"completeness gap {_percent(maps.gap[0])}\nscale \u00b1{limit:.2g} a pixel", fontsize=7)
+    return figure
+
+
+def _percent(share) -> str:
+    share = float(share)
+    if not np.isfinite(share):
+        return "undefined"
+    return "< 1 %" if abs(share) < 0.01 else f"{100 * share:+.0f} %"
+
+
+def absence_heatmap(matrix: pd.DataFrame, outlined: Sequence[tuple[int, int]] = (), title: str = "", subject="class"):
+    """The absence matrix: rows units, columns classes of the input, in sd of each unit's response. Blue = absence.
+
+    Args:
+        matrix: as `screening.absence_matrix` returns it.
+        outlined: (row, column) of cells where an absence was planted.
+        subject: what the columns are, for the axis.
+
+    Returns:
+        The figure.
+    """
+    rows, columns = matrix.shape
+    values = matrix.to_numpy(dtype=float)
+    limit = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 1.0
+    with companion_style():
+        figure, ax = plt.subplots(
+            figsize=(max(6.0, 2.6 + 0.55 * columns), 2.3 + 0.42 * rows), layout="constrained"
+        )
+        sns.heatmap(
+            matrix,
+            ax=ax,
+            cmap=f"{SIGNED[:-2]}" if values.min() < 0 else "Blues",
+            vmin=-limit if values.min() < 0 else 0,
+            vmax=limit,
+            annot=columns <= 24,
+            fmt=".2f" if limit < 10 else ".0f",
+            annot_kws={"size": 8},
+            linewidths=0.5,
+            cbar_kws={"label": "absence evidence\n(sd of the unit's response)"},
+        )
+        for row, column in outlined:
+            ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="black", linewidth=2.5, clip_on=False))
+        if outlined:
+            planted = Patch(fill=False, edgecolor="black", linewidth=2.5, label="planted absence")
+            ax.legend(handles=[planted], loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
+        ax.set_title(title, loc="right" if outlined else "center")
+        ax.set_xlabel(f"{subject} of the input")
+        ax.set_ylabel("unit")
+        ax.tick_params(axis="y", rotation=0)
+        ax.tick_params(axis="x", rotation=0 if columns <= 8 else 60)
+        if columns > 8:
+            plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+    return figure

@@ -1,0 +1,342 @@
+"""Which inputs suppress a unit: a whole dataset screened with one backward pass an input.
+
+Attribution maps are drawn for a few inputs. To find these few, and for the absence matrix, every input of a dataset is
+scored by input x gradient, (image - baseline) x gradient: the cheapest signed attribution, complete only to first
+order. The figures then draw the chosen inputs with the method asked for.
+
+Evidence is read off regions of the image, not off pixels (`attribution.region_sums`). On concept scenes this decides
+whether the planted absences are found: clipped pixel by pixel, the disc, which the first rule asks *for*, carries
+more absence evidence than the cross that vetoes it; clipped by regions the cross stands alone. A test holds this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .attribution import (
+    absence_evidence,
+    attribute,
+    baseline_images,
+    completeness_gap,
+    presence_evidence,
+    region_sums,
+)
+from .errors import InputError
+from .record import progress
+from .units import Unit, feature_map, pool_space
+
+
+@dataclass(frozen=True, eq=False)
+class Screening:
+    """Responses and evidence of units over a dataset.
+
+    Attributes:
+        units: names of the units, in the order of the columns below.
+        response: [image, unit] signed response, in the units of the layer.
+        absence: [image, unit] absence evidence of the image's regions, summed, >= 0, in the units of the layer.
+        presence: [image, unit] the same for presence evidence.
+        outputs: number of units of the layer.
+    """
+
+    units: list[str]
+    response: Tensor
+    absence: Tensor
+    presence: Tensor
+    outputs: int
+
+
+def screen(
+    units: Sequence[Unit], dataset, *, baseline: str | Tensor = "zero", regions: int = 4, batch_size: int = 32
+) -> Screening:
+    """Response, absence and presence evidence of every unit on every image, by input x gradient.
+
+    One forward pass an image for all units together, then one backward pass for each unit.
+
+    Args:
+        units: of one layer of one network.
+        dataset: an image dataset, see `images`.
+        baseline: see `attribution.baseline_images`.
+        regions: squares along the longer side of the image, see `attribution.region_sums`; 0 clips every pixel and
+            channel by itself, as `attribution.absence_evidence` does.
+
+    Raises:
+        InputError: no units, units of different layers, an empty dataset.
+    """
+    first = _shared_layer(units)
+    if len(dataset) == 0:
+        raise InputError("dataset", "it has no images", "Give a dataset with at least one image.")
+    parts = []
+    for start in progress(range(0, len(dataset), batch_size), f"screening {first.layer or 'the output'}"):
+        images = torch.stack([dataset[i][0] for i in range(start, min(start + batch_size, len(dataset)))])
+        images = images.to(first.device)
+        reference = baseline_images(first, images, baseline)
+        with torch.enable_grad():
+            pooled = pool_space(feature_map(first.model, first.layer, images.requires_grad_()), first.pool)
+            responses = [unit.of(pooled) for unit in units]
+            rows = []
+            for index, response in enumerate(responses):
+                keep = index + 1 < len(units)
+                (gradient,) = torch.autograd.grad(response.sum(), images, retain_graph=keep)
+                evidence = (images.detach() - reference) * gradient
+                signed = region_sums(evidence, regions)[:, None] if regions else evidence
+                totals = (part(signed).sum(dim=(1, 2)) for part in (absence_evidence, presence_evidence))
+                rows.append(torch.stack((response.detach(), *totals)))
+        parts.append(torch.stack(rows).cpu())
+    found = torch.cat(parts, dim=2)  # [unit, (response, absence, presence), image]
+    return Screening([unit.name for unit in units], *found.permute(1, 2, 0), outputs=pooled.shape[1])
+
+
+def _shared_layer(units: Sequence[Unit]) -> Unit:
+    if not units:
+        raise InputError("units", "there are none", "Give at least one unit.")
+    first = units[0]
+    if any((unit.model, unit.layer, unit.pool) != (first.model, first.layer, first.pool) for unit in units):
+        raise InputError("units", "they belong to different layers", "Screen the units of one layer at a time.")
+    return first
+
+
+@dataclass(frozen=True, eq=False)
+class TargetSplit:
+    """Target and non-target inputs of one unit.
+
+    Attributes:
+        target: [image] bool, True for target inputs.
+        by: what decided, in words for titles: "class 'tench'" or "median response".
+    """
+
+    target: Tensor
+    by: str
+
+
+def target_split(
+    unit: Unit, dataset, responses: Tensor, *, outputs: int | None = None, target_class: int | None = None
+) -> TargetSplit:
+    """Target / non-target inputs of a unit (design section 2).
+
+    A class unit (a channel of the network's output, where the dataset has as many classes as the network has outputs)
+    is split by the dataset's membership: column k belongs to unit k. All others are split by the unit's median response:
+    hidden units, directions, and outputs of a network with other classes than the dataset. So is a class unit of which
+    the dataset shows no target input, or only target inputs. `by` says which it was.
+
+    Args:
+        responses: [image] the unit's responses to the dataset, as in `Screening.response`.
+        outputs: number of units of the layer, as in `Screening.outputs`; without it only `target_class` makes a class.
+        target_class: column of membership to split by, whatever the unit.
+
+    Raises:
+        InputError: `target_class` out of range, or responses of another dataset.
+    """
+    names, membership = dataset.class_names, dataset.membership
+    if len(responses) != len(dataset):
+        raise InputError("responses", f"{len(responses)} for {len(dataset)} images", "Give one for each image.")
+    if target_class is not None and not 0 <= target_class < len(names):
+        raise InputError("target_class", f"{target_class} of {len(names)} classes", f"Use 0 to {len(names) - 1}.")
+    is_output = unit.direction is None and unit.layer in (None, "logits")
+    if target_class is None and is_output and outputs == len(names):
+        target_class = unit.channel
+    if target_class is not None:
+        target = torch.as_tensor(membership)[:, target_class].bool()
+        if 0 < int(target.sum()) < len(target):
+            return TargetSplit(target, f"class '{names[target_class]}'")
+    return TargetSplit(responses > responses.median(), "median response")
+
+
+def most_absence_evidence(absence: Tensor, split: TargetSplit, k: int = 4) -> Tensor:
+    """The k non-target inputs that carry the most absence evidence, most first.
+
+    Args:
+        absence: [image] a unit's absence evidence, a column of `Screening.absence`.
+
+    Returns:
+        [<= k] positions in the dataset.
+    """
+    return _top(absence, ~split.target, k)
+
+
+def strongest_targets(responses: Tensor, split: TargetSplit, k: int = 4) -> Tensor:
+    """The k target inputs with the highest response, highest first: [<= k] positions in the dataset."""
+    return _top(responses, split.target, k)
+
+
+def _top(score: Tensor, allowed: Tensor, k: int) -> Tensor:
+    places = torch.nonzero(allowed).flatten()
+    return places[score[places].argsort(descending=True, stable=True)[:k]]
+
+
+def absence_matrix(screening: Screening, membership: Tensor, names: Sequence[str], *, contrast: bool = False):
+    """Mean absence evidence by unit and class of the input, in standard deviations of the unit's response.
+
+    Dividing each row by the unit's standard deviation over the whole dataset makes rows comparable, whatever the
+    scale of the layer: 1 means that an average input of the class carries evidence worth one standard deviation of
+    the response.
+
+    Args:
+        screening: units over a dataset.
+        membership: [image, class] bool; the dataset's own, or any other truth about its images (single concepts).
+        names: one for each class.
+        contrast: subtract the mean over the inputs outside the class. For classes that overlap (concepts, which share
+            images), where every image carries the evidence of all it shows.
+
+    Returns:
+        pandas.DataFrame: rows units, columns the classes that have an input.
+
+    Raises:
+        InputError: membership does not fit the screening or the names.
+    """
+    membership = torch.as_tensor(membership).bool()
+    if membership.shape != (len(screening.response), len(names)):
+        wanted = f"[{len(screening.response)} images, {len(names)} names]"
+        raise InputError("membership", f"shape {tuple(membership.shape)}, not {wanted}", "Give one row an image.")
+    evidence = screening.absence.double() / _sd(screening.response)
+    inside = _group_mean(evidence, membership)
+    if contrast:
+        inside = inside - _group_mean(evidence, ~membership)
+    table = pd.DataFrame(inside.T.numpy(), index=screening.units, columns=list(names))
+    table = table.loc[:, membership.any(dim=0).numpy()]
+    return table.dropna(axis=1, how="all")
+
+
+def _sd(responses: Tensor) -> Tensor:
+    sd = responses.double().std(dim=0)
+    return torch.where(sd > 0, sd, torch.nan)
+
+
+def _group_mean(values: Tensor, membership: Tensor) -> Tensor:
+    """Mean of values [image, unit] over the members of each class: [class, unit]."""
+    share = membership.double() / membership.sum(dim=0, keepdim=True).clamp(min=1)
+    return share.T @ values
+
+
+def most_suppressing_classes(matrix: pd.DataFrame, per_unit: int = 4) -> pd.DataFrame:
+    """The columns worth showing of a matrix with many: for each unit the classes with the most absence evidence.
+
+    Returns:
+        The matrix with these columns only, grouped by the unit they were chosen for.
+    """
+    values = matrix.to_numpy()
+    order = np.argsort(-values, axis=1, kind="stable")[:, :per_unit]
+    chosen = dict.fromkeys(int(column) for row in order for column in row)
+    return matrix.iloc[:, list(chosen)]
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Columns of an absence matrix.
+
+    Attributes:
+        membership: [image, column] bool.
+        names: of the columns.
+        overlap: an input can belong to several columns, so that the matrix should be a contrast.
+        planted: [output, column] bool, True where an absence was planted; None where the truth is not known.
+    """
+
+    membership: Tensor
+    names: list[str]
+    overlap: bool
+    planted: Tensor | None = None
+
+
+def matrix_columns(dataset, seed: int) -> Columns:
+    """Single concepts for concept scenes drawn with `seed`, with their planted truth; the classes of any other dataset."""
+    if dataset.source.startswith("concept scenes"):
+        from .scenes import CONCEPTS, draw_presence, planted_effects  # rendering is not needed for folders
+
+        return Columns(draw_presence(len(dataset), seed), list(CONCEPTS), True, planted_effects() < 0)
+    membership = torch.as_tensor(dataset.membership).bool()
+    return Columns(membership, list(dataset.class_names), bool((membership.sum(dim=1) > 1).any()))
+
+
+def planted_cells(matrix: pd.DataFrame, units: Sequence[Unit], columns: Columns) -> list[tuple[int, int]]:
+    """(row, column) of the matrix where an absence was planted; empty for hidden units and unknown truth."""
+    if columns.planted is None:
+        return []
+    return [
+        (row, matrix.columns.get_loc(name))
+        for row, unit in enumerate(units)
+        for name, planted in zip(columns.names, columns.planted[unit.channel % len(columns.planted)], strict=True)
+        if planted and name in matrix and unit.layer in (None, "logits") and unit.direction is None
+    ]
+
+
+def absence_share(screening: Screening, splits: Sequence[TargetSplit]) -> pd.DataFrame:
+    """Absence evidence as a share of all evidence, on target and on non-target inputs: one row a unit, 0 to 1."""
+    share = screening.absence / (screening.absence + screening.presence).clamp(min=1e-30)
+    return pd.DataFrame(
+        {
+            "target": [float(share[split.target, k].mean()) for k, split in enumerate(splits)],
+            "non-target": [float(share[~split.target, k].mean()) for k, split in enumerate(splits)],
+            "split": [split.by for split in splits],
+        },
+        index=screening.units,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Chosen inputs of one unit with their maps.
+
+    Attributes:
+        position: [input] place in the dataset.
+        pixels: [input, channel, height, width] in 0..1.
+        signed: [input, height, width] attribution summed over channels, in the units of the layer.
+        response: [input] of the unit.
+        gap: [input] completeness gap, relative to the change of the response.
+        captions: what each input shows.
+    """
+
+    position: Tensor
+    pixels: Tensor
+    signed: Tensor
+    response: Tensor
+    gap: Tensor
+    captions: list[str]
+
+
+def draw_maps(
+    unit: Unit, dataset, positions: Tensor, columns: Columns, method="integrated_gradients", *, baseline="zero", **options
+) -> Maps:
+    """Maps of a few inputs by the method asked for; `columns` names what they show. Options as for `attribute`."""
+    images = torch.stack([dataset[int(place)][0] for place in positions])
+    attribution = attribute(unit, images, method, baseline=baseline, **options)
+    gap = completeness_gap(unit, images, attribution, baseline=baseline, relative=True)
+    with torch.no_grad():
+        response = unit.response(images).cpu()
+    shown = [
+        [name for name, present in zip(columns.names, columns.membership[place], strict=True) if present]
+        for place in positions
+    ]
+    captions = [", ".join(names) or "none" for names in shown]
+    return Maps(positions, dataset.normalisation.undo(images), attribution.sum(dim=1), response, gap, captions)
+
+
+def unit_labels(units: Sequence[Unit], dataset, outputs: int) -> list[str]:
+    """Class names for class units of a dataset with the network's classes, addresses for all others."""
+    return [
+        dataset.class_names[unit.channel]
+        if unit.layer in (None, "logits") and unit.direction is None and outputs == len(dataset.class_names)
+        else unit.name
+        for unit in units
+    ]
+
+
+def maps_table(label: str, kind: str, maps: Maps) -> pd.DataFrame:
+    """The numbers of drawn maps: one row an input."""
+    totals = region_sums(maps.signed[:, None])
+    return pd.DataFrame(
+        {
+            "unit": label,
+            "input": kind,
+            "position": maps.position.tolist(),
+            "shows": maps.captions,
+            "response": maps.response.tolist(),
+            "absence evidence": totals.clamp(max=0).neg().sum(dim=(1, 2)).tolist(),
+            "presence evidence": totals.clamp(min=0).sum(dim=(1, 2)).tolist(),
+            "relative completeness gap": maps.gap.tolist(),
+        }
+    )
