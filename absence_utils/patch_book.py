@@ -29,10 +29,10 @@ FORMAT = "absence_utils.patches 1"
 
 
 def _best(response: Tensor, place: Tensor, k: int, per_image: int) -> tuple[Tensor, Tensor]:
-    """The k largest of [unit, candidate], descending; ties to the smaller place, `per_image` at most of an image.
+    """The k largest of [unit, candidate], descending, ties to the smaller place.
 
-    The limit keeps merging exact: what it drops from a part has better patches of its own image in that part,
-    and would be dropped from the whole as well.
+    At most `per_image` are of one image (0: no limit). That keeps merging exact: what it drops from a
+    part has better patches of its own image in that part, and would be dropped from the whole as well.
     """
     place, by_place = place.sort(dim=1)
     response, by_response = response.gather(1, by_place).sort(dim=1, descending=True, stable=True)

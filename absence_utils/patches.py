@@ -1,7 +1,7 @@
 """Mine the extreme patches of every unit of a layer in one pass over the images.
 
 The published scheme is the default: square windows from the top left corner in steps of `stride` for as
-long as they fit, every window a candidate. Pixels at the right and the bottom that no window reaches are left out.
+long as they fit, every window a candidate. Pixels that no window reaches, right and bottom, are left out.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def mine_patches(
         k: patches kept at each end (paper: 8).
         pool: how a unit's response is pooled over space or tokens: "mean", "cls", "max", "min".
         region: "crop" scores the patch alone. "masked" scores a full-size image in which only the patch is
-            visible and the rest is 0, the mean after normalisation. "auto" crops unless the layer has tokens or
-            the network takes one image size only. The book records which it was.
+            visible and the rest is 0, the mean after normalisation. "auto" crops unless the layer has
+            tokens or the network takes one image size only. The book records which it was.
         per_image: at most so many patches of one image for each unit and end; 0 takes all (published scheme).
         batch_size: patches in a forward pass; chosen by the size of the images if None.
         part: dataset indices to search, a range with step 1, for sharding; all if None.
@@ -242,8 +242,8 @@ def batch_norm_sign(model: nn.Module, layer: str | None) -> tuple[Tensor | None,
     ResNet's convolutions are the case in point (`layer4.2.conv3`).
 
     Returns:
-        (sign [unit] of -1, 0, 1, how) with how "traced" (seen in the computation) or "by order" (the next
-        module of the block is a batch norm of that size); or (None, "none") where none follows, or (None, "unknown").
+        (sign, how): sign [unit] of -1, 0, 1 with how "traced" (seen in the computation) or "by order" (the block's
+        next module is a batch norm of that size); None with "none" where none follows, else with "unknown".
     """
     name = (layer or "").partition(":")[0]
     modules = dict(model.named_modules())

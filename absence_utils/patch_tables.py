@@ -1,0 +1,115 @@
+"""Tables of a book of patches: what is drawn, what every unit's range says, what the patches show."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+from .patch_book import SIDES, Extremes, PatchBook
+from .patches import batch_norm_sign, empty_response
+
+
+def patch_table(book: PatchBook, dataset, units: list[int], pairs: dict | None = None) -> pd.DataFrame:
+    """One row for each patch of the chosen units, and one for each synthesised image in `pairs`.
+
+    Args:
+        units: numbers of the units.
+        pairs: unit to `RenderedPair`, whose first facets are listed with rank 0; None for none.
+
+    Returns:
+        Columns unit, side ("highest", "lowest"), rank (1 is the most extreme patch, 0 is synthesised), response (in
+        units of the layer, signed), image (index), top, left (px) and label (the image's class, "" where unknown).
+    """
+    rows, names = [], list(getattr(dataset, "class_names", []))
+    labels = getattr(dataset, "labels", None)
+    for unit in units:
+        _check_unit(book, unit)
+        for side in SIDES:
+            if pairs:
+                response = getattr(pairs[unit], side).response[0].item()
+                rows.append((unit, side, 0, response, None, None, None, ""))
+            found: Extremes = getattr(book, side)
+            for rank, image in enumerate(found.image[unit].tolist()):
+                top, left = found.box[unit, rank, :2].tolist()
+                label = int(labels[image]) if labels is not None else -1
+                name = names[label] if 0 <= label < len(names) else ""
+                rows.append((unit, side, rank + 1, found.response[unit, rank].item(), image, top, left, name))
+    columns = ["unit", "side", "rank", "response", "image", "top", "left", "label"]
+    return pd.DataFrame(rows, columns=columns).astype({"image": "Int64", "top": "Int64", "left": "Int64"})
+
+
+def range_table(book: PatchBook, model: nn.Module, dataset) -> pd.DataFrame:
+    """How far each unit's patches reach above and below its response to an empty patch.
+
+    Returns:
+        One row a unit: highest, lowest (means over the k patches), empty, all in the units of the layer; share_below
+        in 0..1, the part of the range from lowest to highest that lies below empty; batch_norm, the sign of a batch
+        norm's scale directly behind the layer ("+", "-", "0", "none" or "unknown", see `batch_norm_sign`).
+    """
+    highest, lowest = (getattr(book, side).response.mean(dim=1) for side in SIDES)
+    empty = empty_response(model, dataset, book)
+    share = ((empty - lowest) / (highest - lowest)).clamp(0, 1)  # a unit that never changes has none: nan
+    sign, how = batch_norm_sign(model, book.layer)
+    signs = [how] * book.units if sign is None else ["-0+"[int(value) + 1] for value in sign]
+    columns = {"highest": highest, "lowest": lowest, "empty": empty, "share_below": share}
+    table = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+    table.insert(0, "unit", range(book.units))
+    return table.assign(batch_norm=signs)
+
+
+def unit_title(book: PatchBook, dataset, unit: int, batch_norm: str = "none") -> str:
+    """Name of a unit for a reader: layer, number, the class if it is a logit, and a warning of a turned sign."""
+    _check_unit(book, unit)
+    names = getattr(dataset, "class_names", [])
+    title = f"{book.layer or 'output'}, unit {unit}"
+    if book.layer in (None, "logits") and len(names) == book.units:
+        title += f": {names[unit]}"
+    turned = {"-": "negative (highest and lowest swap behind it)", "+": "positive", "0": "zero"}
+    if batch_norm != "none":
+        title += f" – scale of the batch norm behind it: {turned.get(batch_norm, batch_norm)}"
+    return title
+
+
+def visible_share(extremes: Extremes, masks: Tensor) -> Tensor:
+    """How much of each concept the patches show: [unit, k, concept] in 0..1, 0 where the image lacks it.
+
+    Args:
+        masks: [image, concept, height, width] bool, where each concept is.
+    """
+    shares = torch.zeros(*extremes.image.shape, masks.shape[1])
+    for unit, rank in torch.cartesian_prod(*map(torch.arange, extremes.image.shape)).tolist():
+        mask = masks[extremes.image[unit, rank]]
+        top, left, height, width = extremes.box[unit, rank].tolist()
+        inside = mask[:, top : top + height, left : left + width].sum(dim=(1, 2))
+        shares[unit, rank] = inside / mask.sum(dim=(1, 2)).clamp(min=1)
+    return shares
+
+
+def content_table(book: PatchBook, masks: Tensor, units: list[str], concepts: list[str]) -> pd.DataFrame:
+    """Which concepts a unit's patches show more, or less often than any patch does.
+
+    A patch shows a concept if more than half of the concept's pixels lie in it.
+
+    Returns:
+        One row for each unit, side and concept: share of the k patches that show it, share of all windows that do
+        (usual), and excess, their difference in percentage points.
+    """
+    windows = masks.float().unfold(2, book.patch, book.stride).unfold(3, book.patch, book.stride)
+    inside = windows.sum(dim=(-2, -1)) / masks.sum(dim=(2, 3)).clamp(min=1)[..., None, None]
+    usual = (inside > 0.5).float().mean(dim=(0, 2, 3))
+    rows = []
+    for side in SIDES:
+        shown = (visible_share(getattr(book, side), masks) > 0.5).float().mean(dim=1)
+        for i, unit in enumerate(units):
+            for j, concept in enumerate(concepts):
+                share, base = shown[i, j].item(), usual[j].item()
+                rows.append((unit, side, concept, share, base, 100 * (share - base)))
+    return pd.DataFrame(rows, columns=["unit", "side", "concept", "share", "usual", "excess"])
+
+
+def _check_unit(book: PatchBook, unit: int) -> None:
+    if isinstance(unit, bool) or not isinstance(unit, int) or not 0 <= unit < book.units:
+        remedy = f"Layer {book.layer} has units 0 to {book.units - 1}."
+        raise InputError("unit", f"{unit!r} is out of range", remedy)

@@ -1,0 +1,203 @@
+"""Figures of extreme patches: contact sheets, ranges, what the patches show. Arrays and tables in, figures out."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from .base import ABSENCE, NEUTRAL, PRESENCE, SIGNED, bare, companion_style, to_numpy
+
+COLOURS = {"highest": PRESENCE, "lowest": ABSENCE}
+GAP = 0.08  # between patches, in widths of a patch
+TEXT = 0.24  # room for a response above a patch, in widths of a patch
+MARGIN = 1.0  # room for the names of the rows at the left
+PAGE = 8.0  # width of a page, inches
+
+
+def signed_number(value: float) -> str:
+    """Three digits with a sign that can be seen, "+12.3" or "−0.045"."""
+    return f"{value:+,.3g}".replace("-", "−") if abs(value) < 1000 else f"{value:+,.0f}".replace("-", "−")
+
+
+def contact_sheet(patches: dict, table, titles: dict[int, str], pairs: dict | None = None):
+    """Highest and lowest patches of each unit in two rows, each with its response, beside the synthesised images.
+
+    Args:
+        patches: unit to (highest, lowest), each [k, channel, height, width] in 0..1, best first.
+        table: as `patch_table` gives it; the responses are read from here.
+        titles: unit to title.
+        pairs: unit to `RenderedPair`; None leaves the first column out.
+
+    Returns:
+        The figure, one block a unit.
+    """
+    count = len(next(iter(patches.values()))[0])
+    width = MARGIN + (count + bool(pairs)) * (1 + GAP) + (GAP if pairs else 0)
+    rows = 2 * (1 + TEXT + GAP)
+    block, head = rows + 0.45, 0.3  # heights in widths of a patch
+    scale = PAGE / width
+    with companion_style():
+        height = (head + block * len(patches)) * scale
+        fig = plt.figure(figsize=(PAGE, height), layout="none")
+        for index, (unit, sides) in enumerate(patches.items()):
+            bottom = 1 - (head + block * index + block) * scale / height
+            ax = fig.add_axes((0, bottom, 1, block * scale / height))
+            ax.set(xlim=(0, width), ylim=(block, 0))
+            ax.axis("off")
+            ax.text(0.06, 0.2, titles[unit], fontweight="bold", va="center", fontsize=9)
+            for row, (side, pixels) in enumerate(zip(COLOURS, sides, strict=True)):
+                top = 0.4 + row * rows / 2 + TEXT
+                shown = table[(table.unit == unit) & (table.side == side)].sort_values("rank")
+                if pairs:
+                    pixels = [getattr(pairs[unit], side).image[0], *pixels]
+                _row(ax, top, side, pixels, shown.response.tolist(), offset=GAP if pairs else 0)
+        x = 1 - (count * (1 + GAP)) / width
+        note = "response to each patch above it, in the units of the layer"
+        fig.text(
+            x,
+            1 - 0.18 * scale / height,
+            f"patches of the data set, {note}",
+            fontsize=8,
+            color=NEUTRAL,
+            va="center",
+        )
+        if pairs:
+            fig.text(
+                MARGIN / width,
+                1 - 0.18 * scale / height,
+                "synthesised",
+                fontsize=8,
+                color=NEUTRAL,
+                va="center",
+            )
+    return fig
+
+
+def _row(ax, top: float, side: str, pixels, responses: list[float], offset: float) -> None:
+    ax.text(MARGIN - 0.1, top + 0.5, side, ha="right", va="center", color=COLOURS[side], fontsize=9)
+    for place, (patch, response) in enumerate(zip(pixels, responses, strict=True)):
+        left = MARGIN + place * (1 + GAP) + (offset if place else 0)
+        patch = to_numpy(patch)
+        patch = (
+            patch.transpose(1, 2, 0) if len(patch) == 3 else np.repeat(patch.mean(0)[..., None], 3, axis=2)
+        )
+        ax.imshow(np.clip(patch, 0, 1), extent=(left, left + 1, top + 1, top), aspect="auto")
+        ax.add_patch(Rectangle((left, top), 1, 1, fill=False, color=COLOURS[side], linewidth=0.8))
+        ax.text(left + 0.5, top - 0.04, signed_number(response), ha="center", va="bottom", fontsize=7)
+
+
+def response_range(table, compared: dict, layer: str, names: list[str] | None = None, marked: list[int] = ()):
+    """Range of every unit around its response to an empty patch, and the part below it against another network.
+
+    Args:
+        table: as `range_table` gives it.
+        compared: name to table, the networks of the right panel.
+        layer: named in the titles.
+        names: name of each unit, for the axis of a layer of few units.
+        marked: units to mark with a triangle.
+
+    Returns:
+        The figure.
+    """
+    order = table.sort_values(["share_below", "unit"]).reset_index(drop=True)
+    with companion_style():
+        fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 3.6), width_ratios=(1.6, 1))
+        up, down = order.highest - order.empty, order.lowest - order.empty
+        place, width = np.arange(len(order)), 0.8 if len(order) <= 40 else 1.0
+        left.bar(place, up, width, color=PRESENCE, label="k highest patches")
+        left.bar(place, down, width, color=ABSENCE, label="k lowest patches")
+        left.axhline(0, color="black", linewidth=0.8)
+        few = names and len(order) <= 12
+        chosen = order.index[order.unit.isin(list(marked))]
+        if not few and len(chosen):
+            left.plot(
+                chosen,
+                np.full(len(chosen), down.min() * 1.06),
+                "^",
+                color="black",
+                markersize=4,
+                label="units shown above",
+                clip_on=False,
+            )
+        left.set_xticks(
+            place if few else [], [names[unit] for unit in order.unit] if few else [], rotation=20
+        )
+        left.set_xlabel(
+            "unit" if few else f"the {len(order)} units, in the order of the part that lies below"
+        )
+        left.set_ylabel("mean response minus response\nto an empty patch (units of the layer)")
+        left.set_title(f"Layer {layer}: every unit's range")
+        left.legend(frameon=False, fontsize=8, loc="best")
+        _shares(right, compared)
+    return fig
+
+
+def _shares(ax, compared: dict) -> None:
+    bins, colours = np.linspace(0, 1, 11), ("black", "#e08214")
+    for (name, table), colour in zip(compared.items(), colours, strict=False):
+        share = table.share_below.dropna().to_numpy()
+        weights = np.full(len(share), 100 / max(len(share), 1))
+        below = 100 * np.mean(share > 0.5)
+        style = (
+            {"color": colour, "alpha": 0.35}
+            if colour == "black"
+            else {"color": colour, "histtype": "step", "linewidth": 1.6}
+        )
+        ax.hist(
+            share,
+            bins,
+            weights=weights,
+            label=f"{name}: {below:.0f} % of units\nreach further below",
+            **style,
+        )
+    ax.axvline(0.5, color="black", linestyle=":", linewidth=1)
+    ax.set(xlabel="part of the range below the empty patch", ylabel="units (%)", xlim=(0, 1))
+    ax.set_title("Further below than above?")
+    ax.legend(frameon=False, fontsize=8)
+
+
+def content_map(table, planted):
+    """What the patches of units with a known answer show: excess over the share of all windows, signed.
+
+    Args:
+        table: as `content_table` gives it.
+        planted: [unit, concept] effect of adding the concept; a frame marks the concepts that should stand out, the
+            positive ones among the highest, the negative ones among the lowest patches.
+
+    Returns:
+        The figure, one panel a side.
+    """
+    planted = to_numpy(planted)
+    with companion_style():
+        fig, axes = plt.subplots(1, 2, figsize=(PAGE, 3.1), sharey=True)
+        limit = table.excess.abs().max()
+        for ax, (side, colour) in zip(axes, COLOURS.items(), strict=True):
+            part = table[table.side == side]
+            units, concepts = part.unit.unique(), part.concept.unique()
+            values = (
+                part.pivot(index="unit", columns="concept", values="excess").loc[units, concepts].to_numpy()
+            )
+            image = ax.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
+            bare(ax)
+            ax.set_xticks(range(len(concepts)), concepts, rotation=35, ha="right")
+            ax.set_yticks(range(len(units)), units)
+            for (row, column), value in np.ndenumerate(values):
+                pale = "white" if abs(value) > 0.6 * limit else "black"
+                ax.text(
+                    column,
+                    row,
+                    f"{value:+.0f}".replace("-", "−"),
+                    ha="center",
+                    va="center",
+                    color=pale,
+                    fontsize=8,
+                )
+                if (planted[row, column] > 1e-6) if side == "highest" else (planted[row, column] < -1e-6):
+                    ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, linewidth=2))
+            what = "presence" if side == "highest" else "absence"
+            ax.set_title(f"{side} patches (frame: {what} is planted)", color=colour)
+            ax.set_xlabel("concept shown in the patch")
+        bar = fig.colorbar(image, ax=axes, pad=0.02)
+        bar.set_label("patches that show it, minus\nthe usual share (percentage points)")
+    return fig
