@@ -180,7 +180,7 @@ def save_figure(
         Path of the PNG.
 
     Raises:
-        InputError: the name is not a plain name, the format is unknown, or the resolution is no positive number.
+        InputError: the name is not a plain name, the format is unknown, or the resolution is not positive.
     """
     if not re.fullmatch(r"\w[\w-]*", name):
         raise InputError("name", f"{name!r} is not a plain name", "Use letters, digits, - and _ only.")
