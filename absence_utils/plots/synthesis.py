@@ -1,0 +1,177 @@
+"""Figures of synthesised images: maxima beside minima, and images changed until a unit is off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from .base import (
+    ABSENCE,
+    NEUTRAL,
+    PRESENCE,
+    bare,
+    companion_style,
+    show_image,
+    signed_limit,
+    signed_map,
+    to_numpy,
+)
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+def extremes(highest, lowest, names: Sequence[str], responses=None):
+    """Two rows of pictures: what drives each unit up, and below it what drives it down.
+
+    Args:
+        highest, lowest: for each unit pixels [channel, height, width] in 0..1.
+        names: for each unit.
+        responses: for each unit (highest, lowest), written above the pictures.
+    """
+    count = len(names)
+    with companion_style():
+        fig, axes = plt.subplots(
+            2, count, figsize=(min(10, 1.9 * count + 0.4), 4.5 if count < 5 else 4.2), squeeze=False
+        )
+        for row, (images, word, colour) in enumerate(
+            ((highest, "maximum", PRESENCE), (lowest, "minimum", ABSENCE))
+        ):
+            for column, (ax, image) in enumerate(zip(axes[row], images)):
+                show_image(ax, image)
+                value = "" if responses is None else f"{responses[column][row]:+.4g}"
+                ax.set_title(f"{names[column]}\n{value}" if row == 0 else value, color=colour)
+            axes[row, 0].set_ylabel(word, color=colour, fontsize=11)
+    return fig
+
+
+def rendered_pairs(pairs, real, names: Sequence[str] | None = None):
+    """One row for each unit: maximum, minimum, how the response developed, and where real images lie.
+
+    Args:
+        pairs: `RenderedPair`s of units of one layer.
+        real: [image, channel] responses of that layer to real images.
+        names: of the units; their addresses by default.
+
+    Returns:
+        The figure. `pair_numbers` has what is drawn.
+    """
+    names = names or [pair.unit.name for pair in pairs]
+    facets = len(pairs[0].highest.image)
+    with companion_style():
+        fig, axes = plt.subplots(
+            len(pairs), 2 * facets + 2, figsize=(1.55 * 2 * facets + 5.6, 1.75 * len(pairs) + 0.4), squeeze=False,
+            width_ratios=[1] * 2 * facets + [1.5, 1.9],
+        )  # fmt: skip
+        for row, (pair, name) in enumerate(zip(pairs, names)):
+            for column in range(facets):
+                show_image(
+                    axes[row, column], pair.highest.image[column], f"{pair.highest.response[column]:+.4g}"
+                )
+                show_image(
+                    axes[row, facets + column],
+                    pair.lowest.image[column],
+                    f"{pair.lowest.response[column]:+.4g}",
+                )
+                axes[row, column].title.set_color(PRESENCE)
+                axes[row, facets + column].title.set_color(ABSENCE)
+            axes[row, 0].set_ylabel(name, fontsize=10)
+            _trajectories(axes[row, -2], pair)
+            _strip(axes[row, -1], pair, to_numpy(pair.unit.of(real)))
+        for column, word, colour in ((0, "maximum", PRESENCE), (facets, "minimum", ABSENCE)):
+            axes[0, column].set_title(f"{word}: {axes[0, column].get_title()}", color=colour)
+        axes[0, -2].set_title("response during synthesis")
+        axes[0, -1].set_title("against real images")
+        axes[-1, -2].set_xlabel("step")
+        axes[-1, -1].set_xlabel("response (units of the layer)")
+    return fig
+
+
+def _trajectories(ax, pair) -> None:
+    for rendering, colour in ((pair.highest, PRESENCE), (pair.lowest, ABSENCE)):
+        ax.plot(to_numpy(rendering.trajectory), color=colour, linewidth=0.8)
+    ax.axhline(0, color=NEUTRAL, linewidth=0.5)
+    ax.set_ylabel("response")
+
+
+def _strip(ax, pair, real: np.ndarray) -> None:
+    """Real responses as dots, spread vertically by rank only, with box of quartiles; synthesised ones as triangles."""
+    height = (np.argsort(np.argsort(real)) * 0.618034) % 1 - 0.5  # even and the same in every run
+    ax.scatter(real, 0.5 * height, s=2, color=NEUTRAL, alpha=0.35, linewidths=0)
+    low, median, high = np.quantile(real, (0.25, 0.5, 0.75))
+    ax.plot([low, high], [0, 0], color="black", linewidth=3, solid_capstyle="butt")
+    ax.plot([median], [0], "|", color="white", markersize=8)
+    for rendering, colour, marker in ((pair.highest, PRESENCE, ">"), (pair.lowest, ABSENCE, "<")):
+        ax.scatter(
+            to_numpy(rendering.response), np.zeros(len(rendering.response)), color=colour, marker=marker, s=30
+        )
+    ax.axvline(0, color=NEUTRAL, linewidth=0.5)
+    ax.annotate(f"{len(real)} real", (real.mean(), 0.28), ha="center", va="bottom", fontsize=7, color=NEUTRAL)
+    ax.set_ylim(-0.55, 0.6)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    ax.margins(x=0.08)
+
+
+def pair_numbers(pairs, real) -> pd.DataFrame:
+    """What `rendered_pairs` draws: columns unit, quantity, facet, at (step or quantile), response."""
+    rows = []
+    for pair in pairs:
+        name = pair.unit.name
+        for sign, rendering in (("highest", pair.highest), ("lowest", pair.lowest)):
+            for facet, value in enumerate(rendering.response.tolist()):
+                rows.append((name, sign, facet, len(rendering.trajectory), value))
+                for step, met in enumerate(rendering.trajectory[:, facet].tolist()):
+                    rows.append((name, f"{sign} trajectory", facet, step, met))
+        responses = to_numpy(pair.unit.of(real))
+        rows += [(name, "real quantile", 0, q, float(np.quantile(responses, q))) for q in QUANTILES]
+    return pd.DataFrame(rows, columns=["unit", "quantity", "facet", "at", "response"])
+
+
+def suppressions(found, names: Sequence[str] | None = None, targets=None):
+    """One column for each unit: the image that activates it, the same switched off, the change, the response.
+
+    Args:
+        found: `Suppression`s.
+        names: of the units; their addresses by default.
+        targets: for each unit the response that counts as off, drawn as a line.
+
+    The change is drawn as its mean over colour channels, one scale for all: red is brighter, blue is darker.
+    """
+    names = names or [item.unit.name for item in found]
+    changes = [to_numpy(item.change).mean(axis=0) for item in found]
+    limit = np.quantile(np.abs(np.stack([change.ravel() for change in changes])), 0.995) or signed_limit(
+        *changes
+    )
+    with companion_style():
+        fig, axes = plt.subplots(4, len(found), figsize=(1.9 * len(found) + 1.0, 7.6), squeeze=False,
+                                 height_ratios=[1, 1, 1, 0.65])  # fmt: skip
+        for column, (item, name, change) in enumerate(zip(found, names, changes)):
+            show_image(axes[0, column], item.original, f"{name}\n{item.before:+.4g}")
+            show_image(axes[1, column], item.image, f"{item.after:+.4g}")
+            drawn = signed_map(axes[2, column], change, limit)
+            axes[2, column].set_title(f"mean |change| {item.size:.2%}")
+            curve = axes[3, column]
+            curve.plot(to_numpy(item.trajectory), color=ABSENCE, linewidth=0.9)
+            curve.axhline(0, color=NEUTRAL, linewidth=0.5)
+            if targets is not None:
+                curve.axhline(targets[column], color="black", linewidth=0.8, linestyle=":")
+            curve.set_xlabel("step")
+        for ax, word in zip(axes[:, 0], ("before", "after", "change", "response")):
+            ax.set_ylabel(word, fontsize=10)
+        bar = fig.colorbar(drawn, ax=axes[2, :].tolist(), shrink=0.8, aspect=12, pad=0.01)
+        bar.set_label("darker    brighter\n(pixel range 0..1)")
+    return fig
+
+
+def suppression_numbers(found) -> pd.DataFrame:
+    """What `suppressions` draws but for the pixels: columns unit, quantity, step, value."""
+    rows = []
+    for item in found:
+        name = item.unit.name
+        rows += [(name, "before", 0, item.before), (name, "after", len(item.trajectory), item.after),
+                 (name, "mean absolute change", len(item.trajectory), item.size)]  # fmt: skip
+        rows += [(name, "trajectory", step, value) for step, value in enumerate(item.trajectory.tolist())]
+    return pd.DataFrame(rows, columns=["unit", "quantity", "step", "value"])
