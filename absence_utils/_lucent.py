@@ -1,4 +1,4 @@
-"""Lucent's parts that are used here, imported without the deprecation warnings of the kornia that it brings."""
+"""The parts of lucent that are used here, imported without the deprecation warnings of its kornia."""
 
 import warnings
 

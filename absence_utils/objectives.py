@@ -1,11 +1,11 @@
 """Lucent objectives for presence, absence and suppression, on true pre-nonlinearity values of any network.
 
-Lucent reads layers with forward hooks that keep a layer's output by reference. In torchvision's networks an in-place
-ReLU or a residual `+=` then overwrites it, negative values are gone, and minimising is dead (the hook on SqueezeNet's
-`features.12.expand3x3` never sees less than 0). Here lucent is shown another module, `Readings`: its children are
-identities through which the signed values of `units.feature_map` pass. Lucent's hooks find these children and nothing
-else, so all of its objectives and their algebra work on the signed values of convolutions, transformers and logits
-alike, and the hooks are gone when the `Readings` are.
+Lucent reads layers with forward hooks that keep a layer's output by reference. In torchvision's networks an
+in-place ReLU or a residual `+=` then overwrites it, negative values are gone, and minimising is dead (the
+hook on SqueezeNet's `features.12.expand3x3` never sees less than 0). Here lucent is shown another module,
+`Readings`: its children are identities through which the signed values of `units.feature_map` pass. Lucent's
+hooks find these children and nothing else, so all of its objectives and their algebra work on the signed
+values of convolutions, transformers and logits alike, and the hooks are gone when the `Readings` are.
 
 Sign convention: lucent *minimises* an objective. `presence` is therefore the negative response, `absence` the
 response itself, and they sum to zero. One of lucent's own points the other way: `diversity` is the negative
@@ -28,10 +28,12 @@ _TAKEN = ("input", "labels")  # names that lucent keeps for the image and for th
 
 
 class Readings(nn.Module):
-    """A network as lucent shall see it: one identity child for each layer that is read, and no other children.
+    """A network as lucent shall see it: one identity child for each layer that is read, and no other
+    children.
 
-    `Readings(model, reading="features.12")` offers `lucent.channel("reading", 3)`, `lucent.direction("reading", v)`,
-    `lucent.diversity("reading")` and so on. Each layer costs a forward pass up to it.
+    `Readings(model, reading="features.12")` offers `lucent.channel("reading", 3)`,
+    `lucent.direction("reading", v)`, `lucent.diversity("reading")` and so on. Each layer costs a forward pass
+    up to it.
 
     Args:
         model: the network; it is not registered as a child, so lucent hooks none of its layers.
@@ -50,12 +52,13 @@ class Readings(nn.Module):
     def forward(self, pixels: Tensor) -> None:
         """Lead the signed values of every layer through its child, as [batch, channel, height, width].
 
-        Tokens become [batch, channel, 1, token] and vectors [batch, channel, 1, 1], because lucent's objectives take
-        four axes.
+        Tokens become [batch, channel, 1, token] and vectors [batch, channel, 1, 1], because lucent's
+        objectives take four axes.
 
         Args:
-            pixels: [batch, channel, height, width] in 0..1, on any device: they are normalised as the network expects
-                and moved to where it is (lucent makes images on the first GPU if there is one, wherever the model is).
+            pixels: [batch, channel, height, width] in 0..1, on any device: they are normalised as the network
+                expects and moved to where it is (lucent makes images on the first GPU if there is one,
+                wherever the model is).
         """
         (model,) = self._network
         images = normalisation_of(model).apply(pixels)
@@ -72,11 +75,11 @@ def response_in(features: Tensor, unit: Unit) -> Tensor:
 
 
 def absence(unit: Unit, reading: str = "reading") -> Objective:
-    """The unit's response, mean over the batch: minimising it shows what the unit encodes the absence of.
+    """The unit's response, mean over the batch: minimising it shows what the unit encodes by absence.
 
     Args:
-        unit: channel, logit or direction. A direction counts by its dot product, in the units of the layer, and not
-            by lucent's cosine.
+        unit: channel, logit or direction. A direction counts by its dot product, in the units of the layer,
+            and not by lucent's cosine.
         reading: name of the `Readings` child that holds the unit's layer.
     """
     return Objective(
@@ -85,17 +88,18 @@ def absence(unit: Unit, reading: str = "reading") -> Objective:
 
 
 def presence(unit: Unit, reading: str = "reading") -> Objective:
-    """The negative response, mean over the batch: minimising it shows what the unit encodes the presence of."""
+    """The negative response, mean over the batch: minimising it shows what the unit encodes by presence."""
     negative = -absence(unit, reading)
     return Objective(negative.objective_func, "presence", f"Presence [{unit.name}]")
 
 
 def apart(strength: float, reading: str = "reading") -> Objective:
-    """Makes the images of a batch differ: lucent's similarity of Gram matrices, in units of the layer's values.
+    """Makes the images of a batch differ: lucent's similarity of Gram matrices, in units of the layer's
+    values.
 
-    Responses are a few units in one network and thousands in another. The similarity (0..1 and above, for more than
-    two images) is therefore multiplied by the mean magnitude of the values in `reading`, so that one `strength` suits
-    all. It comes without a gradient through that magnitude.
+    Responses are a few units in one network and thousands in another. The similarity (0..1 and above, for
+    more than two images) is therefore multiplied by the mean magnitude of the values in `reading`, so that
+    one `strength` suits all. It comes without a gradient through that magnitude.
     """
 
     def similarity(layer):
@@ -106,10 +110,12 @@ def apart(strength: float, reading: str = "reading") -> Objective:
 
 
 def smooth(strength: float, reading: str = "reading") -> Objective:
-    """Keeps neighbouring pixels alike: mean |difference| of neighbours of the image, in units of the layer's values.
+    """Keeps neighbouring pixels alike: mean |difference| of neighbours of the image, in units of the layer's
+    values.
 
-    The total variation of Mahendran & Vedaldi (arXiv 1412.0035), scaled by the mean magnitude of the values in
-    `reading` as in `apart`. Without it a network of low resolution is driven by fine gratings that no image has.
+    The total variation of Mahendran & Vedaldi (arXiv 1412.0035), scaled by the mean magnitude of the values
+    in `reading` as in `apart`. Without it a network of low resolution is driven by fine gratings that no
+    image has.
     """
 
     def roughness(layer):
@@ -131,8 +137,9 @@ def suppression(
 ) -> Objective:
     """Bring the response down to `target` while changing the image as little as possible.
 
-    The loss is max(response - target, 0) / (start - target) + penalty * mean |image - pixels|. It has no unit: it
-    begins at 1, and the first term is 0 once the response has reached the target, so that only the change shrinks.
+    The loss is max(response - target, 0) / (start - target) + penalty * mean |image - pixels|. It has no
+    unit: it begins at 1, and the first term is 0 once the response has reached the target, so that only the
+    change shrinks.
 
     Args:
         unit: the unit to switch off.

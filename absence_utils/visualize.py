@@ -1,33 +1,34 @@
 """Synthesised images: the maximum beside the minimum of a unit, and the smallest change that switches it off.
 
-The second of the paper's two extensions, on lucent: its image parametrisations, its transforms, its objectives. The
-loop is our own, because lucent's `render_vis` swallows every `RuntimeError` of a step, never removes its hooks, brings
-all images to 224 pixels, normalises for ImageNet only and does not say how the response developed. Here a step that
-fails is an error, the network is left as found, and the same seed gives the same picture whatever was drawn before.
+The second of the paper's two extensions, on lucent: its image parametrisations, its transforms, its
+objectives. Both signs get the same seed and the same budget, and the same seed gives the same picture
+whatever was drawn before.
 """
 
 from __future__ import annotations
 
-import math
-import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ._lucent import hook_model, param, transform
+from ._lucent import param
 from .errors import InputError
 from .images import input_channels, normalisation_of
-from .objectives import Objective, Readings, absence, apart, presence, response_in, smooth, suppression
-from .record import progress
-from .units import Unit, feature_map, layer_names
-
-Transform = Callable[[Tensor], Tensor]
+from .objectives import absence, apart, presence, smooth, suppression
+from .synthesis import (
+    Transform,
+    changed_image,
+    check_numbers,
+    chosen_transforms,
+    layer_with_space,
+    renderable,
+    synthesise,
+)
+from .units import Unit
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Suppression:
     Attributes:
         image, original: [channel, height, width] in 0..1, after and before.
         change: [channel, height, width] in -1..1, signed: image - original.
-        before, after: responses to `original` and `image`, in the units of the layer.
+        before, after, target: responses to `original` and `image`, and what was asked for, in the units of
+            the layer.
         trajectory: [step] response at each step, of the image as randomly transformed in that step.
         size: mean |change| over pixels and channels, in units of the pixel range.
     """
@@ -72,6 +74,7 @@ class Suppression:
     change: Tensor
     before: float
     after: float
+    target: float
     trajectory: Tensor
     size: float
 
@@ -92,22 +95,24 @@ def render_pair(
 ) -> RenderedPair:
     """Synthesise the images with the highest and the lowest response of a unit.
 
-    Both start from the same faint noise, drawn from `seed`, and take the same number of Adam steps under the same
-    random transforms; only the sign of the objective differs. It runs on one thread, because another number of
-    threads gives another picture. The network's hooks, gradients and training flags and all global random states are
-    left as found, also after an exception.
+    Both start from the same faint noise, drawn from `seed`, and take the same number of Adam steps under the
+    same random transforms; only the sign of the objective differs. It runs on one thread, because another
+    number of threads gives another picture. The network's hooks, gradients and training flags and all global
+    random states are left as found, also after an exception.
 
     Args:
-        unit: channel, logit or direction. For `layer=None` the signed output is rendered (`unit.signed`), with a
-            warning where the network rectifies its output, because a rectified output has no minimum to look for.
+        unit: channel, logit or direction. For `layer=None` the signed output is rendered (`unit.signed`),
+            with a warning where the network rectifies its output, because a rectified output has no minimum
+            to look for.
         steps: number of Adam steps for each of the two.
         size: height and width of the images in pixels; the network must take images of this size.
         seed: of the first noise and of the transforms.
         facets: number of images for each sign, which are made to differ by `diversity`.
-        diversity: strength of the term that keeps facets apart, see `objectives.apart`; no effect on one facet. At 1 facets
-            hardly differ, at 10 differing counts more than the response.
-        diversity_layer: layer whose Gram matrices are compared; None for the unit's own layer, or, where that has no
-            space (logits), for the last layer that has. Another layer than the unit's costs a second forward pass.
+        diversity: strength of the term that keeps facets apart, see `objectives.apart`; no effect on one
+            facet. At 1 facets hardly differ, at 10 differing counts more than the response.
+        diversity_layer: layer whose Gram matrices are compared; None for the unit's own layer, or, where that
+            has no space (logits), for the last layer that has. Another layer than the unit's costs a second
+            forward pass.
         lr: step size of Adam in lucent's parametrisation (Fourier coefficients, logistic to 0..1).
         transforms: "standard" (see `standard_transforms`), "none", or functions from images to images.
         decorrelate: use lucent's colour statistics of natural images (RGB only).
@@ -118,38 +123,32 @@ def render_pair(
         A RenderedPair; responses are read by `unit.response` on the finished images.
 
     Raises:
-        InputError: a bad value; a unit that does not exist; a size that the network does not take; a response that
-            is not finite or does not depend on the image.
+        InputError: a bad value; a unit that does not exist; a size that the network does not take; a response
+            that is not finite or does not depend on the image.
 
-    Source: Hesse et al., arXiv 2603.09787, feature visualisation by minimisation; Olah et al., Feature Visualization,
-    Distill 2017, for the parametrisation, the transforms and diversity.
+    Source: Hesse et al., arXiv 2603.09787, feature visualisation by minimisation; Olah et al., Feature
+    Visualization, Distill 2017, for the parametrisation, the transforms and diversity.
     """
-    _check(steps=steps, size=size, facets=facets, lr=lr, diversity=diversity)
-    unit = _renderable(unit, size)
-    channels = input_channels(unit.model)
+    check_numbers(
+        steps=steps, size=size, facets=facets, lr=lr, seed=seed, diversity=diversity, smoothness=smoothness
+    )
+    unit, views = renderable(unit, size), chosen_transforms(transforms, size)
     layers, extra = {"reading": unit.layer}, smooth(smoothness)
     if facets > 1 and diversity:
-        layer = diversity_layer or _layer_with_space(unit, size)
+        layer = diversity_layer or layer_with_space(unit, size)
         name = "reading" if layer == unit.layer else "space"
         layers[name], extra = layer, extra + apart(diversity, name)
-    renderings = []
-    for objective in (presence(unit), absence(unit)):
-        with _reproducible(seed):
-            colours = (
-                None if channels == 3 else channels
-            )  # lucent decorrelates only where it is not told a number
-            variables, image = param.image(size, batch=facets, channels=colours, decorrelate=decorrelate)
-            views = _views(transforms, size)
-            total = objective + extra
-            label = f"{objective.name} of {unit.name}"
-            trajectory = _minimise(
-                total, unit, Readings(unit.model, **layers), variables, image, views, steps, lr, label
-            )
-            pixels = image().detach().cpu()
-            with torch.no_grad():
-                response = unit.response(normalisation_of(unit.model).apply(pixels)).cpu()
-        renderings.append(Rendering(pixels, response, trajectory))
-    return RenderedPair(unit, *renderings)
+    channels = input_channels(unit.model)
+    colours = None if channels == 3 else channels  # lucent decorrelates only where it is not told a number
+
+    def noise():
+        return param.image(size, batch=facets, channels=colours, decorrelate=decorrelate)
+
+    highest, lowest = (
+        Rendering(*synthesise(side + extra, unit, noise, views, layers=layers, steps=steps, lr=lr, seed=seed))
+        for side in (presence(unit), absence(unit))
+    )
+    return RenderedPair(unit, highest, lowest)
 
 
 def suppress(
@@ -173,51 +172,43 @@ def suppress(
         target: response that counts as switched off, in the units of the layer.
         penalty: price of the change, see `objectives.suppression`.
         lr: step size of Adam.
-        transforms: "standard" (see `standard_transforms`), "none", or functions from images to images. The target is
-            to be reached under the transforms, on average, so the plain image usually ends a little below it.
-            Without them the smallest change is noise that holds for one exact position only.
+        transforms: "standard" (see `standard_transforms`), "none", or functions from images to images. The
+            target is to be reached under the transforms, on average, so the plain image usually ends a little
+            below it. Without them the smallest change is noise that holds for one exact position only.
 
     Returns:
-        A Suppression. Pixels stay in 0..1.
+        A Suppression. Pixels stay in 0..1. A warning says so where the target was not reached.
 
     Raises:
         InputError: a bad value; an image that is not above the target, has another shape or is not finite.
     """
-    _check(steps=steps, lr=lr, penalty=penalty)
+    check_numbers(steps=steps, lr=lr, penalty=penalty, seed=seed, target=target)
     if not isinstance(image, Tensor) or image.ndim != 3 or not image.isfinite().all():
         shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-        raise InputError(
-            "image", f"expected finite values [channel, height, width], got {shape}", "Give one image."
-        )
-    unit = _renderable(unit, tuple(image.shape[1:]))
+        raise InputError("image", f"expected finite values [channel, height, width], got {shape}",
+                         "Give one image.")  # fmt: skip
+    size = tuple(image.shape[1:])
+    unit, views = renderable(unit, size), chosen_transforms(transforms, size)
     normalisation = normalisation_of(unit.model)
     original = normalisation.undo(image.detach().cpu().float())
-    batch = original[None]
     with torch.no_grad():
-        before = unit.response(normalisation.apply(batch)).item()
+        before = unit.response(normalisation.apply(original[None])).item()
     objective = suppression(unit, original, target=target, penalty=penalty, start=before)
-    with _reproducible(seed):
-        variables, changed = _changed_image(batch)
-        views = _views(transforms, tuple(original.shape[1:]))
-        label = f"suppression of {unit.name}"
-        trajectory = _minimise(
-            objective,
-            unit,
-            Readings(unit.model, reading=unit.layer),
-            variables,
-            changed,
-            views,
-            steps,
-            lr,
-            label,
+    pixels, response, trajectory = synthesise(
+        objective, unit, lambda: changed_image(original[None]), views,
+        layers={"reading": unit.layer}, steps=steps, lr=lr, seed=seed,
+    )  # fmt: skip
+    if response.item() > target:
+        warnings.warn(
+            f"{unit.name} went from {before:.4g} to {response.item():.4g}, not to the target {target:.4g}: "
+            "allow more `steps` or a lower `penalty`",
+            stacklevel=2,
         )
-        final = changed().detach().cpu()
-        with torch.no_grad():
-            after = unit.response(normalisation.apply(final)).item()
-    change = final[0] - original
+    change = pixels[0] - original
     return Suppression(
-        unit, final[0], original, change, before, after, trajectory[:, 0], change.abs().mean().item()
-    )
+        unit=unit, image=pixels[0], original=original, change=change, before=before, after=response.item(),
+        target=target, trajectory=trajectory[:, 0], size=change.abs().mean().item(),
+    )  # fmt: skip
 
 
 def suppress_top(
@@ -251,8 +242,8 @@ def compare_with_real(pairs: Sequence[RenderedPair], real: Tensor) -> pd.DataFra
         real: [image, channel] responses of that layer to real images.
 
     Returns:
-        Columns unit, sign, response (the most extreme facet), real_lowest, real_median, real_highest, and `distance`:
-        (response - mean) / sd over real images.
+        Columns unit, sign, response (the most extreme facet), real_lowest, real_median, real_highest, and
+        `distance`: (response - mean) / sd over real images.
     """
     _check_real([pair.unit for pair in pairs], real)
     rows = []
@@ -277,171 +268,3 @@ def _check_real(units: Sequence[Unit], real: Tensor) -> None:
     if real.ndim != 2 or len(real) < 2:
         raise InputError("real", f"expected [image, channel] for at least 2 images, got {tuple(real.shape)}",
                          "Use `dataset_responses`.")  # fmt: skip
-
-
-def standard_transforms(size: int | tuple[int, int]) -> list[Transform]:
-    """Lucent's standard transforms, in proportion to the image and cropped back to its size.
-
-    Lucent pads by 12 pixels, jitters by up to 8 and 4, scales by 0.9 to 1.1 and rotates by up to 10 degrees, which
-    suits images of 128 pixels and more. Smaller images get proportionally less. The crop takes back the average
-    offset of the jitter, which only moves right and down, and gives networks that insist on one size that size.
-    """
-    height, width = (size, size) if isinstance(size, int) else size
-    share = min(1.0, min(height, width) / 128)
-    border, coarse, fine = (max(2, round(share * pixels)) for pixels in (12, 8, 4))
-    offset = round((coarse - 1) / 2 + (fine - 1) / 2)
-
-    def crop(images: Tensor) -> Tensor:
-        top, left = ((edge - wanted) // 2 + offset for edge, wanted in zip(images.shape[2:], (height, width)))
-        return images[:, :, top : top + height, left : left + width]
-
-    pad, jitter, *scale_and_rotate, _ = transform.standard_transforms
-    return [transform.pad(border, mode="constant", constant_value=0.5), transform.jitter(coarse), *scale_and_rotate,
-            transform.jitter(fine), crop]  # fmt: skip
-
-
-def _views(transforms: str | Sequence[Transform], size: int | tuple[int, int]) -> list[Transform]:
-    if transforms == "standard":
-        return standard_transforms(size)
-    if transforms == "none":
-        return []
-    if isinstance(transforms, str) or not all(callable(view) for view in transforms):
-        raise InputError(
-            "transforms", f"{transforms!r} is not known", "Use 'standard', 'none' or a list of functions."
-        )
-    return list(transforms)
-
-
-def _minimise(
-    objective: Objective,
-    unit: Unit,
-    readings: Readings,
-    variables: list[Tensor],
-    image: Callable[[], Tensor],
-    views: list[Transform],
-    steps: int,
-    lr: float,
-    description: str,
-) -> Tensor:
-    """Minimise a lucent objective over `variables`; return the responses met on the way, [step, image] on the CPU."""
-    look, view = hook_model(readings, image), transform.compose(views)
-    optimiser = torch.optim.Adam(variables, lr=lr)
-    trajectory, flat = [], True
-    for step in progress(range(steps), description):
-        readings(view(image()))
-        loss = objective(look)
-        response = response_in(look("reading"), unit)
-        if not (loss.isfinite() and response.isfinite().all()):
-            raise InputError(
-                "unit",
-                f"the loss of the {description} is not finite at step {step}",
-                "Check the network's weights, or lower the step size `lr`.",
-            )
-        # Gradients of the image only: the network's own are neither computed nor touched.
-        gradients = torch.autograd.grad(loss, variables) if loss.requires_grad else [None]
-        for variable, gradient in zip(variables, gradients):
-            variable.grad = gradient
-            flat = flat and (gradient is None or not gradient.any())
-        optimiser.step()
-        trajectory.append(response.detach().cpu())
-    if flat:
-        raise InputError("unit", f"{unit.name} does not depend on the image: no gradient in {steps} steps",
-                         "Choose a unit that does, or read its layer before the nonlinearity.")  # fmt: skip
-    return torch.stack(trajectory)
-
-
-@contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """Seed what lucent draws from, use one thread, allow gradients; put everything back afterwards.
-
-    Lucent draws its noise from torch's CPU generator and its transforms from NumPy's global one.
-    """
-    states, threads = (
-        (torch.get_rng_state(), np.random.get_state(), random.getstate()),
-        torch.get_num_threads(),
-    )
-    try:
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
-        torch.set_num_threads(1)
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-        torch.set_num_threads(threads)
-
-
-def _grey(unit: Unit, size: int | tuple[int, int]) -> Tensor:
-    """A grey image that the network would take, to try things on: [1, channel, height, width], normalised."""
-    height, width = (size, size) if isinstance(size, int) else size
-    pixels = torch.full((1, input_channels(unit.model), height, width), 0.5)
-    return normalisation_of(unit.model).apply(pixels)
-
-
-def _renderable(unit: Unit, size: int | tuple[int, int]) -> Unit:
-    """The signed unit, after trying that it exists, that the network takes the size, and that its values are finite."""
-    images = _grey(unit, size)
-    with torch.no_grad():
-        try:
-            signed = unit.signed.response(images)
-            raw = signed if unit.signed is unit else unit.response(images)
-        except InputError:
-            raise
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError("size", f"the network does not take images of {size} pixels ({reason})",
-                             "Use the size it was made for.") from error  # fmt: skip
-    if not signed.isfinite().all():
-        raise InputError("unit", f"the response of {unit.name} is {signed.item()} on a grey image",
-                         "Check the network's weights.")  # fmt: skip
-    if not torch.allclose(raw, signed, rtol=1e-4, atol=1e-6):
-        warnings.warn(
-            f"the network rectifies its output, so {unit.name} has no minimum to look for; its signed response "
-            "(layer 'logits') is rendered instead",
-            stacklevel=3,
-        )
-    return unit.signed
-
-
-def _layer_with_space(unit: Unit, size: int) -> str:
-    """The unit's own layer if it has more than one position, else the network's last layer that has."""
-    images = _grey(unit, size)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for layer in [unit.layer, *reversed(layer_names(unit.model))]:
-            try:
-                features = feature_map(unit.model, layer, images)
-            except InputError:  # a layer that runs several times or not at all
-                continue
-            if features.ndim > 2 and math.prod(features.shape[2:]) > 1:
-                return layer
-    raise InputError("diversity_layer", "no layer of the network has space", "Use facets=1 or diversity=0.")
-
-
-def _changed_image(pixels: Tensor) -> tuple[list[Tensor], Callable[[], Tensor]]:
-    """A small change of pixels [1, channel, height, width] in 0..1: its variables, and a function to the changed image.
-
-    Lucent's Fourier coefficients, which are added in logistic space. They start near 0 and prefer coarse changes;
-    changing pixels one by one gives noise instead of shapes.
-    """
-    variables, change = param.fft_image(pixels.shape, sd=1e-6)  # sd=0 would mean lucent's default
-    here = pixels.to(variables[0].device)
-    start = torch.logit(here, eps=1e-3)
-    shape = param.to_valid_rgb(lambda: start + change())
-    # As a difference, so that exactly the original comes out where nothing changes, also at 0 and 1.
-    return variables, lambda: (here + shape() - torch.sigmoid(start)).clamp(0, 1)
-
-
-def _check(**values) -> None:
-    """Whole numbers of at least 1 for counts and sizes, finite numbers for the rest."""
-    for name, value in values.items():
-        whole = name in ("steps", "size", "facets")
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer) if whole else (int, float)):
-            raise InputError(name, f"{value!r} is not a {'whole ' if whole else ''}number", "Give one.")
-        if not math.isfinite(value) or value < (1 if whole else 0) or (name == "lr" and value == 0):
-            raise InputError(
-                name, f"{value} is out of range", "Use 1 or more." if whole else "Use a positive number."
-            )

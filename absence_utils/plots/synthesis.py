@@ -12,7 +12,6 @@ from .base import (
     ABSENCE,
     NEUTRAL,
     PRESENCE,
-    bare,
     companion_style,
     show_image,
     signed_limit,
@@ -39,7 +38,7 @@ def extremes(highest, lowest, names: Sequence[str], responses=None):
         for row, (images, word, colour) in enumerate(
             ((highest, "maximum", PRESENCE), (lowest, "minimum", ABSENCE))
         ):
-            for column, (ax, image) in enumerate(zip(axes[row], images)):
+            for column, (ax, image) in enumerate(zip(axes[row], images, strict=True)):
                 show_image(ax, image)
                 value = "" if responses is None else f"{responses[column][row]:+.4g}"
                 ax.set_title(f"{names[column]}\n{value}" if row == 0 else value, color=colour)
@@ -62,10 +61,10 @@ def rendered_pairs(pairs, real, names: Sequence[str] | None = None):
     facets = len(pairs[0].highest.image)
     with companion_style():
         fig, axes = plt.subplots(
-            len(pairs), 2 * facets + 2, figsize=(1.55 * 2 * facets + 5.6, 1.75 * len(pairs) + 0.4), squeeze=False,
-            width_ratios=[1] * 2 * facets + [1.5, 1.9],
+            len(pairs), 2 * facets + 2, squeeze=False, width_ratios=[1] * 2 * facets + [1.5, 1.9],
+            figsize=(1.55 * 2 * facets + 5.6, 1.75 * len(pairs) + 0.4),
         )  # fmt: skip
-        for row, (pair, name) in enumerate(zip(pairs, names)):
+        for row, (pair, name) in enumerate(zip(pairs, names, strict=True)):
             for column in range(facets):
                 show_image(
                     axes[row, column], pair.highest.image[column], f"{pair.highest.response[column]:+.4g}"
@@ -97,7 +96,7 @@ def _trajectories(ax, pair) -> None:
 
 
 def _strip(ax, pair, real: np.ndarray) -> None:
-    """Real responses as dots, spread vertically by rank only, with box of quartiles; synthesised ones as triangles."""
+    """Real responses as dots (their height means nothing) and quartile bar, synthesised ones as triangles."""
     height = (np.argsort(np.argsort(real)) * 0.618034) % 1 - 0.5  # even and the same in every run
     ax.scatter(real, 0.5 * height, s=2, color=NEUTRAL, alpha=0.35, linewidths=0)
     low, median, high = np.quantile(real, (0.25, 0.5, 0.75))
@@ -130,13 +129,12 @@ def pair_numbers(pairs, real) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["unit", "quantity", "facet", "at", "response"])
 
 
-def suppressions(found, names: Sequence[str] | None = None, targets=None):
+def suppressions(found, names: Sequence[str] | None = None):
     """One column for each unit: the image that activates it, the same switched off, the change, the response.
 
     Args:
         found: `Suppression`s.
         names: of the units; their addresses by default.
-        targets: for each unit the response that counts as off, drawn as a line.
 
     The change is drawn as its mean over colour channels, one scale for all: red is brighter, blue is darker.
     """
@@ -148,7 +146,7 @@ def suppressions(found, names: Sequence[str] | None = None, targets=None):
     with companion_style():
         fig, axes = plt.subplots(4, len(found), figsize=(1.9 * len(found) + 1.0, 7.6), squeeze=False,
                                  height_ratios=[1, 1, 1, 0.65])  # fmt: skip
-        for column, (item, name, change) in enumerate(zip(found, names, changes)):
+        for column, (item, name, change) in enumerate(zip(found, names, changes, strict=True)):
             show_image(axes[0, column], item.original, f"{name}\n{item.before:+.4g}")
             show_image(axes[1, column], item.image, f"{item.after:+.4g}")
             drawn = signed_map(axes[2, column], change, limit)
@@ -156,10 +154,9 @@ def suppressions(found, names: Sequence[str] | None = None, targets=None):
             curve = axes[3, column]
             curve.plot(to_numpy(item.trajectory), color=ABSENCE, linewidth=0.9)
             curve.axhline(0, color=NEUTRAL, linewidth=0.5)
-            if targets is not None:
-                curve.axhline(targets[column], color="black", linewidth=0.8, linestyle=":")
+            curve.axhline(item.target, color="black", linewidth=0.8, linestyle=":")
             curve.set_xlabel("step")
-        for ax, word in zip(axes[:, 0], ("before", "after", "change", "response")):
+        for ax, word in zip(axes[:, 0], ("before", "after", "change", "response"), strict=True):
             ax.set_ylabel(word, fontsize=10)
         bar = fig.colorbar(drawn, ax=axes[2, :].tolist(), shrink=0.8, aspect=12, pad=0.01)
         bar.set_label("darker    brighter\n(pixel range 0..1)")
