@@ -59,17 +59,23 @@ def read_parameters(notebook: nbformat.NotebookNode) -> dict[str, Parameter]:
     return found
 
 
+def profile_path(notebook: Path, profile: str) -> Path:
+    """Where a profile is, or would be: in profiles/ beside the notebook, or where its own path says."""
+    if profile.endswith((".yaml", ".yml")):
+        return Path(profile)
+    return notebook.parent / "profiles" / f"{notebook.stem}.{profile}.yaml"
+
+
 def read_profile(notebook: Path, profile: str) -> dict:
     """Parameters set by a profile: `profiles/NAME.PROFILE.yaml` beside the notebook, or any YAML file.
 
     Raises:
         InputError: no such profile, with a list of those that exist; or not a mapping.
     """
-    folder = notebook.parent / "profiles"
-    by_path = profile.endswith((".yaml", ".yml"))
-    path = Path(profile) if by_path else folder / f"{notebook.stem}.{profile}.yaml"
+    path = profile_path(notebook, profile)
     if not path.is_file():
-        names = sorted(file.name.split(".")[1] for file in folder.glob(f"{notebook.stem}.*.yaml"))
+        files = (notebook.parent / "profiles").glob(f"{notebook.stem}.*.yaml")
+        names = sorted(file.name.split(".")[1] for file in files)
         problem = f"{notebook.stem} has no profile {profile!r}"
         raise InputError(
             "profile", problem, f"{nearest(profile, names)}There are: {', '.join(names) or 'none'}."

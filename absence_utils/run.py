@@ -23,7 +23,15 @@ from pathlib import Path
 import nbformat
 
 from .errors import InputError
-from .parameters import Parameter, first_line, nearest, read_parameters, read_profile, resolve_parameters
+from .parameters import (
+    Parameter,
+    first_line,
+    nearest,
+    profile_path,
+    read_parameters,
+    read_profile,
+    resolve_parameters,
+)
 from .paths import NOTEBOOKS, RESULTS
 
 
@@ -324,7 +332,10 @@ def _short(path: Path) -> str:
 
 
 def _print_figures(options) -> int:
+    """One line per figure; of all notebooks those that have the profile."""
     paths = [find_notebook(options.notebook)] if options.notebook else all_notebooks()
+    if not options.notebook:
+        paths = [path for path in paths if profile_path(path, options.profile).is_file()]
     for path in paths:
         for figure in declared_figures(read_notebook(path)):
             picture = _out(options) / f"{figure}.png"

@@ -1,0 +1,79 @@
+# The commands of this repository, the same for people and for CI. `make help` lists them.
+
+PYTHON ?= python3
+PROFILE ?= default
+JOBS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+ARGS ?=
+CONFIG ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Torch's CUDA libraries are pinned by torch itself: left out of the lock, a CPU build of torch can do without them.
+CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc \
+	cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink \
+	nvshmem-cu13 nvtx)
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help figures smoke test lint lab lock clean
+.DEFAULT_GOAL := help
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo
+	@echo "JOBS=N      notebooks or tests at a time (here $(JOBS));  PYTHON=python3.12 makes .venv with that Python"
+	@echo "PROFILE=P   for figures: default, smoke or imagenet;  CONFIG=\"images=DIR weights=FILE\" sets parameters"
+	@echo "ARGS=...    goes to pytest (make test) or JupyterLab (make lab)"
+
+# Made when absent and brought up to date when the pins change. A .venv that is already there is kept, whatever torch
+# is in it, as long as its version fits.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
+		echo "error: Python 3.11 to 3.13 is needed, and $(PYTHON) is `$(PYTHON) --version 2>&1`." \
+			"Name another one: make PYTHON=python3.11" >&2; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { \
+		echo "error: $(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv" >&2; \
+		rm -rf $(VENV); exit 1; }
+	@echo "Installing into $(VENV): about three minutes and 6 GB with the CUDA libraries, which torch brings along"
+	@if [ -t 1 ]; then quiet=; else quiet=--quiet; fi; \
+		$(BIN)/python -m pip install $$quiet -r requirements.lock && \
+		$(BIN)/python -m pip install $$quiet --no-deps --no-build-isolation --editable . && \
+		$(BIN)/python -m pip check
+	@touch $@
+
+# Two runs at once would spoil each other, so a run holds a lock that ends with it, however it ends. Whoever has that
+# lock may remove the one that a killed Snakemake left behind.
+define run_notebooks
+@mkdir -p results
+@exec 9>results/.lock; \
+	if command -v flock >/dev/null && ! flock -n 9; then \
+		echo "error: another run is under way in this folder" >&2; exit 1; fi; \
+	if [ -n "`ls .snakemake/locks 2>/dev/null`" ]; then \
+		$(BIN)/snakemake --profile cluster/local --unlock --config profile=$(1) $(CONFIG); fi; \
+	$(BIN)/snakemake --profile cluster/local --cores $(JOBS) --config profile=$(1) $(CONFIG); \
+	status=$$?; $(BIN)/python -m absence_utils.run --list --profile $(1); exit $$status
+endef
+
+figures: $(READY)  ## make every figure, offline; PROFILE=imagenet for real images
+	$(call run_notebooks,$(PROFILE))
+
+smoke: $(READY)  ## run every notebook in its smallest version
+	$(call run_notebooks,smoke)
+
+test: $(READY)  ## run the tests
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 $(ARGS)
+
+lint: $(READY)  ## check style, and that notebooks are stored without outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+lab: $(READY)  ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks $(ARGS)
+
+lock:  ## write requirements.lock anew from pyproject.toml (needs uv, and --default-index if pip uses another one)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --output-file requirements.lock \
+		--custom-compile-command "make lock" --quiet $(addprefix --no-emit-package ,$(CUDA)) $(ARGS)
+
+clean:  ## remove results and caches (the environment stays: rm -r .venv)
+	rm -rf results .snakemake .pytest_cache .ruff_cache .hypothesis
