@@ -205,9 +205,9 @@ class PatchBook:
         }
         about = {name: getattr(self, name) for name in (*_SETTINGS, "covered")}
         about = json.dumps(about, sort_keys=True)
-        content = write_tensors(
-            tensors, {"format": FORMAT, "about": about, "checksum": _checksum(tensors, about)}
-        )
+        header = {"format": FORMAT, "about": about, "checksum": _checksum(tensors, about)}
+        # One key, because the library writes several in any order and equal books shall be equal files.
+        content = write_tensors(tensors, {"book": json.dumps(header, sort_keys=True)})
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         try:
@@ -235,7 +235,8 @@ class PatchBook:
         damaged = InputError("path", f"{path} is damaged or no book of patches", "Mine it again.")
         try:
             tensors = read_tensors(content)
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            header = json.loads(header["__metadata__"]["book"])
             intact = header["format"] == FORMAT and header["checksum"] == _checksum(tensors, header["about"])
             about = json.loads(header["about"])
         except Exception as error:  # whatever the reader trips over, the file is not a book

@@ -19,8 +19,9 @@ def patch_table(book: PatchBook, dataset, units: list[int], pairs: dict | None =
         pairs: unit to `RenderedPair`, whose first facets are listed with rank 0; None for none.
 
     Returns:
-        Columns unit, side ("highest", "lowest"), rank (1 is the most extreme patch, 0 is synthesised), response (in
-        units of the layer, signed), image (index), top, left (px) and label (the image's class, "" where unknown).
+        Columns unit, side ("highest", "lowest"), rank (1 is the most extreme patch, 0 is synthesised),
+        response (signed, in the units of the layer), image (index), top, left (px) and label (the image's
+        class or "").
     """
     rows, names = [], list(getattr(dataset, "class_names", []))
     labels = getattr(dataset, "labels", None)
@@ -44,23 +45,24 @@ def range_table(book: PatchBook, model: nn.Module, dataset) -> pd.DataFrame:
     """How far each unit's patches reach above and below its response to an empty patch.
 
     Returns:
-        One row a unit: highest, lowest (means over the k patches), empty, all in the units of the layer; share_below
-        in 0..1, the part of the range from lowest to highest that lies below empty; batch_norm, the sign of a batch
-        norm's scale directly behind the layer ("+", "-", "0", "none" or "unknown", see `batch_norm_sign`).
+        One row a unit: highest, lowest (means over the k patches), empty_patch, all in the units of the
+        layer; share_below in 0..1, the part of the range from lowest to highest that lies below empty_patch;
+        batch_norm, the sign of a batch norm's scale directly behind the layer ("+", "-", "0", "none",
+        "unknown": `batch_norm_sign`).
     """
     highest, lowest = (getattr(book, side).response.mean(dim=1) for side in SIDES)
     empty = empty_response(model, dataset, book)
     share = ((empty - lowest) / (highest - lowest)).clamp(0, 1)  # a unit that never changes has none: nan
     sign, how = batch_norm_sign(model, book.layer)
     signs = [how] * book.units if sign is None else ["-0+"[int(value) + 1] for value in sign]
-    columns = {"highest": highest, "lowest": lowest, "empty": empty, "share_below": share}
+    columns = {"highest": highest, "lowest": lowest, "empty_patch": empty, "share_below": share}
     table = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
     table.insert(0, "unit", range(book.units))
     return table.assign(batch_norm=signs)
 
 
 def unit_title(book: PatchBook, dataset, unit: int, batch_norm: str = "none") -> str:
-    """Name of a unit for a reader: layer, number, the class if it is a logit, and a warning of a turned sign."""
+    """Name of a unit for a reader: layer, number, class of a logit, sign of a batch norm behind it."""
     _check_unit(book, unit)
     names = getattr(dataset, "class_names", [])
     title = f"{book.layer or 'output'}, unit {unit}"
@@ -93,8 +95,8 @@ def content_table(book: PatchBook, masks: Tensor, units: list[str], concepts: li
     A patch shows a concept if more than half of the concept's pixels lie in it.
 
     Returns:
-        One row for each unit, side and concept: share of the k patches that show it, share of all windows that do
-        (usual), and excess, their difference in percentage points.
+        One row for each unit, side and concept: share of the k patches that show it, share of all windows
+        that do (usual), and excess, their difference in percentage points.
     """
     windows = masks.float().unfold(2, book.patch, book.stride).unfold(3, book.patch, book.stride)
     inside = windows.sum(dim=(-2, -1)) / masks.sum(dim=(2, 3)).clamp(min=1)[..., None, None]

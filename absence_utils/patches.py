@@ -242,8 +242,9 @@ def batch_norm_sign(model: nn.Module, layer: str | None) -> tuple[Tensor | None,
     ResNet's convolutions are the case in point (`layer4.2.conv3`).
 
     Returns:
-        (sign, how): sign [unit] of -1, 0, 1 with how "traced" (seen in the computation) or "by order" (the block's
-        next module is a batch norm of that size); None with "none" where none follows, else with "unknown".
+        (sign, how): sign [unit] of -1, 0, 1 with how "traced" (seen in the computation) or "by order" (the
+        next module of the block is a batch norm of that size); None with "none" where none follows, else
+        "unknown".
     """
     name = (layer or "").partition(":")[0]
     modules = dict(model.named_modules())

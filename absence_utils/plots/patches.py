@@ -1,4 +1,4 @@
-"""Figures of extreme patches: contact sheets, ranges, what the patches show. Arrays and tables in, figures out."""
+"""Figures of extreme patches from arrays and tables: contact sheets, ranges, what the patches show."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ PAGE = 8.0  # width of a page, inches
 
 
 def signed_number(value: float) -> str:
-    """Three digits with a sign that can be seen, "+12.3" or "−0.045"."""
-    return f"{value:+,.3g}".replace("-", "−") if abs(value) < 1000 else f"{value:+,.0f}".replace("-", "−")
+    """Three digits or all before the point, with a sign that can be seen: "+12.0", "−0.0450", "−2,604"."""
+    text = f"{value:+,.0f}" if abs(value) >= 999.5 else f"{value:+#.3g}".rstrip(".")
+    return text.replace("-", "−")
 
 
 def contact_sheet(patches: dict, table, titles: dict[int, str], pairs: dict | None = None):
-    """Highest and lowest patches of each unit in two rows, each with its response, beside the synthesised images.
+    """Highest and lowest patches of each unit with their responses, beside the synthesised images.
 
     Args:
         patches: unit to (highest, lowest), each [k, channel, height, width] in 0..1, best first.
@@ -53,11 +54,11 @@ def contact_sheet(patches: dict, table, titles: dict[int, str], pairs: dict | No
                     pixels = [getattr(pairs[unit], side).image[0], *pixels]
                 _row(ax, top, side, pixels, shown.response.tolist(), offset=GAP if pairs else 0)
         x = 1 - (count * (1 + GAP)) / width
-        note = "response to each patch above it, in the units of the layer"
+        note = "with the response to each, in the units of the layer"
         fig.text(
             x,
             1 - 0.18 * scale / height,
-            f"patches of the data set, {note}",
+            f"patches of the images, {note}",
             fontsize=8,
             color=NEUTRAL,
             va="center",
@@ -88,13 +89,13 @@ def _row(ax, top: float, side: str, pixels, responses: list[float], offset: floa
 
 
 def response_range(table, compared: dict, layer: str, names: list[str] | None = None, marked: list[int] = ()):
-    """Range of every unit around its response to an empty patch, and the part below it against another network.
+    """Range of every unit around its response to an empty patch, and the part below it for two networks.
 
     Args:
         table: as `range_table` gives it.
         compared: name to table, the networks of the right panel.
         layer: named in the titles.
-        names: name of each unit, for the axis of a layer of few units.
+        names: name of each unit, for the axis of a layer of at most 12; ignored if they are not as many.
         marked: units to mark with a triangle.
 
     Returns:
@@ -103,32 +104,28 @@ def response_range(table, compared: dict, layer: str, names: list[str] | None = 
     order = table.sort_values(["share_below", "unit"]).reset_index(drop=True)
     with companion_style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 3.6), width_ratios=(1.6, 1))
-        up, down = order.highest - order.empty, order.lowest - order.empty
+        up, down = order.highest - order.empty_patch, order.lowest - order.empty_patch
         place, width = np.arange(len(order)), 0.8 if len(order) <= 40 else 1.0
-        left.bar(place, up, width, color=PRESENCE, label="k highest patches")
-        left.bar(place, down, width, color=ABSENCE, label="k lowest patches")
+        above, below = np.clip(down, 0, None), np.clip(up, None, 0)  # where the part of that colour begins
+        left.bar(
+            place, np.clip(up, 0, None) - above, width, above, color=PRESENCE, label="above an empty patch"
+        )
+        left.bar(place, np.clip(down, None, 0) - below, width, below, color=ABSENCE, label="below it")
         left.axhline(0, color="black", linewidth=0.8)
-        few = names and len(order) <= 12
+        few = bool(names) and len(names) == len(order) <= 12
         chosen = order.index[order.unit.isin(list(marked))]
         if not few and len(chosen):
-            left.plot(
-                chosen,
-                np.full(len(chosen), down.min() * 1.06),
-                "^",
-                color="black",
-                markersize=4,
-                label="units shown above",
-                clip_on=False,
-            )
-        left.set_xticks(
-            place if few else [], [names[unit] for unit in order.unit] if few else [], rotation=20
-        )
-        left.set_xlabel(
-            "unit" if few else f"the {len(order)} units, in the order of the part that lies below"
-        )
+            height = np.full(len(chosen), down.min() * 1.06)
+            left.plot(chosen, height, "k^", markersize=4, label="units of the contact sheet")
+        if few:
+            left.set_xticks(place, [names[unit] for unit in order.unit], rotation=20)
+        else:
+            left.set_xticks([])
+        left.set_xlabel("unit" if few else f"the {len(order)} units, ordered by the part that lies below")
         left.set_ylabel("mean response minus response\nto an empty patch (units of the layer)")
-        left.set_title(f"Layer {layer}: every unit's range")
+        left.set_title(f"{layer}: from the k lowest to the k highest patches")
         left.legend(frameon=False, fontsize=8, loc="best")
+        left.margins(x=0.01)
         _shares(right, compared)
     return fig
 
@@ -139,22 +136,20 @@ def _shares(ax, compared: dict) -> None:
         share = table.share_below.dropna().to_numpy()
         weights = np.full(len(share), 100 / max(len(share), 1))
         below = 100 * np.mean(share > 0.5)
-        style = (
-            {"color": colour, "alpha": 0.35}
-            if colour == "black"
-            else {"color": colour, "histtype": "step", "linewidth": 1.6}
-        )
+        style = {"alpha": 0.35} if colour == "black" else {"histtype": "step", "linewidth": 1.6}
         ax.hist(
             share,
             bins,
             weights=weights,
-            label=f"{name}: {below:.0f} % of units\nreach further below",
+            label=f"{name}: {below:.0f} % of units\nreach further down",
+            color=colour,
             **style,
         )
     ax.axvline(0.5, color="black", linestyle=":", linewidth=1)
     ax.set(xlabel="part of the range below the empty patch", ylabel="units (%)", xlim=(0, 1))
-    ax.set_title("Further below than above?")
-    ax.legend(frameon=False, fontsize=8)
+    ax.set_title("Further down than up?")
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    ax.set_ylim(top=1.4 * ax.get_ylim()[1])  # room for the legend
 
 
 def content_map(table, planted):
@@ -162,8 +157,8 @@ def content_map(table, planted):
 
     Args:
         table: as `content_table` gives it.
-        planted: [unit, concept] effect of adding the concept; a frame marks the concepts that should stand out, the
-            positive ones among the highest, the negative ones among the lowest patches.
+        planted: [unit, concept] effect of adding the concept; a frame marks the concepts that should stand
+            out, the positive ones among the highest, the negative ones among the lowest patches.
 
     Returns:
         The figure, one panel a side.
@@ -196,7 +191,7 @@ def content_map(table, planted):
                 if (planted[row, column] > 1e-6) if side == "highest" else (planted[row, column] < -1e-6):
                     ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, linewidth=2))
             what = "presence" if side == "highest" else "absence"
-            ax.set_title(f"{side} patches (frame: {what} is planted)", color=colour)
+            ax.set_title(f"{side} patches\n(framed: {what} planted by the rule)", color=colour)
             ax.set_xlabel("concept shown in the patch")
         bar = fig.colorbar(image, ax=axes, pad=0.02)
         bar.set_label("patches that show it, minus\nthe usual share (percentage points)")

@@ -1,0 +1,135 @@
+"""Figures of extreme patches: the numbers and pixels drawn, not the picture."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from absence_utils.plots.base import ABSENCE, PRESENCE
+from absence_utils.plots.patches import contact_sheet, content_map, response_range, signed_number
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def sheet(pairs):
+    patches = {unit: tuple(torch.rand(3, 3, 5, 5) for _ in range(2)) for unit in (4, 7)}
+    rows = [
+        (unit, side, rank, sign * (10 * unit + rank + 0.5))
+        for unit in patches
+        for side, sign in (("highest", 1), ("lowest", -1))
+        for rank in range(0 if pairs else 1, 4)
+    ]
+    table = pd.DataFrame(rows, columns=["unit", "side", "rank", "response"])
+    table = table.sample(frac=1, random_state=0)  # the order of the rows says nothing
+    one = SimpleNamespace(image=torch.rand(1, 3, 8, 8))
+    pair = SimpleNamespace(highest=one, lowest=one)
+    titles = {4: "first", 7: "second"}
+    return patches, contact_sheet(patches, table, titles, dict.fromkeys(patches, pair) if pairs else None)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_contact_sheet_shows_every_patch_with_its_response(pairs):
+    patches, figure = sheet(pairs)
+    assert len(figure.axes) == 2
+    for ax, unit, title in zip(figure.axes, (4, 7), ("first", "second"), strict=True):
+        first = 0 if pairs else 1
+        assert len(ax.images) == 2 * (4 - first)
+        drawn = [image.get_array() for image in ax.images]
+        expected = patches[unit][1][2].numpy().transpose(1, 2, 0)
+        np.testing.assert_allclose(drawn[-1], expected, atol=1e-6)
+        texts = [text.get_text() for text in ax.texts]
+        up, down = ([f"{sign}{10 * unit + rank}.5" for rank in range(first, 4)] for sign in "+−")
+        assert texts == [title, "highest", *up, "lowest", *down]
+
+
+def test_rows_do_not_overlap_and_stay_on_the_page():
+    _, figure = sheet(True)
+    for ax in figure.axes:
+        (width, height), boxes = (
+            (ax.get_xlim()[1], ax.get_ylim()[0]),
+            [image.get_extent() for image in ax.images],
+        )
+        assert all(
+            0 < left < right <= width and 0 < top < bottom <= height for left, right, bottom, top in boxes
+        )
+        rights, lefts = [box[1] for box in boxes[:3]], [box[0] for box in boxes[1:4]]
+        assert all(right < left for right, left in zip(rights, lefts, strict=True))
+        assert boxes[0][2] < boxes[-1][3]
+        scale = ax.get_position().height * figure.get_figheight() / height
+        assert scale == pytest.approx(figure.get_figwidth() / width)  # square patches
+
+
+def test_grey_images_are_drawn_in_grey():
+    table = pd.DataFrame(
+        [(0, side, 1, 0.0) for side in ("highest", "lowest")], columns=["unit", "side", "rank", "response"]
+    )
+    figure = contact_sheet({0: (torch.full((1, 1, 2, 2), 0.25),) * 2}, table, {0: ""})
+    assert np.unique(figure.axes[0].images[0].get_array()).tolist() == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (12, "+12.0"),
+        (-0.045, "−0.0450"),
+        (-2604.4, "−2,604"),
+        (999.7, "+1,000"),
+        (0, "+0.00"),
+        (123.4, "+123"),
+    ],
+)
+def test_numbers_show_their_sign(value, text):
+    assert signed_number(value) == text
+
+
+def ranges():
+    columns = {
+        "unit": [0, 1, 2],
+        "highest": [5.0, 9.0, 1.0],
+        "lowest": [2.0, 3.0, -3.0],
+        "empty_patch": [1.0, 5.0, 2.0],
+    }
+    return pd.DataFrame(columns).assign(share_below=[0.0, 1 / 3, 1.0])
+
+
+def test_ranges_are_drawn_from_lowest_to_highest_around_the_empty_patch():
+    """Unit 0 lies above its empty response altogether, unit 2 below."""
+    figure = response_range(ranges(), {"trained": ranges(), "random": ranges()}, "layer", marked=[1])
+    red, blue = figure.axes[0].containers
+    spans = [[(bar.get_y(), bar.get_y() + bar.get_height()) for bar in bars] for bars in (red, blue)]
+    assert spans[0] == [(1, 4), (0, 4), (0, 0)]
+    assert spans[1] == [(0, 0), (0, -2), (-1, -5)]
+    assert figure.axes[0].lines[-1].get_xdata().tolist() == [1]
+    legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert legend == [f"{name}: 33 % of units\nreach further down" for name in ("trained", "random")]
+
+
+def test_few_units_with_names_are_named():
+    figure = response_range(ranges(), {"trained": ranges()}, "logits", ["a", "b", "c"])
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "b", "c"]
+    figure = response_range(ranges(), {"trained": ranges()}, "hidden", ["a", "b"])
+    assert not figure.axes[0].get_xticklabels()
+
+
+def test_content_map_is_signed_and_frames_what_was_planted():
+    rows = [
+        (unit, side, concept, 10.0 * i - 20 * j + (5 if side == "lowest" else 0))
+        for side in ("highest", "lowest")
+        for i, unit in enumerate(("u", "v"))
+        for j, concept in enumerate(("z", "a", "m"))
+    ]
+    table = pd.DataFrame(rows, columns=["unit", "side", "concept", "excess"])
+    figure = content_map(table, torch.tensor([[0.5, 0.0, 0.0], [0.0, -0.5, 0.0]]))
+    high, low = figure.axes[:2]
+    assert high.images[0].get_array().tolist() == [[0, -20, -40], [10, -10, -30]]
+    assert high.images[0].get_clim() == low.images[0].get_clim() == (-40, 40)
+    assert [(p.get_x() + 0.46, p.get_y() + 0.46) for p in high.patches] == [(0, 0)]
+    assert [(p.get_x() + 0.46, p.get_y() + 0.46) for p in low.patches] == [(1, 1)]
+    assert high.get_title(loc="center").startswith("highest") and PRESENCE != ABSENCE
