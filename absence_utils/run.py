@@ -138,6 +138,7 @@ def _execute(node, executed: Path, parameters: dict, name: str) -> None:
             str(executed).replace("{", "{{").replace("}", "}}"),  # papermill fills in braces
             parameters,
             kernel_name="python3",
+            language="python",
             progress_bar=False,
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # its advice on transport is for servers
             on_cell_start=announce,

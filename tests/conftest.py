@@ -1,0 +1,35 @@
+"""What all tests share: one thread, no display, the place of real data."""
+
+import os
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported: results differ between thread counts
+os.environ.setdefault("MPLBACKEND", "agg")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """Folder of real images and weights, or a skip that says how to have one."""
+    folder = os.environ.get("ABSENCE_REAL", "")
+    if not folder:
+        pytest.skip("set ABSENCE_REAL to a folder with imagenet/val and models/ to run this on real images")
+    if not Path(folder, "imagenet", "val").is_dir():
+        pytest.fail(f"ABSENCE_REAL is {folder}, which has no imagenet/val")
+    return Path(folder).resolve()
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """No test leaves a figure open for the next."""
+    yield
+    from matplotlib import pyplot
+
+    pyplot.close("all")

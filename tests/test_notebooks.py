@@ -1,0 +1,137 @@
+"""Every notebook keeps the rules of style, names only parameters it has, and runs; two of them give the same twice."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from absence_utils.parameters import read_parameters, read_profile, resolve_parameters
+from absence_utils.paths import NOTEBOOKS
+from absence_utils.run import all_notebooks, declared_figures, read_notebook
+
+PATHS = all_notebooks()
+TWICE = ("01", "06")  # byte-identical numbers are shown for these two
+CELL, TOTAL = 18, 95  # lines of code: style asks for about 15 and about 80
+
+each = pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
+
+
+def code_cells(path):
+    return [cell for cell in read_notebook(path).cells if cell.cell_type == "code"]
+
+
+def code_lines(cell) -> int:
+    return sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in cell.source.splitlines())
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def test_there_are_notebooks():
+    assert PATHS, "notebooks/ has no numbered notebook"
+    numbers = [path.stem.split("_")[0] for path in PATHS]
+    assert numbers == sorted(set(numbers)), "two notebooks have the same number"
+
+
+@each
+def test_stored_without_outputs(path):
+    stored = json.loads(path.read_text())
+    cells = [cell for cell in stored["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    assert "papermill" not in stored["metadata"]
+    assert stored["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@each
+def test_defines_nothing(path):
+    for cell in code_cells(path):
+        nodes = ast.walk(ast.parse(cell.source))
+        assert not [n for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+
+
+@each
+def test_is_short(path):
+    cells = [cell for cell in code_cells(path) if "parameters" not in tags(cell)]
+    lengths = [code_lines(cell) for cell in cells]
+    assert max(lengths) <= CELL and sum(lengths) <= TOTAL, f"cells {lengths}, together {sum(lengths)}"
+
+
+@each
+def test_parameters_are_literals_with_a_comment_each(path):
+    tagged = [cell for cell in code_cells(path) if "parameters" in tags(cell)]
+    assert tagged == code_cells(path)[:1], "the parameters cell is the first code cell, and there is one"
+    known = read_parameters(read_notebook(path))  # raises for anything but literals
+    assert [name for name, parameter in known.items() if not parameter.comment] == []
+    assert len(known) == sum(bool(line.strip()) for line in tagged[0].source.splitlines()), "one line each"
+    assert known["device"].default == "auto" and type(known["seed"].default) is int
+
+
+@each
+def test_starts_its_run_under_its_own_name(path):
+    starts = [
+        node
+        for node in ast.walk(ast.parse(code_cells(path)[1].source))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "start_run"
+    ]
+    assert len(starts) == 1 and starts[0].args[0].value == path.stem
+    assert {keyword.arg for keyword in starts[0].keywords} == {"seed", "device"}
+
+
+@each
+def test_says_its_claim_first_and_what_would_refute_it(path):
+    cells = read_notebook(path).cells
+    first, claim = cells[0], read_notebook(path).metadata["companion"]["claim"]
+    assert first.cell_type == "markdown" and re.match(r"# \d\d", first.source)
+    assert "**Claim" in first.source and claim
+    assert "refute" in "\n".join(cell.source for cell in cells[-3:])
+
+
+@each
+def test_declares_the_figures_it_saves(path):
+    notebook = read_notebook(path)
+    figures = declared_figures(notebook)
+    assert figures and all(figure.startswith(path.stem[:3]) for figure in figures)
+    source = "\n".join(cell.source for cell in code_cells(path))
+    assert [figure for figure in figures if f'"{figure}"' not in source] == []
+    assert isinstance(notebook.metadata["companion"]["real"], bool)
+
+
+@each
+def test_profiles_fit(path):
+    notebook = read_notebook(path)
+    wanted = ["smoke", "default"] + ["imagenet"] * notebook.metadata["companion"]["real"]
+    for profile in wanted:
+        resolve_parameters(read_parameters(notebook), read_profile(path, profile), [])
+
+
+def test_every_profile_belongs_to_a_notebook_and_names_no_machine():
+    names = {path.stem for path in PATHS}
+    for file in (NOTEBOOKS / "profiles").iterdir():
+        assert file.name.split(".")[0] in names and file.name.count(".") == 2 and file.suffix == ".yaml"
+        values = yaml.safe_load(file.read_text()) or {}
+        assert not [value for value in values.values() if str(value).startswith(("/", "~"))]
+
+
+@each
+def test_runs(path, tmp_path):
+    """From a fresh kernel, from another folder, without a display; what TWICE names, twice."""
+    command = [sys.executable, "-m", "absence_utils.run", str(path), "--profile", "smoke"]
+    environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")}
+    repeats = 2 if path.stem[:2] in TWICE else 1
+    for repeat in range(repeats):
+        run = [*command, "--out", f"out{repeat}"]
+        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert not re.search(r"Warning|\x1b", done.stderr), done.stderr
+    figures = declared_figures(read_notebook(path))
+    assert done.stdout.split() == [f"out{repeats - 1}/{figure}.png" for figure in figures]
+    for name in [f"{figure}{suffix}" for figure in figures for suffix in (".csv", ".png")]:
+        assert len({(tmp_path / f"out{repeat}" / name).read_bytes() for repeat in range(repeats)}) == 1, name
+    provenance = json.loads((tmp_path / "out0" / f"{figures[0]}.json").read_text())
+    assert provenance["notebook"] == path.stem and provenance["profile"] == "smoke"

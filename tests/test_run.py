@@ -1,0 +1,276 @@
+"""The strict runner: what it refuses, what it leaves behind, and what it accepts as done."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from absence_utils import run
+from absence_utils.errors import InputError
+from absence_utils.parameters import (
+    check_value,
+    parse_value,
+    read_parameters,
+    read_profile,
+    resolve_parameters,
+)
+
+PARAMETERS = """k = 3  # patches
+rate = 0.1  # per step
+layer = "a"  # name
+units = [0, 1]  # channels
+flag = True
+do = ""  # what goes wrong
+"""
+DRAW = """import os, pathlib, time
+out = pathlib.Path(os.environ["ABSENCE_OUT"])
+for suffix in (".png", ".csv", ".json"):
+    (out / f"00_a{suffix}").write_text(f"{k} {rate} {os.getcwd()}")
+"""
+FAIL = """from absence_utils.errors import InputError
+if do == "sleep": time.sleep(60)
+if do == "divide": 1 / 0
+if do == "refuse": raise InputError("layer", "there is no 'a'", "Use 'b'.")
+if do == "forget": (out / "00_a.csv").unlink()
+if do == "surprise": (out / "00_b.png").write_text("")
+if do == "quit": (out / "00_a.json").unlink(); raise SystemExit(0)
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """A small notebook with one figure and one profile, in a folder of its own."""
+    cells = [
+        new_markdown_cell("# A **claim**\n\nand more"),
+        new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+        new_markdown_cell("Draw it."),
+        new_code_cell(DRAW),
+        new_code_cell(FAIL),
+    ]
+    metadata = {
+        "companion": {"figures": ["00_a"]},
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+    }
+    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
+    path = tmp_path / "notebooks" / "00_x.ipynb"
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
+    (path.parent / "profiles" / "00_x.default.yaml").write_text("k: 4\n")
+    (path.parent / "profiles" / "00_x.misspelt.yaml").write_text("rates: 0.5\n")
+    return path
+
+
+@pytest.fixture
+def start(notebook, tmp_path):
+    """Start the runner as a user would; results go to out/."""
+    command = [sys.executable, "-m", "absence_utils.run", str(notebook), "--out", "out"]
+
+    def begin(*words):
+        pipe = subprocess.PIPE
+        return subprocess.Popen([*command, *words], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True)
+
+    return begin
+
+
+def finish(process):
+    output, errors = process.communicate(timeout=120)
+    return process.returncode, output, errors
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_success(start, tmp_path):
+    status, output, errors = finish(start("-p", "rate", "1e-3"))
+    assert status == 0, errors
+    assert output.splitlines() == ["out/00_a.png"]
+    assert files(tmp_path / "out") == ["00_a.csv", "00_a.json", "00_a.png", "00_x.ipynb"]
+    assert (
+        tmp_path / "out" / "00_a.csv"
+    ).read_text() == f"4 0.001 {tmp_path}"  # profile, -p, working directory
+    assert ".00_x@" not in (tmp_path / "out" / "00_x.ipynb").read_text()
+    lines = errors.splitlines()
+    assert re.fullmatch(r"00_x +cell 1/3  A claim", lines[0]) and re.fullmatch(
+        r"00_x +cell 2/3  Draw it.", lines[1]
+    )
+    assert re.fullmatch(r"00_x +done in \d+ s", lines[-1]) and len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("do", "message"),
+    [
+        ("divide", "error: 00_x: ZeroDivisionError in cell 3 of 3 (Draw it.): division by zero"),
+        ("refuse", "error: `layer`: there is no 'a'. Use 'b'."),
+        ("forget", "error: 00_x: ran, but did not write 00_a.csv, which it declares"),
+        ("surprise", "error: 00_x: wrote 00_b, which its metadata does not declare"),
+        ("quit", "error: 00_x: ran, but did not write 00_a.json, which it declares"),
+    ],
+)
+def test_failure_leaves_old_results_and_the_traceback(start, tmp_path, do, message):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "00_a.png").write_text("old")  # a stale figure is neither accepted nor touched
+    status, output, errors = finish(start("-p", "do", do))
+    assert (status, output) == (1, "") and message in errors.splitlines() and "Traceback" not in errors
+    assert files(out) == ["00_a.png", "failed/00_x.ipynb"]
+    assert (out / "00_a.png").read_text() == "old"
+    if do == "divide":
+        assert "ZeroDivisionError" in (out / "failed" / "00_x.ipynb").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing(start, tmp_path, number):
+    process = start("-p", "do", "sleep")
+    for line in process.stderr:
+        if "cell 3/3" in line:
+            break
+    process.send_signal(number)
+    status, output, errors = finish(process)
+    assert status == 130 and "interrupted" in errors and "Traceback" not in errors
+    assert files(tmp_path / "out") == []
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_success_forgets_the_failure_and_what_a_killed_run_left(notebook, tmp_path):
+    out = tmp_path / "out"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    abandoned = out / f".00_x@{run.socket.gethostname()}@{dead.pid}"
+    alive = out / f".00_x@{run.socket.gethostname()}@{os.getppid()}"
+    for folder in (abandoned, alive, out / "failed"):
+        folder.mkdir(parents=True)
+        (folder / "00_x.ipynb").write_text("")
+    assert run.run_notebook(notebook, out, {}) == [out / "00_a.png"]
+    assert not abandoned.exists() and alive.exists()
+    assert not (out / "failed" / "00_x.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-p", "rat", "1"], "`rat`: the notebook has no such parameter. Did you mean rate?"),
+        (
+            ["--profile", "misspelt"],
+            "`rates`: the notebook has no such parameter (set by the profile). Did you mean rate",
+        ),
+        (["-p", "k", "3.5"], "`k`: expected a whole number, got 3.5. Write for example `-p k 3`"),
+        (
+            ["--profile", "defualt"],
+            "has no profile 'defualt'. Did you mean default? There are: default, misspelt.",
+        ),
+    ],
+)
+def test_bad_parameters_are_refused_before_anything_runs(notebook, tmp_path, capsys, words, message):
+    assert run.main([str(notebook), "--out", str(tmp_path / "out"), *words]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_notebook_lists_those_that_exist(tmp_path, capsys):
+    for name in ("01_one", "06_extreme_patches"):
+        (tmp_path / f"{name}.ipynb").write_text("{}")
+    for text in ("06_extreme_patches", "6", "06", "06_extreme_patches.ipynb"):
+        assert run.find_notebook(text, tmp_path).stem == "06_extreme_patches"
+    with pytest.raises(
+        InputError, match="Did you mean 06_extreme_patches.*There are: 01_one, 06_extreme_patches"
+    ):
+        run.find_notebook("06_extreme_patch", tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        run.read_notebook(tmp_path / "01_one.ipynb")
+
+
+def test_parameters_are_read_with_their_comments(notebook):
+    known = read_parameters(run.read_notebook(notebook))
+    assert [(p.name, p.default, p.comment) for p in known.values()][:2] == [
+        ("k", 3, "patches"),
+        ("rate", 0.1, "per step"),
+    ]
+    assert known["flag"].comment == "" and known["units"].default == [0, 1]
+
+
+def test_a_computed_parameter_is_refused():
+    cell = new_code_cell("k = 3\nn = k + 1", metadata={"tags": ["parameters"]})
+    with pytest.raises(InputError, match="assigns no literal: n = k [+] 1"):
+        read_parameters(new_notebook(cells=[cell]))
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "value"),
+    [
+        ("3", 1, 3),
+        ("3", 1.0, 3.0),
+        ("1e-3", 1.0, 0.001),
+        ("false", True, False),
+        ("2024", "", "2024"),
+        ("no", "", "no"),
+        ("dir #1: x", "", "dir #1: x"),
+        ("'quoted'", "", "quoted"),
+        ("[3, 4]", [0], [3, 4]),
+        ("[3, 4]", [0.5], [3.0, 4.0]),
+        ("[]", [0], []),
+        ("[3, logits]", [0, "a"], [3, "logits"]),
+        ("[1, b]", [], [1, "b"]),
+        ("{a: 1}", {}, {"a": 1}),
+        ("7", None, 7),
+    ],
+)
+def test_good_values(text, default, value):
+    found = check_value("x", parse_value(text, default), default)
+    assert found == value and type(found) is type(value)
+    if isinstance(value, list):
+        assert [type(item) for item in found] == [type(item) for item in value]
+
+
+@pytest.mark.parametrize(
+    ("text", "default"),
+    [
+        ("3.0", 1),
+        ("true", 1),
+        ("1", True),
+        ("a", 1.0),
+        ("true", 1.0),
+        ("3", [0]),
+        ("[a]", [0]),
+        ("[1.5]", [0]),
+        ("~", 1),
+    ],
+)
+def test_wrong_types(text, default):
+    with pytest.raises(InputError, match="`x`: expected"):
+        check_value("x", parse_value(text, default), default)
+
+
+def test_text_in_a_profile_must_be_text():
+    known = {"layer": run.Parameter("layer", "a")}
+    with pytest.raises(InputError, match="`layer`: expected text, got 7"):
+        resolve_parameters(known, {"layer": 7}, [])
+    assert resolve_parameters(known, {"layer": "b"}, [("layer", "7")]) == {"layer": "7"}
+
+
+def test_a_profile_is_a_mapping(notebook, tmp_path):
+    for text, problem in (("[1]", "not a mapping"), ("a: [", "not YAML")):
+        (tmp_path / "mine.yaml").write_text(text)
+        with pytest.raises(InputError, match=problem):
+            read_profile(notebook, str(tmp_path / "mine.yaml"))
+    (tmp_path / "mine.yaml").write_text("")
+    assert read_profile(notebook, str(tmp_path / "mine.yaml")) == {}
+
+
+def test_a_notebook_must_declare_its_figures(notebook):
+    node = json.loads(notebook.read_text())
+    del node["metadata"]["companion"]
+    with pytest.raises(InputError, match="does not declare its figures"):
+        run.declared_figures(nbformat.from_dict(node))
+
+
+def test_lists(notebook, tmp_path, capsys):
+    assert run.main([str(notebook), "--list", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/00_a.png  (not made yet)"]
+    assert run.main([str(notebook), "--parameters"]) == 0
+    assert re.search(r"^rate = 0.1 +# per step$", capsys.readouterr().out, re.MULTILINE)
