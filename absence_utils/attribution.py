@@ -1,20 +1,23 @@
 """Signed attribution of a unit's response, on target and on non-target inputs.
 
-The first of the paper's two extensions: attribute unit k on inputs that do *not* belong to k and read the negative
-part. It marks what suppresses k, that is, whose absence k encodes. Everything here keeps the sign. The methods are
-captum's; what is added makes them right for this use:
+The first of the paper's two extensions: attribute unit k on inputs that do *not* belong to k and read the
+negative part. It marks what suppresses k, that is, whose absence k encodes. Everything here keeps the sign.
+The methods are captum's; what is added makes them right for this use:
 
 * captum's `Saliency` and its image plots take absolute values by default; neither is used.
-* `DeepLift` needs every activation to be a module that is used once, out of place. torchvision's ResNets call one
-  ReLU several times, others call `F.relu`, VGG and SqueezeNet work in place. Here each activation *call* of the
-  forward pass is led through a module of its own, without touching or tracing the network (module `separate`).
-* In captum 0.9 the rescale rule is lost where one hooked module feeds another directly, as a ReLU does a max pool
-  (the first reads the gradient before the second has changed it), and the rule for max pooling drops contributions
-  where windows overlap. Here every activation call gets its own copy of its input, and a maximum is written as
-  a + relu(b - a), to which the rescale rule applies exactly.
-* For GELU, SiLU and softmax captum has no usable rule and takes the plain gradient, so DeepLIFT on transformers and
-  ConvNeXt is not complete; `completeness_gap` says by how much. Integrated gradients is complete there.
-* All maps are scaled so that they sum to a change of the response, in the units of the layer: see `attribute`.
+* `DeepLift` needs every activation to be a module that is used once, out of place. torchvision's ResNets
+  call one ReLU several times, others call `F.relu`, VGG and SqueezeNet work in place. Here each activation
+  *call* of the forward pass is led through a module of its own, without touching or tracing the network
+  (module `separate`).
+* In captum 0.9 the rescale rule is lost where one hooked module feeds another directly, as a ReLU does a max
+  pool (the first reads the gradient before the second has changed it), and the rule for max pooling drops
+  contributions where windows overlap. Here every activation call gets its own copy of its input, and a
+  maximum is written as a + relu(b - a), to which the rescale rule applies exactly.
+* For GELU, SiLU and softmax captum has no usable rule and takes the plain gradient, so DeepLIFT on
+  transformers and ConvNeXt is not complete; `completeness_gap` says by how much. Integrated gradients is
+  complete there.
+* All maps are scaled so that they sum to a change of the response, in the units of the layer: see
+  `attribute`.
 """
 
 from __future__ import annotations
@@ -44,9 +47,9 @@ def baseline_images(unit: Unit, images: Tensor, baseline: str | Tensor = "zero")
 
     Args:
         images: [batch, channel, height, width], normalised.
-        baseline: "zero", the mean colour where images are normalised by their mean; "black", pixels of 0 before
-            normalisation; "blurred", each image under a Gaussian with sd of a tenth of its longer side; or a tensor
-            that broadcasts to the images, normalised like them.
+        baseline: "zero", the mean colour where images are normalised by their mean; "black", pixels of 0
+            before normalisation; "blurred", each image under a Gaussian with sd of a tenth of its longer
+            side; or a tensor that broadcasts to the images, normalised like them.
 
     Returns:
         [batch, channel, height, width].
@@ -59,14 +62,18 @@ def baseline_images(unit: Unit, images: Tensor, baseline: str | Tensor = "zero")
             return baseline.detach().to(images).expand_as(images)
         except RuntimeError as error:
             shapes = f"shape {tuple(baseline.shape)} does not broadcast to {tuple(images.shape)}"
-            raise InputError("baseline", shapes, "Give [channel, height, width] or one for each image.") from error
+            raise InputError(
+                "baseline", shapes, "Give [channel, height, width] or one for each image."
+            ) from error
     if baseline == "zero":
         return torch.zeros_like(images)
     if baseline == "black":
         return normalisation_of(unit.model).apply(torch.zeros_like(images))
     if baseline == "blurred":
         sigma = max(images.shape[-2:]) / 10
-        radius = [min(round(3 * sigma), edge - 1) for edge in images.shape[:-3:-1]]  # width first, as torchvision
+        radius = [
+            min(round(3 * sigma), edge - 1) for edge in images.shape[:-3:-1]
+        ]  # width first, as torchvision
         return gaussian_blur(images, [2 * r + 1 for r in radius], [sigma, sigma])
     raise InputError("baseline", f"{baseline!r} is not known", f"Use {', '.join(BASELINES)} or a tensor.")
 
@@ -80,20 +87,21 @@ def attribute(
     batch_size: int = 32,
     **options,
 ) -> Tensor:
-    """Signed attribution of the unit's response to the pixels: positive = presence, negative = absence evidence.
+    """Signed attribution of a unit's response to pixels: positive is presence, negative absence evidence.
 
-    Every map is in the units of the layer and scaled to sum to response(images) - response(baseline) where the
-    method allows it: exactly for DeepLIFT on ReLU networks, up to the integration error for integrated gradients, for
-    additive units for occlusion, for a linear head on averaged maps for Grad-CAM, to first order for the rest.
+    Every map is in the units of the layer and scaled to sum to response(images) - response(baseline) where
+    the method allows it: exactly for DeepLIFT on ReLU networks, up to the integration error for integrated
+    gradients, for additive units for occlusion, for a linear head on averaged maps for Grad-CAM, to first
+    order for the rest.
 
     integrated_gradients (steps=32): straight path from the baseline, Gauss-Legendre quadrature.
     input_x_gradient: (image - baseline) x gradient, one backward pass.
     deeplift: rescale rule, see the top of this module.
-    smoothgrad (samples=16, noise=0.15, seed=0): input x gradient, averaged with its sign under Gaussian noise of sd
-        `noise` x (max - min) of the image.
-    occlusion (window=None, stride=None): squares of `window` pixels, by default an eighth of the shorter side, half
-        overlapping. The drop a window causes is spread evenly over its values (one cut off by the border counts as
-        a full one).
+    smoothgrad (samples=16, noise=0.15, seed=0): input x gradient, averaged with its sign under Gaussian
+        noise of sd `noise` x (max - min) of the image.
+    occlusion (window=None, stride=None): squares of `window` pixels, by default an eighth of the shorter
+        side, half overlapping. The drop a window causes is spread evenly over its values (one cut off by the
+        border counts as a full one).
     gradcam (cam_layer=None): maps of `cam_layer`, weighted by their mean gradient and never clipped; enlarged
         bilinearly to the images with the sum kept, and spread evenly over the channel axis. The default is
         `last_spatial_layer`.
@@ -101,8 +109,9 @@ def attribute(
     Args:
         unit: whose response is explained.
         images: [batch, channel, height, width], normalised as the network expects.
-        method: one of `METHODS`, or a function (unit, images, baseline, batch_size, **options) -> [batch, channel,
-            height, width] of your own; it gets at most `batch_size` images and a baseline of their shape.
+        method: one of `METHODS`, or a function (unit, images, baseline, batch_size, **options) -> [batch,
+            channel, height, width] of your own; it gets at most `batch_size` images and a baseline of their
+            shape.
         baseline: see `baseline_images`. Grad-CAM has none; its reference is the layer at 0.
         batch_size: how many images (or steps, samples, windows) go through the network at a time.
         options: of the method, see above.
@@ -164,7 +173,9 @@ def _smoothgrad(unit, images, baseline, batch_size, samples=16, noise=0.15, seed
     for image, reference in zip(images.split(1), baseline.split(1), strict=True):
         sd = noise * float(image.max() - image.min())
         tunnel = NoiseTunnel(InputXGradient(lambda change, start=reference: unit.response(start + change)))
-        with torch.random.fork_rng():  # captum draws from the global generator; each image gets the same draws
+        with (
+            torch.random.fork_rng()
+        ):  # captum draws from the global generator; each image gets the same draws
             torch.manual_seed(seed)
             maps.append(
                 tunnel.attribute(
@@ -185,7 +196,9 @@ def _occlusion(unit, images, baseline, batch_size, window=None, stride=None):
     if not 1 <= window <= edge:
         raise InputError("window", f"{window} pixels for images of {edge}", f"Use 1 to {edge}.")
     if not 1 <= stride <= window:
-        raise InputError("stride", f"{stride} pixels leaves gaps between windows of {window}", f"Use 1 to {window}.")
+        raise InputError(
+            "stride", f"{stride} pixels leaves gaps between windows of {window}", f"Use 1 to {window}."
+        )
     channels = images.shape[1]
     drop = Occlusion(unit.response).attribute(
         images,
@@ -218,7 +231,9 @@ def _gradcam(unit, images, baseline, batch_size, cam_layer=None):
             if isinstance(error, RuntimeError) and "not have been used" not in str(error):
                 raise
             raise InputError(
-                "cam_layer", f"the unit {unit.name} does not read {layer!r}", "Give a layer that runs before it."
+                "cam_layer",
+                f"the unit {unit.name} does not read {layer!r}",
+                "Give a layer that runs before it.",
             ) from error
     return _enlarge(cells, images.shape[-2:]).expand_as(images) / images.shape[1]
 
@@ -232,16 +247,18 @@ def _enlarge(cells: Tensor, size) -> Tensor:
 
 @contextmanager
 def _probed(module: nn.Module, probe: nn.Module, images: Tensor):
-    """Lead the layer's output through `probe` as [batch, channel, height, width]; tokens are laid out as the image."""
+    """Lead the layer's output through `probe` as maps [batch, channel, height, width], see `_as_maps`."""
 
     def hook(layer, _inputs, output):
         values, *rest = output if isinstance(output, tuple) else (output,)
         found = _as_maps(layer, values, images)
         if found is None:
             shape = tuple(values.shape)
-            raise InputError("cam_layer", f"its output {shape} has no space", "Give a layer of maps or of tokens.")
+            raise InputError(
+                "cam_layer", f"its output {shape} has no space", "Give a layer of maps or of tokens."
+            )
         maps, back = found
-        values = back(probe(maps))
+        values = back(probe(maps).clone())  # as captum's hook does, also when it is not there yet
         return (values, *rest) if isinstance(output, tuple) else values
 
     handle = module.register_forward_hook(hook)
@@ -268,7 +285,9 @@ def _as_maps(layer: nn.Module, values, images: Tensor):
         if count > 1 and height and count % height == 0:
             maps = values[:, extra:].unflatten(1, (height, count // height)).movedim(-1, 1)
             front = values[:, :extra]
-            return maps, lambda changed, front=front: torch.cat([front, changed.movedim(1, -1).flatten(1, 2)], dim=1)
+            return maps, lambda changed, front=front: torch.cat(
+                [front, changed.movedim(1, -1).flatten(1, 2)], dim=1
+            )
     return None
 
 
@@ -276,8 +295,8 @@ def last_spatial_layer(unit: Unit, images: Tensor) -> str:
     """The last layer before the unit that still has space: where Grad-CAM looks by default.
 
     The response must depend on more than one of its channels and places. This rules out maps of the classes
-    (SqueezeNet's last convolution) and, in a vision transformer, all that follows the last attention, from which only
-    the class token is read.
+    (SqueezeNet's last convolution) and, in a vision transformer, all that follows the last attention, from
+    which only the class token is read.
 
     Raises:
         InputError: no such layer, as for a unit of the first layer.
@@ -302,14 +321,18 @@ def last_spatial_layer(unit: Unit, images: Tensor) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    spatial = [item for item in reversed(ran) if counts[item[0]] == 1 and _as_maps(*item[1:], images) is not None]
+    spatial = [
+        item for item in reversed(ran) if counts[item[0]] == 1 and _as_maps(*item[1:], images) is not None
+    ]
     for name, module, values in spatial:
         if _has_reach(response, module, values, images):
             return name
     if spatial and not torch.autograd.grad(response, images)[0].any():
         return spatial[0][0]  # a dead unit: every layer gives the same answer, a map of zeros
     raise InputError(
-        "cam_layer", f"no layer before {unit.name} has space", "Choose a later unit, or another method than 'gradcam'."
+        "cam_layer",
+        f"no layer before {unit.name} has space",
+        "Choose a later unit, or another method than 'gradcam'.",
     )
 
 
@@ -346,8 +369,8 @@ METHODS = tuple(_METHODS)
 def absence_evidence(attribution: Tensor) -> Tensor:
     """Absence evidence: the negative part of [batch, channel, height, width], summed over channels, >= 0.
 
-    Clipped channel by channel, then summed (design section 8): what one colour channel adds does not hide what
-    another takes away. `presence_evidence` - `absence_evidence` is the signed map summed over channels.
+    Clipped channel by channel, then summed (design section 8): what one colour channel adds does not hide
+    what another takes away. `presence_evidence` - `absence_evidence` is the signed map summed over channels.
 
     Returns:
         [batch, height, width], in the units of the layer.
@@ -356,16 +379,17 @@ def absence_evidence(attribution: Tensor) -> Tensor:
 
 
 def presence_evidence(attribution: Tensor) -> Tensor:
-    """Presence evidence: the positive part, clipped channel by channel, then summed over them: [batch, h, w] >= 0."""
+    """Presence evidence: the positive part, clipped and summed as `absence_evidence`: [batch, h, w] >= 0."""
     return attribution.clamp(min=0).sum(dim=1)
 
 
 def region_sums(attribution: Tensor, regions: int = 4) -> Tensor:
     """Signed evidence of regions: attribution summed over channels and over squares.
 
-    Within one object single pixels alternate in sign: the two sides of an edge, or two colour channels. Their negative
-    parts add up to "absence evidence" even where the object as a whole drives the unit. Summed over a region before
-    the sign is read, they cancel. Maps are for looking at; totals over an image are taken from regions.
+    Within one object single pixels alternate in sign: the two sides of an edge, or two colour channels.
+    Their negative parts add up to "absence evidence" even where the object as a whole drives the unit.
+    Summed over a region before the sign is read, they cancel. Maps are for looking at; totals over an image
+    are taken from regions.
 
     Args:
         attribution: [batch, channel, height, width].
@@ -397,7 +421,8 @@ def completeness_gap(
         relative: divide by |response(images) - response(baseline)|; infinite where that is 0.
 
     Returns:
-        [batch] signed: sum of the attribution - (response(images) - response(baseline)), in the units of the layer.
+        [batch] signed: sum of the attribution - (response(images) - response(baseline)), in the units of the
+        layer.
     """
     change = []
     with torch.no_grad():

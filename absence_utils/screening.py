@@ -1,12 +1,12 @@
 """Which inputs suppress a unit: a whole dataset screened with one backward pass an input.
 
-Attribution maps are drawn for a few inputs. To find these few, and for the absence matrix, every input of a dataset is
-scored by input x gradient, (image - baseline) x gradient: the cheapest signed attribution, complete only to first
-order. The figures then draw the chosen inputs with the method asked for.
+Attribution maps are drawn for a few inputs. To find these few, and for the absence matrix, every input of a
+dataset is scored by input x gradient, (image - baseline) x gradient: the cheapest signed attribution,
+complete only to first order. The figures then draw the chosen inputs with the method asked for.
 
-Evidence is read off regions of the image, not off pixels (`attribution.region_sums`). On concept scenes this decides
-whether the planted absences are found: clipped pixel by pixel, the disc, which the first rule asks *for*, carries
-more absence evidence than the cross that vetoes it; clipped by regions the cross stands alone. A test holds this.
+Evidence is read off regions of the image, not off pixels (`attribution.region_sums`). On concept scenes this
+decides whether the planted absences are found: clipped pixel by pixel, concepts a rule does not mention carry as
+much absence evidence as planted ones; clipped by regions the planted ones stand alone. A test holds this.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Screening:
     Attributes:
         units: names of the units, in the order of the columns below.
         response: [image, unit] signed response, in the units of the layer.
-        absence: [image, unit] absence evidence of the image's regions, summed, >= 0, in the units of the layer.
+        absence: [image, unit] absence evidence of the image's regions, summed, >= 0, in the units of the
+        layer.
         presence: [image, unit] the same for presence evidence.
         outputs: number of units of the layer.
     """
@@ -62,8 +63,8 @@ def screen(
         units: of one layer of one network.
         dataset: an image dataset, see `images`.
         baseline: see `attribution.baseline_images`.
-        regions: squares along the longer side of the image, see `attribution.region_sums`; 0 clips every pixel and
-            channel by itself, as `attribution.absence_evidence` does.
+        regions: squares along the longer side of the image, see `attribution.region_sums`; 0 clips every
+            pixel and channel by itself, as `attribution.absence_evidence` does.
 
     Raises:
         InputError: no units, units of different layers, an empty dataset.
@@ -97,7 +98,9 @@ def _shared_layer(units: Sequence[Unit]) -> Unit:
         raise InputError("units", "there are none", "Give at least one unit.")
     first = units[0]
     if any((unit.model, unit.layer, unit.pool) != (first.model, first.layer, first.pool) for unit in units):
-        raise InputError("units", "they belong to different layers", "Screen the units of one layer at a time.")
+        raise InputError(
+            "units", "they belong to different layers", "Screen the units of one layer at a time."
+        )
     return first
 
 
@@ -119,14 +122,16 @@ def target_split(
 ) -> TargetSplit:
     """Target / non-target inputs of a unit (design section 2).
 
-    A class unit (a channel of the network's output, where the dataset has as many classes as the network has outputs)
-    is split by the dataset's membership: column k belongs to unit k. All others are split by the unit's median response:
-    hidden units, directions, and outputs of a network with other classes than the dataset. So is a class unit of which
-    the dataset shows no target input, or only target inputs. `by` says which it was.
+    A class unit (a channel of the network's output, where the dataset has as many classes as the network has
+    outputs) is split by the dataset's membership: column k belongs to unit k. All others are split by the
+    unit's median response: hidden units, directions, and outputs of a network with other classes than the
+    dataset. So is a class unit of which the dataset shows no target input, or only target inputs. `by` says
+    which it was.
 
     Args:
         responses: [image] the unit's responses to the dataset, as in `Screening.response`.
-        outputs: number of units of the layer, as in `Screening.outputs`; without it only `target_class` makes a class.
+        outputs: number of units of the layer, as in `Screening.outputs`; without it only `target_class`
+        makes a class.
         target_class: column of membership to split by, whatever the unit.
 
     Raises:
@@ -134,9 +139,13 @@ def target_split(
     """
     names, membership = dataset.class_names, dataset.membership
     if len(responses) != len(dataset):
-        raise InputError("responses", f"{len(responses)} for {len(dataset)} images", "Give one for each image.")
+        raise InputError(
+            "responses", f"{len(responses)} for {len(dataset)} images", "Give one for each image."
+        )
     if target_class is not None and not 0 <= target_class < len(names):
-        raise InputError("target_class", f"{target_class} of {len(names)} classes", f"Use 0 to {len(names) - 1}.")
+        raise InputError(
+            "target_class", f"{target_class} of {len(names)} classes", f"Use 0 to {len(names) - 1}."
+        )
     is_output = unit.direction is None and unit.layer in (None, "logits")
     if target_class is None and is_output and outputs == len(names):
         target_class = unit.channel
@@ -172,16 +181,17 @@ def _top(score: Tensor, allowed: Tensor, k: int) -> Tensor:
 def absence_matrix(screening: Screening, membership: Tensor, names: Sequence[str], *, contrast: bool = False):
     """Mean absence evidence by unit and class of the input, in standard deviations of the unit's response.
 
-    Dividing each row by the unit's standard deviation over the whole dataset makes rows comparable, whatever the
-    scale of the layer: 1 means that an average input of the class carries evidence worth one standard deviation of
-    the response.
+    Dividing each row by the unit's standard deviation over the whole dataset makes rows comparable, whatever
+    the scale of the layer: 1 means that an average input of the class carries evidence worth one standard
+    deviation of the response.
 
     Args:
         screening: units over a dataset.
-        membership: [image, class] bool; the dataset's own, or any other truth about its images (single concepts).
+        membership: [image, class] bool; the dataset's own, or any other truth about its images (single
+        concepts).
         names: one for each class.
-        contrast: subtract the mean over the inputs outside the class. For classes that overlap (concepts, which share
-            images), where every image carries the evidence of all it shows.
+        contrast: subtract the mean over the inputs outside the class. For classes that overlap (concepts,
+            which share images), where every image carries the evidence of all it shows.
 
     Returns:
         pandas.DataFrame: rows units, columns the classes that have an input.
@@ -192,7 +202,9 @@ def absence_matrix(screening: Screening, membership: Tensor, names: Sequence[str
     membership = torch.as_tensor(membership).bool()
     if membership.shape != (len(screening.response), len(names)):
         wanted = f"[{len(screening.response)} images, {len(names)} names]"
-        raise InputError("membership", f"shape {tuple(membership.shape)}, not {wanted}", "Give one row an image.")
+        raise InputError(
+            "membership", f"shape {tuple(membership.shape)}, not {wanted}", "Give one row an image."
+        )
     evidence = screening.absence.double() / _sd(screening.response)
     inside = _group_mean(evidence, membership)
     if contrast:
@@ -213,16 +225,20 @@ def _group_mean(values: Tensor, membership: Tensor) -> Tensor:
     return share.T @ values
 
 
-def most_suppressing_classes(matrix: pd.DataFrame, per_unit: int = 4) -> pd.DataFrame:
-    """The columns worth showing of a matrix with many: for each unit the classes with the most absence evidence.
+def with_most_evidence(matrix: pd.DataFrame, columns: int = 24) -> pd.DataFrame:
+    """The columns worth showing of a matrix that has many: for each unit in turn the classes with most
+    absence evidence.
 
     Returns:
-        The matrix with these columns only, grouped by the unit they were chosen for.
+        The matrix itself if it has at most `columns` columns; otherwise that many, grouped by the unit they
+        were chosen for.
     """
-    values = matrix.to_numpy()
-    order = np.argsort(-values, axis=1, kind="stable")[:, :per_unit]
-    chosen = dict.fromkeys(int(column) for row in order for column in row)
-    return matrix.iloc[:, list(chosen)]
+    if matrix.shape[1] <= columns:
+        return matrix
+    order = np.argsort(-matrix.to_numpy(), axis=1, kind="stable")
+    per_unit = max(1, columns // len(matrix))
+    chosen = dict.fromkeys(int(column) for row in order for column in row[:per_unit])
+    return matrix.iloc[:, list(chosen)[:columns]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,11 +259,11 @@ class Columns:
 
 
 def matrix_columns(dataset, seed: int) -> Columns:
-    """Single concepts for concept scenes drawn with `seed`, with their planted truth; the classes of any other dataset."""
+    """Single concepts and their planted truth for scenes drawn with `seed`; else the dataset's classes."""
     if dataset.source.startswith("concept scenes"):
         from .scenes import CONCEPTS, draw_presence, planted_effects  # rendering is not needed for folders
 
-        return Columns(draw_presence(len(dataset), seed), list(CONCEPTS), True, planted_effects() < 0)
+        return Columns(draw_presence(len(dataset), seed), list(CONCEPTS), True, planted_effects() < -1e-6)
     membership = torch.as_tensor(dataset.membership).bool()
     return Columns(membership, list(dataset.class_names), bool((membership.sum(dim=1) > 1).any()))
 
@@ -259,13 +275,15 @@ def planted_cells(matrix: pd.DataFrame, units: Sequence[Unit], columns: Columns)
     return [
         (row, matrix.columns.get_loc(name))
         for row, unit in enumerate(units)
-        for name, planted in zip(columns.names, columns.planted[unit.channel % len(columns.planted)], strict=True)
+        for name, planted in zip(
+            columns.names, columns.planted[unit.channel % len(columns.planted)], strict=True
+        )
         if planted and name in matrix and unit.layer in (None, "logits") and unit.direction is None
     ]
 
 
 def absence_share(screening: Screening, splits: Sequence[TargetSplit]) -> pd.DataFrame:
-    """Absence evidence as a share of all evidence, on target and on non-target inputs: one row a unit, 0 to 1."""
+    """Absence evidence as a share (0 to 1) of all evidence, on target and non-target inputs, by unit."""
     share = screening.absence / (screening.absence + screening.presence).clamp(min=1e-30)
     return pd.DataFrame(
         {
@@ -299,9 +317,16 @@ class Maps:
 
 
 def draw_maps(
-    unit: Unit, dataset, positions: Tensor, columns: Columns, method="integrated_gradients", *, baseline="zero", **options
+    unit: Unit,
+    dataset,
+    positions: Tensor,
+    columns: Columns,
+    method="integrated_gradients",
+    *,
+    baseline="zero",
+    **options,
 ) -> Maps:
-    """Maps of a few inputs by the method asked for; `columns` names what they show. Options as for `attribute`."""
+    """Maps of a few inputs; `columns` names what they show. Method and options as for `attribute`."""
     images = torch.stack([dataset[int(place)][0] for place in positions])
     attribution = attribute(unit, images, method, baseline=baseline, **options)
     gap = completeness_gap(unit, images, attribution, baseline=baseline, relative=True)
@@ -312,7 +337,9 @@ def draw_maps(
         for place in positions
     ]
     captions = [", ".join(names) or "none" for names in shown]
-    return Maps(positions, dataset.normalisation.undo(images), attribution.sum(dim=1), response, gap, captions)
+    return Maps(
+        positions, dataset.normalisation.undo(images), attribution.sum(dim=1), response, gap, captions
+    )
 
 
 def unit_labels(units: Sequence[Unit], dataset, outputs: int) -> list[str]:
@@ -339,4 +366,21 @@ def maps_table(label: str, kind: str, maps: Maps) -> pd.DataFrame:
             "presence evidence": totals.clamp(min=0).sum(dim=(1, 2)).tolist(),
             "relative completeness gap": maps.gap.tolist(),
         }
+    )
+
+
+def planted_verdict(matrix: pd.DataFrame, cells: Sequence[tuple[int, int]]) -> str:
+    """In words: how far the planted cells of an absence matrix stand out, or its largest entry."""
+    values = matrix.to_numpy(dtype=float)
+    if not cells:
+        row, column = np.unravel_index(np.nanargmax(values), values.shape)
+        where = f"{matrix.index[row]} on {matrix.columns[column]}"
+        return f"No planted truth is known here; the largest entry is {values[row, column]:.2f} sd ({where})."
+    planted = np.zeros(values.shape, dtype=bool)
+    planted[tuple(np.transpose(cells))] = True
+    leading = sum(column == np.nanargmax(values[row]) for row, column in cells)
+    return (
+        f"{leading} of {len(cells)} planted absences lead their row. The weakest of them carries "
+        f"{values[planted].min():.2f} sd, the strongest entry where none was planted "
+        f"{np.nanmax(values[~planted]):.2f} sd."
     )

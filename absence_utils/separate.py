@@ -1,8 +1,10 @@
-"""DeepLIFT on networks as they come: every activation call becomes a module of its own, used once and out of place.
+"""DeepLIFT on networks as they come: every activation call becomes a module of its own, used once and out of
+place.
 
-captum's `DeepLift` hooks activation *modules*. A module that is called twice breaks it, `F.relu` escapes it, and an
-in-place call overwrites what it needs. Rewriting networks (by tracing, or by hand) is the usual remedy. Here the
-activation calls are redirected while the network runs instead, so nothing has to be traced, copied or changed.
+captum's `DeepLift` hooks activation *modules*. A module that is called twice breaks it, `F.relu` escapes it,
+and an in-place call overwrites what it needs. Rewriting networks (by tracing, or by hand) is the usual
+remedy. Here the activation calls are redirected while the network runs instead, so nothing has to be traced,
+copied or changed.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ _MAX_POOL = {F.max_pool2d, torch.max_pool2d}
 class _SeparateActivations(TorchFunctionMode):
     """While active, the n-th activation call of a forward pass runs through the n-th module of `modules`.
 
-    Modules are made as calls come (`recording`), and each is used once in a pass and out of place: what captum's
-    DeepLIFT asks of a network. The network itself is neither copied nor changed, and need not be traceable.
+    Modules are made as calls come (`recording`), and each is used once in a pass and out of place: what
+    captum's DeepLIFT asks of a network. The network itself is neither copied nor changed, and need not be
+    traceable.
     """
 
     def __init__(self, modules: nn.ModuleList, recording: bool = False):
@@ -44,7 +47,10 @@ class _SeparateActivations(TorchFunctionMode):
         if func is F.relu6:
             return self._clamp(_argument(args, kwargs, 0, "input"), 0.0, 6.0)
         if func is F.hardtanh:
-            low, high = _argument(args, kwargs, 1, "min_val", -1.0), _argument(args, kwargs, 2, "max_val", 1.0)
+            low, high = (
+                _argument(args, kwargs, 1, "min_val", -1.0),
+                _argument(args, kwargs, 2, "max_val", 1.0),
+            )
             return self._clamp(_argument(args, kwargs, 0, "input"), low, high)
         if func in _ELEMENTWISE:
             module, names = _ELEMENTWISE[func]
@@ -56,14 +62,17 @@ class _SeparateActivations(TorchFunctionMode):
         if func is F.adaptive_max_pool2d:
             values, cells = args[0], _pair(_argument(args, kwargs, 1, "output_size"))
             if not any(length % count for length, count in zip(values.shape[-2:], cells, strict=True)):
-                return self._maximum(values, tuple(n // c for n, c in zip(values.shape[-2:], cells, strict=True)))
+                return self._maximum(
+                    values, tuple(n // c for n, c in zip(values.shape[-2:], cells, strict=True))
+                )
         return func(*args, **kwargs)
 
     def _through(self, make, values: Tensor) -> Tensor:
         if self.recording:
             self.modules.append(make())
         self.calls += 1
-        # captum hooks the tensor it is given, and would also catch the gradient of its other readers: give a copy
+        # captum hooks the tensor it is given, and would also catch the gradient of its other
+        # readers: give a copy
         return self.modules[self.calls - 1](values.clone())
 
     def _clamp(self, values: Tensor, low: float, high: float) -> Tensor:
@@ -75,7 +84,9 @@ class _SeparateActivations(TorchFunctionMode):
         """Max pooling as running maxima, first along the height, then along the width."""
         sizes = zip(*map(_pair, (kernel_size, stride or kernel_size, padding)), strict=True)
         for axis, (edge, step, pad) in zip((-2, -1), sizes, strict=True):
-            input = self._running_maximum(input.movedim(axis, -1), edge, step, pad, ceil_mode).movedim(-1, axis)
+            input = self._running_maximum(input.movedim(axis, -1), edge, step, pad, ceil_mode).movedim(
+                -1, axis
+            )
         return input
 
     def _running_maximum(self, values: Tensor, edge: int, step: int, pad: int, ceil_mode: bool) -> Tensor:
@@ -103,7 +114,7 @@ def _pair(value) -> tuple[int, int]:
 
 
 class SeparatedResponse(nn.Module):
-    """The unit's response with every activation call a module of its own. The network is not a submodule of it."""
+    """A unit's response with every activation call a module of its own; the network is no submodule."""
 
     def __init__(self, unit: Unit, images: Tensor):
         super().__init__()
@@ -112,10 +123,12 @@ class SeparatedResponse(nn.Module):
         with _SeparateActivations(self.activations, recording=True):
             found = unit.response(images).detach()
         scripted = any(isinstance(module, torch.jit.ScriptModule) for module in unit.model.modules())
-        if scripted or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * (1 + float(expected.abs().max()))):
+        if scripted or not torch.allclose(
+            found, expected, rtol=1e-3, atol=1e-4 * (1 + float(expected.abs().max()))
+        ):
             raise InputError(
                 "method",
-                "'deeplift' cannot reach the activations of this network (it is scripted, or relies on in-place calls)",
+                "'deeplift' cannot reach the activations of a network that is scripted or needs in-place calls",
                 "Give the eager network, with the value an activation returns used instead of its argument; "
                 "or choose 'integrated_gradients', which needs no access to the inside.",
             )
