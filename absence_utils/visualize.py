@@ -86,7 +86,7 @@ def render_pair(
     seed: int = 0,
     facets: int = 1,
     *,
-    diversity: float = 3.0,
+    diversity: float = 1.0,
     diversity_layer: str | None = None,
     lr: float = 0.05,
     transforms: str | Sequence[Transform] = "standard",
@@ -108,8 +108,8 @@ def render_pair(
         size: height and width of the images in pixels; the network must take images of this size.
         seed: of the first noise and of the transforms.
         facets: number of images for each sign, which are made to differ by `diversity`.
-        diversity: strength of the term that keeps facets apart, see `objectives.apart`; no effect on one
-            facet. At 1 facets hardly differ, at 10 differing counts more than the response.
+        diversity: strength of the term that keeps facets apart, see `objectives.apart`; no effect on one facet. At
+            10 differing counts more than the response.
         diversity_layer: layer whose Gram matrices are compared; None for the unit's own layer, or, where that
             has no space (logits), for the last layer that has. Another layer than the unit's costs a second
             forward pass.
@@ -209,6 +209,17 @@ def suppress(
         unit=unit, image=pixels[0], original=original, change=change, before=before, after=response.item(),
         target=target, trajectory=trajectory[:, 0], size=change.abs().mean().item(),
     )  # fmt: skip
+
+
+def unit_names(units: Sequence[Unit], dataset) -> list[str]:
+    """Names to read: the class for a logit, as the dataset names its classes; else the channel."""
+    names = []
+    for unit in units:
+        if unit.layer == "logits" and unit.direction is None and unit.channel < len(dataset.class_names):
+            names.append(dataset.class_names[unit.channel])
+        else:
+            names.append(f"channel {unit.channel}" if unit.direction is None else "direction")
+    return names
 
 
 def suppress_top(

@@ -22,37 +22,39 @@ from .base import (
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
-def extremes(highest, lowest, names: Sequence[str], responses=None):
-    """Two rows of pictures: what drives each unit up, and below it what drives it down.
+def extremes(pairs, names: Sequence[str], title: str = ""):
+    """Two rows of pictures: what drives each unit up, and below it what drives it down (the most extreme facet).
 
     Args:
-        highest, lowest: for each unit pixels [channel, height, width] in 0..1.
-        names: for each unit.
-        responses: for each unit (highest, lowest), written above the pictures.
+        pairs: `RenderedPair`s.
+        names: of the units.
+        title: of the figure, for example network and layer.
     """
-    count = len(names)
+    count = len(pairs)
     with companion_style():
-        fig, axes = plt.subplots(
-            2, count, figsize=(min(10, 1.9 * count + 0.4), 4.5 if count < 5 else 4.2), squeeze=False
-        )
-        for row, (images, word, colour) in enumerate(
-            ((highest, "maximum", PRESENCE), (lowest, "minimum", ABSENCE))
-        ):
-            for column, (ax, image) in enumerate(zip(axes[row], images, strict=True)):
-                show_image(ax, image)
-                value = "" if responses is None else f"{responses[column][row]:+.4g}"
-                ax.set_title(f"{names[column]}\n{value}" if row == 0 else value, color=colour)
-            axes[row, 0].set_ylabel(word, color=colour, fontsize=11)
+        width = min(10.5, 2.1 * count + 0.3)
+        height = 2 * (width - 0.3) / count + 0.9
+        fig, axes = plt.subplots(2, count, figsize=(width, height), squeeze=False)
+        for column, (pair, name) in enumerate(zip(pairs, names, strict=True)):
+            for row, (side, best) in enumerate(((pair.highest, "argmax"), (pair.lowest, "argmin"))):
+                facet = int(getattr(to_numpy(side.response), best)())
+                show_image(axes[row, column], side.image[facet])
+                response = f"response {side.response[facet]:+.4g}"
+                axes[row, column].set_title(f"{name}\n{response}" if row == 0 else response)
+        for ax, word, colour in ((axes[0, 0], "maximum", PRESENCE), (axes[1, 0], "minimum", ABSENCE)):
+            ax.set_ylabel(word, color=colour, fontsize=12)
+        fig.suptitle(title, fontsize=10)
     return fig
 
 
-def rendered_pairs(pairs, real, names: Sequence[str] | None = None):
+def rendered_pairs(pairs, real, names: Sequence[str] | None = None, title: str = ""):
     """One row for each unit: maximum, minimum, how the response developed, and where real images lie.
 
     Args:
         pairs: `RenderedPair`s of units of one layer.
         real: [image, channel] responses of that layer to real images.
         names: of the units; their addresses by default.
+        title: of the figure, for example network and layer.
 
     Returns:
         The figure. `pair_numbers` has what is drawn.
@@ -85,6 +87,7 @@ def rendered_pairs(pairs, real, names: Sequence[str] | None = None):
         axes[0, -1].set_title("against real images")
         axes[-1, -2].set_xlabel("step")
         axes[-1, -1].set_xlabel("response (units of the layer)")
+        fig.suptitle(title, fontsize=10)
     return fig
 
 
@@ -129,14 +132,15 @@ def pair_numbers(pairs, real) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["unit", "quantity", "facet", "at", "response"])
 
 
-def suppressions(found, names: Sequence[str] | None = None):
+def suppressions(found, names: Sequence[str] | None = None, title: str = ""):
     """One column for each unit: the image that activates it, the same switched off, the change, the response.
 
     Args:
         found: `Suppression`s.
         names: of the units; their addresses by default.
+        title: of the figure, for example network and layer.
 
-    The change is drawn as its mean over colour channels, one scale for all: red is brighter, blue is darker.
+    The dotted line is the response that counts as off. The change is drawn as its mean over colour channels, one scale for all: red is brighter, blue is darker.
     """
     names = names or [item.unit.name for item in found]
     changes = [to_numpy(item.change).mean(axis=0) for item in found]
@@ -144,7 +148,7 @@ def suppressions(found, names: Sequence[str] | None = None):
         *changes
     )
     with companion_style():
-        fig, axes = plt.subplots(4, len(found), figsize=(1.9 * len(found) + 1.0, 7.6), squeeze=False,
+        fig, axes = plt.subplots(4, len(found), figsize=(1.9 * len(found) + 1.5, 7.9), squeeze=False,
                                  height_ratios=[1, 1, 1, 0.65])  # fmt: skip
         for column, (item, name, change) in enumerate(zip(found, names, changes, strict=True)):
             show_image(axes[0, column], item.original, f"{name}\n{item.before:+.4g}")
@@ -158,6 +162,7 @@ def suppressions(found, names: Sequence[str] | None = None):
             curve.set_xlabel("step")
         for ax, word in zip(axes[:, 0], ("before", "after", "change", "response"), strict=True):
             ax.set_ylabel(word, fontsize=10)
+        fig.suptitle(title, fontsize=10)
         bar = fig.colorbar(drawn, ax=axes[2, :].tolist(), shrink=0.8, aspect=12, pad=0.01)
         bar.set_label("darker    brighter\n(pixel range 0..1)")
     return fig
