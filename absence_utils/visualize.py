@@ -108,8 +108,8 @@ def render_pair(
         size: height and width of the images in pixels; the network must take images of this size.
         seed: of the first noise and of the transforms.
         facets: number of images for each sign, which are made to differ by `diversity`.
-        diversity: strength of the term that keeps facets apart, see `objectives.apart`; no effect on one facet. At
-            10 differing counts more than the response.
+        diversity: strength of the term that keeps facets apart, see `objectives.apart`; of no effect on one. At 10
+            differing counts more than the response.
         diversity_layer: layer whose Gram matrices are compared; None for the unit's own layer, or, where that
             has no space (logits), for the last layer that has. Another layer than the unit's costs a second
             forward pass.

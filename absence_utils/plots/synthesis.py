@@ -23,7 +23,7 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def extremes(pairs, names: Sequence[str], title: str = ""):
-    """Two rows of pictures: what drives each unit up, and below it what drives it down (the most extreme facet).
+    """Two rows of pictures: what drives each unit up, below it what drives it down (the most extreme facet).
 
     Args:
         pairs: `RenderedPair`s.
@@ -140,7 +140,8 @@ def suppressions(found, names: Sequence[str] | None = None, title: str = ""):
         names: of the units; their addresses by default.
         title: of the figure, for example network and layer.
 
-    The dotted line is the response that counts as off. The change is drawn as its mean over colour channels, one scale for all: red is brighter, blue is darker.
+    The dotted line is the response that counts as off. The change is drawn as its mean over colour channels, one
+    scale for all: red is brighter, blue is darker.
     """
     names = names or [item.unit.name for item in found]
     changes = [to_numpy(item.change).mean(axis=0) for item in found]
