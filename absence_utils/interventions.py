@@ -46,14 +46,40 @@ def remove_pixels(
     return images.masked_fill(gone[:, None], background)
 
 
+def removal_scores(model: nn.Module, images: Tensor, unit: int, seed: int, draws: int) -> dict[str, list[Tensor]]:
+    """What each treatment removes first: treatment -> list of scores [batch, height, width] for `remove_pixels`.
+
+    The attribution is input x gradient: for a network without biases the same as integrated gradients from an empty
+    image. "random" has `draws` scores, the others one.
+    """
+    attribution = attribute(Unit(model, channel=unit), images, "input_x_gradient").sum(1)
+    generator = torch.Generator().manual_seed(seed)
+    chance = [torch.rand(attribution.shape, generator=generator).to(attribution) for _ in range(draws)]
+    return dict(zip(TREATMENTS, ([attribution], chance, [-attribution]), strict=True))
+
+
+def _strokes(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Stroke pixels [batch, height, width], those above the background of 0, and the rounded share of their number."""
+    if not 0 <= share <= 1:
+        raise InputError("shares", f"{share} is outside 0..1", "Give shares of the stroke pixels.")
+    strokes = (images > 0).any(dim=1)
+    return strokes, (share * strokes.sum(dim=(1, 2))).round().long()
+
+
+def remove_strokes(model: nn.Module, images: Tensor, unit: int, share: float, *, seed: int = 0) -> dict[str, Tensor]:
+    """Images [batch, 1, height, width] after each of `TREATMENTS`, one random draw: treatment -> images."""
+    strokes, count = _strokes(images, share)
+    scores = removal_scores(model, images, unit, seed, draws=1)
+    return {name: remove_pixels(images, way, count, among=strokes) for name, (way,) in scores.items()}
+
+
 def removal_table(
     model: nn.Module, images: Tensor, source: int, unit: int, shares: list[float], *, seed: int = 0, draws: int = 20
 ) -> pd.DataFrame:
     """Remove stroke pixels from images of class `source` and ask whether the network now sees class `unit`.
 
-    Three treatments remove the same number of stroke pixels (pixels above the background of 0) from the same images:
-    the most negative and the most positive ones of the attribution of class `unit` (input x gradient: for a network
-    without biases the same as integrated gradients from an empty image), and random ones, drawn `draws` times.
+    Three treatments remove the same number of stroke pixels from the same images: the most negative and the most
+    positive ones of the attribution of class `unit` (see `removal_scores`), and random ones, drawn `draws` times.
     Images that the network does not recognise as `source` to begin with are left out.
 
     Args:
@@ -67,22 +93,16 @@ def removal_table(
     Raises:
         InputError: a share outside 0..1, or no image that the network recognises.
     """
-    if not all(0 <= share <= 1 for share in shares):
-        raise InputError("shares", f"{shares} goes outside 0..1", "Give shares of the stroke pixels.")
     index = (predict(model, images).argmax(1) == source).nonzero()[:, 0]
     if len(index) == 0:
         raise InputError("images", f"the network recognises none as {source}", "Train it, or pass others.")
     images = images[index]
-    score = attribute(Unit(model, channel=unit), images, "input_x_gradient").sum(1)
-    stroke = images[:, 0] > 0
-    generator = torch.Generator().manual_seed(seed)
-    random_scores = [torch.rand(score.shape, generator=generator).to(score) for _ in range(draws)]
-    scores = dict(zip(TREATMENTS, ([score], random_scores, [-score]), strict=True))
     rows = []
+    scores = removal_scores(model, images, unit, seed, draws)
     for share in shares:
-        count = (share * stroke.sum(dim=(1, 2))).round().long()
+        strokes, count = _strokes(images, share)
         for treatment, ways in scores.items():
-            left = torch.cat([remove_pixels(images, way, count, among=stroke) for way in ways])
+            left = torch.cat([remove_pixels(images, way, count, among=strokes) for way in ways])
             flipped = (predict(model, left).argmax(1) == unit).float().view(len(ways), -1).mean(0)
             rows.append(pd.DataFrame({"image": index, "treatment": treatment, "share": share, "removed": count.cpu(),
                                       "flipped": flipped}))  # fmt: skip

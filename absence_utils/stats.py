@@ -52,8 +52,10 @@ def clustered_rate(successes, trials, level: float = 0.95) -> Estimate:
     return Estimate(float(rate), float(low), float(high))
 
 
-def paired_difference(first, second, level: float = 0.95) -> Estimate:
+def paired_difference(first, second, level: float = 0.95, bounds=(-np.inf, np.inf)) -> Estimate:
     """Mean of first - second over pairs [pair], with Student's t interval of the mean (scipy's `ttest_1samp`).
+
+    The ends of the interval are clipped to `bounds`, -1 and 1 for differences of rates.
 
     Raises:
         InputError: fewer than two pairs, or lists of different length.
@@ -65,7 +67,8 @@ def paired_difference(first, second, level: float = 0.95) -> Estimate:
     if np.ptp(difference) == 0:  # scipy warns of it: no scatter, no width
         return Estimate(float(difference[0]), float(difference[0]), float(difference[0]))
     interval = stats.ttest_1samp(difference, 0).confidence_interval(level)
-    return Estimate(float(difference.mean()), float(interval.low), float(interval.high))
+    low, high = np.clip([interval.low, interval.high], *bounds)
+    return Estimate(float(difference.mean()), float(low), float(high))
 
 
 def rate_table(table: pd.DataFrame, value: str, by: list[str], cluster: str, level: float = 0.95) -> pd.DataFrame:

@@ -1,0 +1,86 @@
+"""Figures of notebooks 01-03: what is drawn is what was given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from absence_utils.interventions import TREATMENTS
+from absence_utils.plots import toys
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def images_in(fig):
+    return [ax.images[0] for ax in fig.axes if ax.images]
+
+
+def test_motion_maps_share_one_centred_scale_and_the_bar_is_framed():
+    pixels = np.zeros((2, 2, 4, 4))
+    pixels[0, 1, :, 1], pixels[1, 1, :, 2] = -2.0, 1.0
+    leftward = np.zeros((2, 2, 4, 4), dtype=bool)
+    leftward[0, 1, :, 1] = True
+    rows = [{"label": "map", "kind": "map", "pixels": pixels, "leftward": leftward, "response": [-2, 1]},
+            {"label": "input", "kind": "frames", "pixels": abs(pixels) / 2, "leftward": leftward, "response": [0, 1]}]
+    fig = toys.motion_figure(rows, ["a", "b"])
+    maps = images_in(fig)[:4]
+    assert all((image.norm.vmin, image.norm.vmax) == (-2, 2) for image in maps)
+    np.testing.assert_array_equal(maps[1].get_array(), pixels[0, 1])
+    framed = [[patch for patch in ax.patches if patch.get_width() < 4] for ax in fig.axes]
+    assert [len(patches) for patches in framed[:5]] == [0, 1, 0, 0, 0]
+    assert (framed[1][0].get_x(), framed[1][0].get_height()) == (0.5, 4)
+
+
+def test_heatmap_is_signed_and_written_in():
+    _, ax = plt.subplots()
+    toys.weight_heatmap(ax, np.array([[1.0, -3.0]]), ["row"], ["a", "b"], "weights")
+    assert ax.collections[0].get_clim() == (-3, 3)
+    assert [text.get_text() for text in ax.texts] == ["+1.0", "-3.0"]
+
+
+def test_convergence_counts_the_runs_that_arrive():
+    table = pd.DataFrame({"recipe": ["x"] * 3 + ["y"] * 2, "seed": [0, 1, 2, 0, 1],
+                          "accuracy": [1, 0.99, 0.98, 0.5, 0.6]})
+    texts = [text.get_text() for text in toys.convergence_figure(table).axes[0].texts]
+    assert texts == ["2 of 3 runs", "0 of 2 runs"]
+
+
+def test_green_pixel_figure_rings_green_and_centres_maps():
+    image, mask = np.zeros((3, 8, 8)), np.zeros((8, 8), dtype=bool)
+    mask[2, 3] = True
+    fig = toys.green_pixel_figure(
+        [(image, mask, "s")] * 2, (np.eye(2, 3), np.eye(2), ["g", "o"], ["yes", "no"]),
+        [(np.eye(8), mask, "m")] * 2, [(np.zeros((2, 3, 7, 7)), "p")] * 2)  # fmt: skip
+    rings = [patch for ax in fig.axes for patch in ax.patches if type(patch).__name__ == "Circle"]
+    assert [ring.center for ring in rings] == [(3, 2)] * 4
+    limits = [image.norm for image in images_in(fig) if image.norm.vmin < 0]
+    assert len(limits) == 2 and all(norm.vmin == -norm.vmax for norm in limits)
+
+
+def test_digit_maps_share_scales_within_their_kind():
+    row = {"label": "a", "note": "", "mean_image": np.ones((8, 8)), "mean_map": np.eye(8), "images": np.ones((2, 8, 8)),
+           "maps": np.stack([np.eye(8)] * 2) * 3}
+    other = {**row, "mean_map": -2 * np.eye(8)}
+    fig = toys.digit_maps_figure([row, other], 3)
+    limits = {image.norm.vmax for image in images_in(fig) if image.norm.vmin < 0}
+    assert limits == {2, 3}
+
+
+def test_removal_curves_are_percentages_of_the_table():
+    rates = pd.DataFrame([{"treatment": t, "share": s, "rate": s * i / 2, "low": 0, "high": 1}
+                          for i, t in enumerate(TREATMENTS) for s in (0.0, 0.5)])
+    examples = {name: (np.zeros((2, 8, 8)), [8, 3]) for name in ("untouched", *TREATMENTS)}
+    ax = toys.removal_figure(examples, rates, 0.5, "8", "3").axes[-1]
+    for i, line in enumerate(ax.lines[:3]):
+        np.testing.assert_allclose(line.get_xydata(), [[0, 0], [50, 25 * i]])
+
+
+def test_class_pairs_leave_out_the_diagonal():
+    rates = np.full((3, 3), 0.25)
+    np.fill_diagonal(rates, np.nan)
+    fig = toys.class_pairs_figure({"one": rates, "two": rates}, 0.2)
+    assert [len(ax.texts) for ax in fig.axes] == [6, 6] and fig.axes[0].texts[0].get_text() == "25"
