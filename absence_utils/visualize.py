@@ -108,11 +108,10 @@ def render_pair(
         size: height and width of the images in pixels; the network must take images of this size.
         seed: of the first noise and of the transforms.
         facets: number of images for each sign, which are made to differ by `diversity`.
-        diversity: strength of the term that keeps facets apart, see `objectives.apart`; of no effect on one. At 10
-            differing counts more than the response.
-        diversity_layer: layer whose Gram matrices are compared; None for the unit's own layer, or, where that
-            has no space (logits), for the last layer that has. Another layer than the unit's costs a second
-            forward pass.
+        diversity: strength of the term that keeps facets apart, see `objectives.apart`. At 10 differing counts
+            more than the response.
+        diversity_layer: layer whose Gram matrices are compared; None for the unit's own, or, where that has no
+            space (logits), for the last layer that has. Another layer costs a second forward pass.
         lr: step size of Adam in lucent's parametrisation (Fourier coefficients, logistic to 0..1).
         transforms: "standard" (see `standard_transforms`), "none", or functions from images to images.
         decorrelate: use lucent's colour statistics of natural images (RGB only).
@@ -158,7 +157,7 @@ def suppress(
     seed: int = 0,
     *,
     target: float = 0.0,
-    penalty: float = 20.0,
+    penalty: float = 10.0,
     lr: float = 0.02,
     transforms: str | Sequence[Transform] = "standard",
 ) -> Suppression:
