@@ -108,10 +108,10 @@ def render_pair(
         size: height and width of the images in pixels; the network must take images of this size.
         seed: of the first noise and of the transforms.
         facets: number of images for each sign, which are made to differ by `diversity`.
-        diversity: strength of the term that keeps facets apart, see `objectives.apart`. At 10 differing counts
-            more than the response.
-        diversity_layer: layer whose Gram matrices are compared; None for the unit's own, or, where that has no
-            space (logits), for the last layer that has. Another layer costs a second forward pass.
+        diversity: strength of the term that keeps facets apart, see `objectives.apart`. At 10 differing
+            counts more than the response.
+        diversity_layer: layer whose Gram matrices are compared; None for the unit's own, or, where that has
+            no space (logits), for the last layer that has. Another layer costs a second forward pass.
         lr: step size of Adam in lucent's parametrisation (Fourier coefficients, logistic to 0..1).
         transforms: "standard" (see `standard_transforms`), "none", or functions from images to images.
         decorrelate: use lucent's colour statistics of natural images (RGB only).

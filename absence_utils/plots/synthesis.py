@@ -140,8 +140,8 @@ def suppressions(found, names: Sequence[str] | None = None, title: str = ""):
         names: of the units; their addresses by default.
         title: of the figure, for example network and layer.
 
-    The dotted line is the response that counts as off. The change is drawn as its mean over colour channels, one
-    scale for all: red is brighter, blue is darker.
+    The dotted line is the response that counts as off. The change is drawn as its mean over colour channels,
+    one scale for all: red is brighter, blue is darker.
     """
     names = names or [item.unit.name for item in found]
     changes = [to_numpy(item.change).mean(axis=0) for item in found]
