@@ -89,26 +89,31 @@ def visible_share(extremes: Extremes, masks: Tensor) -> Tensor:
     return shares
 
 
-def content_table(book: PatchBook, masks: Tensor, units: list[str], concepts: list[str]) -> pd.DataFrame:
-    """Which concepts a unit's patches show more, or less often than any patch does.
+def content_table(book: PatchBook, masks: Tensor, planted: Tensor, units: list[str], concepts: list[str]):
+    """Which concepts a unit's patches show more often, or less, than any patch does, beside what was planted.
 
     A patch shows a concept if more than half of the concept's pixels lie in it.
 
+    Args:
+        masks: [image, concept, height, width] bool, where each concept is.
+        planted: [unit, concept] effect of adding the concept, negative for a planted absence.
+        units, concepts: their names.
+
     Returns:
-        One row for each unit, side and concept: share of the k patches that show it, share of all windows
-        that do (usual), and excess, their difference in percentage points.
+        One row for each unit, side and concept: planted; share of the k patches that show it; usual, the share of
+        all windows that do; excess, their difference in percentage points.
     """
     windows = masks.float().unfold(2, book.patch, book.stride).unfold(3, book.patch, book.stride)
     inside = windows.sum(dim=(-2, -1)) / masks.sum(dim=(2, 3)).clamp(min=1)[..., None, None]
-    usual = (inside > 0.5).float().mean(dim=(0, 2, 3))
+    usual = (inside > 0.5).float().mean(dim=(0, 2, 3)).tolist()
     rows = []
     for side in SIDES:
-        shown = (visible_share(getattr(book, side), masks) > 0.5).float().mean(dim=1)
-        for i, unit in enumerate(units):
-            for j, concept in enumerate(concepts):
-                share, base = shown[i, j].item(), usual[j].item()
-                rows.append((unit, side, concept, share, base, 100 * (share - base)))
-    return pd.DataFrame(rows, columns=["unit", "side", "concept", "share", "usual", "excess"])
+        shares = (visible_share(getattr(book, side), masks) > 0.5).float().mean(dim=1).tolist()
+        for unit, effects, shown in zip(units, planted.tolist(), shares, strict=True):
+            for concept, effect, share, base in zip(concepts, effects, shown, usual, strict=True):
+                rows.append((unit, side, concept, effect, share, base, 100 * (share - base)))
+    columns = ["unit", "side", "concept", "planted", "share", "usual", "excess"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _check_unit(book: PatchBook, unit: int) -> None:

@@ -94,7 +94,9 @@ def mine_patches(
     kept = highest.response.shape[1]
     if kept < k and len(part) == len(dataset):
         raise InputError(
-            "k", f"there are {kept} patches to choose {k} from", "Lower k or stride, or add images."
+            "k",
+            f"there are {kept} patches to choose {k} from",
+            f"Lower k, {'raise per_image (0: no limit)' if per_image else 'lower stride'}, or add images.",
         )
     return PatchBook(
         Extremes.of(highest.response, highest.place, patch),

@@ -93,10 +93,10 @@ def test_visible_share_and_content_by_hand(book):
     masks[0, 0, 0, 1:4] = True  # three pixels, one of them in the top left window, two in the top right one
     masks[1, 1, 2:, 2:] = True  # all in the bottom right window of the second image
     assert visible_share(book.highest, masks)[0].tolist() == [[0, 1], [pytest.approx(1 / 3), 0]]
-    table = content_table(book, masks, ["up", "down"], ["bar", "square"]).set_index(
-        ["unit", "side", "concept"]
-    )
-    assert table.loc[("up", "highest", "square")].tolist() == [0.5, 0.125, 37.5]
-    assert table.loc[("down", "lowest", "square")].tolist() == [0.5, 0.125, 37.5]
-    assert table.loc[("up", "highest", "bar")].tolist() == [0.0, 0.125, -12.5]
+    table = content_table(
+        book, masks, torch.tensor([[0.0, 0.5], [0.0, -0.5]]), ["up", "down"], ["bar", "square"]
+    ).set_index(["unit", "side", "concept"])
+    assert table.loc[("up", "highest", "square")].tolist() == [0.5, 0.5, 0.125, 37.5]
+    assert table.loc[("down", "lowest", "square")].tolist() == [-0.5, 0.5, 0.125, 37.5]
+    assert table.loc[("up", "highest", "bar")].tolist() == [0.0, 0.0, 0.125, -12.5]
     assert isinstance(table, pd.DataFrame) and len(table) == 8

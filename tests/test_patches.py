@@ -16,6 +16,7 @@ from torchvision.models import VisionTransformer, resnet50
 
 from absence_utils import InputError, PatchBook, load_images, load_model, mine_patches, responses
 from absence_utils.images import Normalisation, TensorImages
+from absence_utils.patch_book import Running
 from absence_utils.patches import SIDES, batch_norm_sign, empty_response
 
 
@@ -133,14 +134,11 @@ def test_ties_go_to_the_earlier_image_then_up_then_left():
 
 
 def test_zero_and_minus_zero_tie():
-    """u = -0.0 in the first image, 0.0 in the second: equal numbers, so the earlier image comes first."""
-    network = nn.Conv2d(1, 1, 1, bias=False)
-    network.weight.data.fill_(1.0)
-    dataset = TensorImages(
-        torch.stack([torch.full((1, 4, 4), -0.0), torch.zeros(1, 4, 4)]), torch.zeros(2).long(), ["all"]
-    )
-    book = mine_patches(network, None, dataset, 4, 1, k=2)
-    assert book.highest.image.tolist() == book.lowest.image.tolist() == [[0, 1]]
+    """They are equal numbers with different bits, so the earlier patch comes first."""
+    for values in ([-0.0, 0.0, -0.0], [0.0, -0.0, 0.0]):
+        best = Running(k=2, per_image=0)
+        best.add(torch.tensor([values]), torch.tensor([5, 6, 7]))
+        assert best.place.tolist() == [[5, 6]]
 
 
 def merged(books, order):
@@ -384,7 +382,15 @@ def shrinking():
     return nn.Sequential(*parts).eval()
 
 
+class Tokens(nn.Module):
+    """A map as tokens [batch, token, channel], for any size of image."""
+
+    def forward(self, maps):
+        return maps.flatten(2).transpose(1, 2)
+
+
 def test_auto_decides_by_what_the_network_takes():
+    assert mine_patches(nn.Sequential(nn.Conv2d(3, 4, 3), Tokens()), "1", rgb(), 10, 2).region == "masked"
     assert mine_patches(shrinking(), None, rgb(), 10, 2).region == "crop"
     assert mine_patches(shrinking(), None, rgb(), 10, 2, region="masked").region == "masked"
     assert mine_patches(flattening(), None, rgb(), 10, 2).region == "masked"

@@ -126,7 +126,9 @@ def test_content_map_is_signed_and_frames_what_was_planted():
         for j, concept in enumerate(("z", "a", "m"))
     ]
     table = pd.DataFrame(rows, columns=["unit", "side", "concept", "excess"])
-    figure = content_map(table, torch.tensor([[0.5, 0.0, 0.0], [0.0, -0.5, 0.0]]))
+    effect = {("u", "z"): 0.5, ("v", "a"): -0.5}
+    table["planted"] = [effect.get(names, 0.0) for names in zip(table.unit, table.concept, strict=True)]
+    figure = content_map(table)
     high, low = figure.axes[:2]
     assert high.images[0].get_array().tolist() == [[0, -20, -40], [10, -10, -30]]
     assert high.images[0].get_clim() == low.images[0].get_clim() == (-40, 40)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
@@ -124,7 +126,9 @@ def response_range(table, compared: dict, layer: str, names: list[str] | None = 
         left.set_xlabel("unit" if few else f"the {len(order)} units, ordered by the part that lies below")
         left.set_ylabel("mean response minus response\nto an empty patch (units of the layer)")
         left.set_title(f"{layer}: from the k lowest to the k highest patches")
-        left.legend(frameon=False, fontsize=8, loc="best")
+        bottom, top = left.get_ylim()
+        left.set_ylim(bottom, top + 0.15 * (top - bottom))  # room for the legend
+        left.legend(frameon=False, fontsize=8, loc="upper center", ncols=3, columnspacing=1, handlelength=1)
         left.margins(x=0.01)
         _shares(right, compared)
     return fig
@@ -145,34 +149,35 @@ def _shares(ax, compared: dict) -> None:
             color=colour,
             **style,
         )
-    ax.axvline(0.5, color="black", linestyle=":", linewidth=1)
+    top = ax.get_ylim()[1]
+    ax.plot([0.5, 0.5], [0, top], color="black", linestyle=":", linewidth=1)
     ax.set(xlabel="part of the range below the empty patch", ylabel="units (%)", xlim=(0, 1))
     ax.set_title("Further down than up?")
     ax.legend(frameon=False, fontsize=8, loc="upper left")
-    ax.set_ylim(top=1.4 * ax.get_ylim()[1])  # room for the legend
+    ax.set_ylim(0, 1.4 * top)  # room for the legend
 
 
-def content_map(table, planted):
+def content_map(table):
     """What the patches of units with a known answer show: excess over the share of all windows, signed.
 
     Args:
-        table: as `content_table` gives it.
-        planted: [unit, concept] effect of adding the concept; a frame marks the concepts that should stand
-            out, the positive ones among the highest, the negative ones among the lowest patches.
+        table: as `content_table` gives it. A frame marks the concepts that should stand out: among the
+            highest patches those with a positive planted effect, among the lowest those with a negative one.
 
     Returns:
         The figure, one panel a side.
     """
-    planted = to_numpy(planted)
     with companion_style():
         fig, axes = plt.subplots(1, 2, figsize=(PAGE, 3.1), sharey=True)
         limit = table.excess.abs().max()
         for ax, (side, colour) in zip(axes, COLOURS.items(), strict=True):
             part = table[table.side == side]
             units, concepts = part.unit.unique(), part.concept.unique()
-            values = (
-                part.pivot(index="unit", columns="concept", values="excess").loc[units, concepts].to_numpy()
+            cells = part.set_index(["unit", "concept"]).loc[list(product(units, concepts))]
+            values, planted = (
+                cells[name].to_numpy().reshape(len(units), -1) for name in ("excess", "planted")
             )
+            framed = planted > 1e-6 if side == "highest" else planted < -1e-6
             image = ax.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
             bare(ax)
             ax.set_xticks(range(len(concepts)), concepts, rotation=35, ha="right")
@@ -188,7 +193,7 @@ def content_map(table, planted):
                     color=pale,
                     fontsize=8,
                 )
-                if (planted[row, column] > 1e-6) if side == "highest" else (planted[row, column] < -1e-6):
+                if framed[row, column]:
                     ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, linewidth=2))
             what = "presence" if side == "highest" else "absence"
             ax.set_title(f"{side} patches\n(framed: {what} planted by the rule)", color=colour)
