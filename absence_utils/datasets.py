@@ -50,7 +50,7 @@ class MotionSequences:
         return torch.stack([values[:, :-1], values[:, 1:]], dim=2).flatten(0, 1)
 
     def pairs(self) -> TensorImages:
-        """Images [pair, 2, height, width] of consecutive frames, sequence by sequence, labelled with their class."""
+        """Images [pair, 2, height, width] of consecutive frames, sequence by sequence, labelled by class."""
         images = self._in_pairs(self.frames)
         labels = torch.arange(len(self.frames)).repeat_interleave(self.frames.shape[1] - 1)
         return TensorImages(images, labels, list(self.class_names), source="motion sequences")
@@ -74,7 +74,9 @@ def motion_sequences(frames: int = 4, size: int = 12) -> MotionSequences:
     if frames < 2:
         raise InputError("frames", f"{frames} frames show no motion", "Use 2 or more.")
     if frames - 1 > left or left >= right:
-        raise InputError("frames", f"in {frames} frames a bar leaves the {size} columns", "Use fewer, or a larger size.")
+        raise InputError(
+            "frames", f"in {frames} frames a bar leaves the {size} columns", "Use fewer, or a larger size."
+        )
     pixels = torch.zeros(2, frames, size, size)
     leftward = torch.zeros(2, frames, size, size, dtype=torch.bool)
     for t in range(frames):
@@ -88,7 +90,7 @@ def motion_sequences(frames: int = 4, size: int = 12) -> MotionSequences:
 def uncut(crops: Tensor) -> Tensor:
     """Which crops [n, 2, height, width] of a frame pair show as much of the bars in both frames: bool [n].
 
-    Where a crop cuts a bar off in one frame only, the other frame looks like a motion that did not take place.
+    Where a crop cuts a bar off in one frame only, the other frame looks like motion that did not happen.
     """
     return crops[:, 0].sum(dim=(1, 2)) == crops[:, 1].sum(dim=(1, 2))
 
@@ -96,8 +98,9 @@ def uncut(crops: Tensor) -> Tensor:
 def green_pixel_images(n: int, seed: int, size: int = 32, coloured: Sequence[int] = (8, 12)) -> TensorImages:
     """Black images with a few single coloured pixels: class 0 has exactly one green pixel, class 1 has none.
 
-    Both classes have the same number of coloured pixels, drawn evenly from `coloured[0]` to `coloured[1]`, at distinct
-    places; all but the green one take one of the eight other colours of `COLOURS`. Labels alternate.
+    Both classes have the same number of coloured pixels, drawn evenly from `coloured[0]` to `coloured[1]`,
+    at distinct places; all but the green one take one of the eight other colours of `COLOURS`. Labels
+    alternate.
 
     Returns:
         TensorImages with images [n, rgb, size, size] in 0..1.
@@ -117,10 +120,12 @@ def green_pixel_images(n: int, seed: int, size: int = 32, coloured: Sequence[int
     colour = torch.randint(1, len(palette), (n, most), generator=generator)
     colour[labels == 0, 0] = 0
     count = torch.randint(fewest, most + 1, (n, 1), generator=generator)
-    values = palette[colour] * (torch.arange(most) < count)[:, :, None]  # a pixel beyond the count stays black
+    used = torch.arange(most) < count  # a pixel beyond the count stays black
+    values = palette[colour] * used[:, :, None]
     images = torch.zeros(n, size * size, 3).scatter_(1, place[:, :, None].expand(-1, -1, 3), values)
-    images = images.view(n, size, size, 3).permute(0, 3, 1, 2)  # channels last: 1x1 convolutions run twice as fast
-    return TensorImages(images, labels, ["green pixel", "no green pixel"], source=f"green pixels, seed {seed}")
+    images = images.view(n, size, size, 3).permute(0, 3, 1, 2)
+    names = ["green pixel", "no green pixel"]
+    return TensorImages(images, labels, names, source=f"green pixels, seed {seed}")
 
 
 def colour_mask(images: Tensor, colour: str) -> Tensor:
@@ -143,11 +148,12 @@ def digits(
 
     Args:
         split: "train" or "test".
-        dataset: "sklearn": 1,797 images of 8x8 px that come with scikit-learn (UCI "Optical Recognition of Handwritten
-            Digits", Alpaydin & Kaynak, 1998, CC BY 4.0); "mnist": 28x28 px, LeCun et al., read or downloaded by
-            torchvision.
-        fold, folds: for "sklearn", which part is the test set, counted round modulo `folds`. Parts are stratified and
-            disjoint: over all folds every image is a test image once. MNIST has its own split, the same for every fold.
+        dataset: "sklearn": 1,797 images of 8x8 px that come with scikit-learn (UCI "Optical Recognition of
+            Handwritten Digits", Alpaydin & Kaynak, 1998, CC BY 4.0); "mnist": 28x28 px, LeCun et al., read
+            or downloaded by torchvision.
+        fold, folds: for "sklearn", which part is the test set, counted round modulo `folds`. Parts are
+            stratified and disjoint: over all folds every image is a test image once. MNIST has its own
+            split, the same for every fold.
         limit: only this many images, evenly spread over the split; 0 takes all.
         root: folder for MNIST. By default ABSENCE_CACHE, else ~/.cache/absence_utils.
 
@@ -170,7 +176,8 @@ def digits(
     if limit and limit < len(images):
         rows = torch.linspace(0, len(images) - 1, limit).round().long()
         images, labels = images[rows], labels[rows]
-    return TensorImages(images, labels, [str(digit) for digit in range(10)], source=f"{dataset} digits, {split}")
+    names = [str(digit) for digit in range(10)]
+    return TensorImages(images, labels, names, source=f"{dataset} digits, {split}")
 
 
 def _sklearn_digits(split: str, fold: int, folds: int) -> tuple[Tensor, Tensor]:
@@ -186,13 +193,12 @@ def _sklearn_digits(split: str, fold: int, folds: int) -> tuple[Tensor, Tensor]:
 
 
 def _mnist(split: str, root: str | Path | None) -> tuple[Tensor, Tensor]:
-    folder = Path(root or os.environ.get("ABSENCE_CACHE") or Path.home() / ".cache" / "absence_utils").expanduser()
+    default = os.environ.get("ABSENCE_CACHE") or "~/.cache/absence_utils"
+    folder = Path(root or default).expanduser()
     try:
-        data = MNIST(folder, train=split == "train", download=True)  # reads files that are there, else downloads
+        # download=True reads files that are there, and downloads only if they are not
+        data = MNIST(folder, train=split == "train", download=True)
     except (RuntimeError, OSError) as error:
-        raise InputError(
-            "dataset",
-            "MNIST is not there and cannot be downloaded",
-            f"Put {', '.join(MNIST_FILES)} (unpacked) into {folder / 'MNIST' / 'raw'}, or use dataset 'sklearn'.",
-        ) from error
+        remedy = f"Put {', '.join(MNIST_FILES)} (unpacked) into {folder / 'MNIST' / 'raw'}, or use 'sklearn'."
+        raise InputError("dataset", "MNIST is not there and cannot be downloaded", remedy) from error
     return data.data[:, None].float() / 255, data.targets

@@ -15,14 +15,20 @@ TREATMENTS = ("most negative", "random", "most positive")
 
 
 def remove_pixels(
-    images: Tensor, score: Tensor, count: int | Tensor, *, among: Tensor | None = None, background: float = 0.0
+    images: Tensor,
+    score: Tensor,
+    count: int | Tensor,
+    *,
+    among: Tensor | None = None,
+    background: float = 0.0,
 ) -> Tensor:
     """Set the `count` pixels of lowest score to the background.
 
     Args:
         images: [batch, channel, height, width].
-        score: [batch, height, width]. A signed attribution map removes what speaks against the unit first, its negative
-            what speaks for it. Of equal scores the one further up, then further left, goes first.
+        score: [batch, height, width]. A signed attribution map removes what speaks against the unit first,
+            its negative what speaks for it. Of equal scores the one further up, then further left, goes
+            first.
         count: how many pixels of each image, one number or [batch].
         among: bool [batch, height, width], the only pixels that may be removed; all by default.
         background: value that means "nothing there", in the units of the images.
@@ -36,7 +42,9 @@ def remove_pixels(
     space = (len(images), *images.shape[-2:])
     for name, values in (("score", score), ("among", among)):
         if values is not None and tuple(values.shape) != space:
-            raise InputError(name, f"shape {tuple(values.shape)} for images {tuple(images.shape)}", f"Give {space}.")
+            raise InputError(
+                name, f"shape {tuple(values.shape)} for images {tuple(images.shape)}", f"Give {space}."
+            )
     count = torch.as_tensor(count).expand(len(images))
     if (count < 0).any():
         raise InputError("count", f"{int(count.min())} pixels", "Use 0 or more.")
@@ -46,11 +54,13 @@ def remove_pixels(
     return images.masked_fill(gone[:, None], background)
 
 
-def removal_scores(model: nn.Module, images: Tensor, unit: int, seed: int, draws: int) -> dict[str, list[Tensor]]:
-    """What each treatment removes first: treatment -> list of scores [batch, height, width] for `remove_pixels`.
+def removal_scores(
+    model: nn.Module, images: Tensor, unit: int, seed: int, draws: int
+) -> dict[str, list[Tensor]]:
+    """What each treatment removes first: treatment -> scores [batch, height, width] for `remove_pixels`.
 
-    The attribution is input x gradient: for a network without biases the same as integrated gradients from an empty
-    image. "random" has `draws` scores, the others one.
+    The attribution is input x gradient: for a network without biases the same as integrated gradients from
+    an empty image. "random" has `draws` scores, the others one.
     """
     attribution = attribute(Unit(model, channel=unit), images, "input_x_gradient").sum(1)
     generator = torch.Generator().manual_seed(seed)
@@ -59,14 +69,16 @@ def removal_scores(model: nn.Module, images: Tensor, unit: int, seed: int, draws
 
 
 def _strokes(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Stroke pixels [batch, height, width], those above the background of 0, and the rounded share of their number."""
+    """Stroke pixels [batch, height, width], those above the background, and how many the share makes."""
     if not 0 <= share <= 1:
         raise InputError("shares", f"{share} is outside 0..1", "Give shares of the stroke pixels.")
     strokes = (images > 0).any(dim=1)
     return strokes, (share * strokes.sum(dim=(1, 2))).round().long()
 
 
-def remove_strokes(model: nn.Module, images: Tensor, unit: int, share: float, *, seed: int = 0) -> dict[str, Tensor]:
+def remove_strokes(
+    model: nn.Module, images: Tensor, unit: int, share: float, *, seed: int = 0
+) -> dict[str, Tensor]:
     """Images [batch, 1, height, width] after each of `TREATMENTS`, one random draw: treatment -> images."""
     strokes, count = _strokes(images, share)
     scores = removal_scores(model, images, unit, seed, draws=1)
@@ -74,21 +86,28 @@ def remove_strokes(model: nn.Module, images: Tensor, unit: int, share: float, *,
 
 
 def removal_table(
-    model: nn.Module, images: Tensor, source: int, unit: int, shares: list[float], *, seed: int = 0, draws: int = 20
+    model: nn.Module,
+    images: Tensor,
+    source: int,
+    unit: int,
+    shares: list[float],
+    *,
+    seed: int = 0,
+    draws: int = 20,
 ) -> pd.DataFrame:
     """Remove stroke pixels from images of class `source` and ask whether the network now sees class `unit`.
 
-    Three treatments remove the same number of stroke pixels from the same images: the most negative and the most
-    positive ones of the attribution of class `unit` (see `removal_scores`), and random ones, drawn `draws` times.
-    Images that the network does not recognise as `source` to begin with are left out.
+    Three treatments remove the same number of stroke pixels from the same images: the most negative and the
+    most positive ones of the attribution of class `unit` (see `removal_scores`), and random ones, drawn
+    `draws` times. Images that the network does not recognise as `source` to begin with are left out.
 
     Args:
         images: [n, 1, height, width], background 0, all of class `source`, held out from training.
         shares: of the stroke pixels of each image, in 0..1; their number is rounded.
 
     Returns:
-        One row for each image, treatment and share: image (index), treatment, share, removed (pixels), flipped (1 if the
-        network sees `unit`, 0 if not; for random the mean over draws).
+        One row for each image, treatment and share: image (index), treatment, share, removed (pixels),
+        flipped (1 if the network sees `unit`, 0 if not; for random the mean over draws).
 
     Raises:
         InputError: a share outside 0..1, or no image that the network recognises.
@@ -104,6 +123,6 @@ def removal_table(
         for treatment, ways in scores.items():
             left = torch.cat([remove_pixels(images, way, count, among=strokes) for way in ways])
             flipped = (predict(model, left).argmax(1) == unit).float().view(len(ways), -1).mean(0)
-            rows.append(pd.DataFrame({"image": index, "treatment": treatment, "share": share, "removed": count.cpu(),
-                                      "flipped": flipped}))  # fmt: skip
+            record = {"image": index, "treatment": treatment, "share": share, "removed": count.cpu()}
+            rows.append(pd.DataFrame({**record, "flipped": flipped}))
     return pd.concat(rows, ignore_index=True)

@@ -12,15 +12,15 @@ from absence_utils.images import IDENTITY
 class MotionDetector(nn.Module):
     """Hassenstein-Reichardt motion detector with weights set by hand (the paper's first example).
 
-    Two comparators look at two neighbouring columns of two consecutive frames. Each is excited by a bar in the second
-    frame and vetoed by where that bar would have come from:
+    Two comparators look at two neighbouring columns of two consecutive frames. Each is excited by a bar in
+    the second frame and vetoed by where that bar would have come from:
 
         u = second frame, left tap - first frame, right tap    fires unless the bar came from the right
         v = second frame, right tap - first frame, left tap    fires unless the bar came from the left
 
-    Output 0 = u - v ("one bar, left to right"), output 1 = (u + v) / 2 ("two bars, moving apart"), with u and v
-    rectified. One column of zeros on each side. Input [batch, frame=2, height, width], output [batch, 2], the mean
-    over space, signed.
+    Output 0 = u - v ("one bar, left to right"), output 1 = (u + v) / 2 ("two bars, moving apart"), with u
+    and v rectified. One column of zeros on each side. Input [batch, frame=2, height, width], output [batch,
+    2], the mean over space, signed.
     """
 
     normalisation = IDENTITY
@@ -44,10 +44,12 @@ class MotionDetector(nn.Module):
 
 
 class GreenPixelNet(nn.Module):
-    """Two 1x1 convolutions of two channels, a rectifier between them, the mean over space (the paper's second example).
+    """Two 1x1 convolutions of two channels with a rectifier between, then the mean over space.
 
-    Input [batch, rgb, height, width] in 0..1, output [batch, class]: 0 "a green pixel", 1 "no green pixel". PyTorch's
-    own initial weights, drawn from `seed`; see `start_at_contrast` for those that train reliably.
+    The paper's second example.
+
+    Input [batch, rgb, height, width] in 0..1, output [batch, class]: 0 "a green pixel", 1 "no green pixel".
+    PyTorch's own initial weights, drawn from `seed`; see `start_at_contrast` for those that train reliably.
     """
 
     normalisation = IDENTITY
@@ -64,13 +66,15 @@ class GreenPixelNet(nn.Module):
         return self.classes(self.relu(self.colours(images))).mean(dim=(2, 3))
 
     @torch.no_grad()
-    def start_at_contrast(self, images: Tensor, labels: Tensor, *, noise: float = 0.1, seed: int = 0) -> GreenPixelNet:
-        """Set initial weights from the contrast between the mean colours of the two classes; return the network.
+    def start_at_contrast(
+        self, images: Tensor, labels: Tensor, *, noise: float = 0.1, seed: int = 0
+    ) -> GreenPixelNet:
+        """Set initial weights from the contrast of the classes' mean colours; return the network.
 
-        Pixels are never negative and there is no bias, so a hidden channel whose weights give no colour a positive sum
-        is silent on every image, gets no gradient and stays dead. Two channels leave none to spare. Started at plus and
-        minus the contrast, the channels share the colours out: each colour wakes one of the two. Where classes differ
-        by one green pixel, plus is awake for green.
+        Pixels are never negative and there is no bias, so a hidden channel whose weights give no colour a
+        positive sum is silent on every image, gets no gradient and stays dead. Two channels leave none to
+        spare. Started at plus and minus the contrast, the channels share the colours out: each colour wakes
+        one of the two. Where classes differ by one green pixel, plus is awake for green.
 
         Args:
             images: [n, rgb, height, width]; labels: [n] of 0 and 1.
@@ -103,8 +107,8 @@ class GreenPixelNet(nn.Module):
 class DigitsNet(nn.Module):
     """Convolutional network without any bias for square grey images of digits.
 
-    Without biases the network is homogeneous: f(c x) = c f(x) for c > 0. An empty image gives 0 for every class, and
-    integrated gradients from it equal input x gradient (X-DNN: Hesse et al., NeurIPS 2021).
+    Without biases the network is homogeneous: f(c x) = c f(x) for c > 0. An empty image gives 0 for every
+    class, and integrated gradients from it equal input x gradient (X-DNN: Hesse et al., NeurIPS 2021).
 
     Input [batch, 1, size, size] in 0..1, background 0; output [batch, class=10], signed.
 

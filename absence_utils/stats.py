@@ -1,4 +1,4 @@
-"""Intervals for rates and paired differences when observations come in clusters (images seen by one network)."""
+"""Intervals for rates and paired differences of clustered observations (images that one network saw)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def clustered_rate(successes, trials, level: float = 0.95) -> Estimate:
     """A rate and its interval, from counts in independent clusters.
 
     Korn & Graubard's interval (Survey Methodology 24, 1998): Clopper and Pearson's exact interval for as many
-    independent trials as the scatter between the clusters shows there to be, and fewer again because a few clusters
-    tell that scatter poorly (squared ratio of t quantiles). It stays in 0..1, has a width when every cluster says 0, and
-    is wide for few clusters.
+    independent trials as the scatter between the clusters shows there to be, and fewer again because a few
+    clusters tell that scatter poorly (squared ratio of t quantiles). It stays in 0..1, has a width when
+    every cluster says 0, and is wide for few clusters.
 
     Args:
         successes: [cluster], may be fractional (means over random draws).
@@ -53,7 +53,7 @@ def clustered_rate(successes, trials, level: float = 0.95) -> Estimate:
 
 
 def paired_difference(first, second, level: float = 0.95, bounds=(-np.inf, np.inf)) -> Estimate:
-    """Mean of first - second over pairs [pair], with Student's t interval of the mean (scipy's `ttest_1samp`).
+    """Mean of first - second over pairs [pair], with Student's t interval (scipy's `ttest_1samp`).
 
     The ends of the interval are clipped to `bounds`, -1 and 1 for differences of rates.
 
@@ -62,7 +62,9 @@ def paired_difference(first, second, level: float = 0.95, bounds=(-np.inf, np.in
     """
     first, second = np.asarray(first, float), np.asarray(second, float)
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
-        raise InputError("second", f"{second.shape} values paired with {first.shape}", "Give two pairs or more.")
+        raise InputError(
+            "second", f"{second.shape} values paired with {first.shape}", "Give two pairs or more."
+        )
     difference = first - second
     if np.ptp(difference) == 0:  # scipy warns of it: no scatter, no width
         return Estimate(float(difference[0]), float(difference[0]), float(difference[0]))
@@ -71,7 +73,9 @@ def paired_difference(first, second, level: float = 0.95, bounds=(-np.inf, np.in
     return Estimate(float(difference.mean()), float(low), float(high))
 
 
-def rate_table(table: pd.DataFrame, value: str, by: list[str], cluster: str, level: float = 0.95) -> pd.DataFrame:
+def rate_table(
+    table: pd.DataFrame, value: str, by: list[str], cluster: str, level: float = 0.95
+) -> pd.DataFrame:
     """`clustered_rate` of column `value` (in 0..1) for every group of `by`: columns rate, low, high and n."""
     rows = []
     for key, group in table.groupby(by, sort=False, observed=True):

@@ -100,7 +100,9 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int =
 
 def _check(images: Tensor, targets: Tensor, epochs: int, batch_size: int, schedule: str) -> None:
     if len(images) != len(targets) or len(images) == 0:
-        raise InputError("targets", f"{len(targets)} targets for {len(images)} images", "Pass one for each image.")
+        raise InputError(
+            "targets", f"{len(targets)} targets for {len(images)} images", "Pass one for each image."
+        )
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value < 1:
             raise InputError(name, f"{value} is not a positive number", "Use 1 or more.")

@@ -95,7 +95,10 @@ def test_green_pixel_counts_do_not_tell_the_classes_apart():
     data = green_pixel_images(4000, 0)
     coloured = (data.images > 0).any(1).sum(dim=(1, 2)).float()
     assert set(coloured.tolist()) == {8, 9, 10, 11, 12}
-    assert abs(coloured[data.labels == 0].mean() - coloured[data.labels == 1].mean()) < 4 * 2**0.5 / 2000**0.5 * 2**0.5
+    assert (
+        abs(coloured[data.labels == 0].mean() - coloured[data.labels == 1].mean())
+        < 4 * 2**0.5 / 2000**0.5 * 2**0.5
+    )
 
 
 def test_only_green_has_more_green_than_red_and_blue():
@@ -126,12 +129,19 @@ def test_every_digit_is_held_out_once():
 
 
 def test_limit_keeps_so_many():
-    assert len(digits("train", limit=100)) == 100 and len(digits("train", limit=10**6)) == len(digits("train"))
+    assert len(digits("train", limit=100)) == 100 and len(digits("train", limit=10**6)) == len(
+        digits("train")
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "parameter"),
-    [({"split": "val"}, "split"), ({"dataset": "svhn"}, "dataset"), ({"limit": -1}, "limit"), ({"folds": 1}, "folds")],
+    [
+        ({"split": "val"}, "split"),
+        ({"dataset": "svhn"}, "dataset"),
+        ({"limit": -1}, "limit"),
+        ({"folds": 1}, "folds"),
+    ],
 )
 def test_digits_refuse_nonsense(arguments, parameter):
     with pytest.raises(InputError, match=parameter):

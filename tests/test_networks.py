@@ -19,12 +19,13 @@ PALETTE = torch.tensor(list(COLOURS.values()))
 
 
 def detector_by_loops(frames):
-    """The definition, column by column: outputs (u - v, (u + v) / 2), the mean over height x (width + 1) places."""
+    """The definition, column by column: outputs (u - v, (u + v) / 2), means over space."""
     first, second = np.asarray(frames, dtype=np.float64)
     height, width = first.shape
     total = np.zeros(2)
     for row in range(height):
         for place in range(width + 1):
+
             def at(frame, column, row=row):
                 return frame[row, column] if 0 <= column < width else 0.0
 
@@ -101,7 +102,16 @@ def test_dead_channels_counts_the_silent_ones():
 def test_green_pixel_is_learnt_for_every_seed_with_the_telling_signs(seed):
     train, test = green_pixel_images(1000, seed), green_pixel_images(500, 1_000_000)
     net = GreenPixelNet(seed).start_at_contrast(train.images, train.labels, seed=seed)
-    fit(net, train.images, train.labels, epochs=10, lr=0.5, batch_size=25, seed=seed, optimiser=torch.optim.Adam)
+    fit(
+        net,
+        train.images,
+        train.labels,
+        epochs=10,
+        lr=0.5,
+        batch_size=25,
+        seed=seed,
+        optimiser=torch.optim.Adam,
+    )
     assert accuracy(net, test.images, test.labels) >= 0.99
     assert net.dead_channels(PALETTE) == 0
     colours, classes = net.colours.weight[:, :, 0, 0], net.classes.weight[:, :, 0, 0]
@@ -130,7 +140,9 @@ def test_digits_net_is_homogeneous_and_complete_without_a_choice_of_baseline(siz
     torch.testing.assert_close(net(3 * images), 3 * net(images), rtol=1e-4, atol=1e-6)
     assert net(torch.zeros_like(images)).abs().max() == 0
     unit = Unit(net, channel=3)
-    quick, integrated = (attribute(unit, images, method) for method in ("input_x_gradient", "integrated_gradients"))
+    quick, integrated = (
+        attribute(unit, images, method) for method in ("input_x_gradient", "integrated_gradients")
+    )
     torch.testing.assert_close(quick, integrated, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(quick.sum(dim=(1, 2, 3)), unit.response(images).detach(), rtol=1e-3, atol=1e-5)
 

@@ -24,8 +24,15 @@ def test_motion_maps_share_one_centred_scale_and_the_bar_is_framed():
     pixels[0, 1, :, 1], pixels[1, 1, :, 2] = -2.0, 1.0
     leftward = np.zeros((2, 2, 4, 4), dtype=bool)
     leftward[0, 1, :, 1] = True
-    rows = [{"label": "map", "kind": "map", "pixels": pixels, "leftward": leftward, "response": [-2, 1]},
-            {"label": "input", "kind": "frames", "pixels": abs(pixels) / 2, "leftward": leftward, "response": [0, 1]}]
+    rows = [
+        {"label": "map", "pixels": pixels, "leftward": leftward, "response": [-2, 1]},
+        {
+            "label": "input",
+            "pixels": abs(pixels) / 2,
+            "leftward": leftward,
+            "response": [0, 1],
+        },
+    ]
     fig = toys.motion_figure(rows, ["a", "b"])
     maps = images_in(fig)[:4]
     assert all((image.norm.vmin, image.norm.vmax) == (-2, 2) for image in maps)
@@ -43,8 +50,9 @@ def test_heatmap_is_signed_and_written_in():
 
 
 def test_convergence_counts_the_runs_that_arrive():
-    table = pd.DataFrame({"recipe": ["x"] * 3 + ["y"] * 2, "seed": [0, 1, 2, 0, 1],
-                          "accuracy": [1, 0.99, 0.98, 0.5, 0.6]})
+    table = pd.DataFrame(
+        {"recipe": ["x"] * 3 + ["y"] * 2, "seed": [0, 1, 2, 0, 1], "accuracy": [1, 0.99, 0.98, 0.5, 0.6]}
+    )
     texts = [text.get_text() for text in toys.convergence_figure(table).axes[0].texts]
     assert texts == ["2 of 3 runs", "0 of 2 runs"]
 
@@ -62,17 +70,22 @@ def test_green_pixel_figure_rings_green_and_centres_maps():
 
 
 def test_digit_maps_share_scales_within_their_kind():
-    row = {"label": "a", "note": "", "mean_image": np.ones((8, 8)), "mean_map": np.eye(8), "images": np.ones((2, 8, 8)),
-           "maps": np.stack([np.eye(8)] * 2) * 3}
-    other = {**row, "mean_map": -2 * np.eye(8)}
-    fig = toys.digit_maps_figure([row, other], 3)
-    limits = {image.norm.vmax for image in images_in(fig) if image.norm.vmin < 0}
-    assert limits == {2, 3}
+    maps = np.stack([3 * np.eye(8), -np.eye(8)])  # the mean is eye(8)
+    rows = [("a", np.ones((2, 8, 8)), maps, ""), ("b", np.ones((2, 8, 8)), -2 * maps, "")]
+    fig = toys.digit_maps_figure(rows, 3, examples=2)
+    signed = [image for image in images_in(fig) if image.norm.vmin < 0]
+    assert sorted({image.norm.vmax for image in signed}) == [2, 6]
+    np.testing.assert_array_equal(signed[0].get_array(), np.eye(8))
 
 
 def test_removal_curves_are_percentages_of_the_table():
-    rates = pd.DataFrame([{"treatment": t, "share": s, "rate": s * i / 2, "low": 0, "high": 1}
-                          for i, t in enumerate(TREATMENTS) for s in (0.0, 0.5)])
+    rates = pd.DataFrame(
+        [
+            {"treatment": t, "share": s, "rate": s * i / 2, "low": 0, "high": 1}
+            for i, t in enumerate(TREATMENTS)
+            for s in (0.0, 0.5)
+        ]
+    )
     examples = {name: (np.zeros((2, 8, 8)), [8, 3]) for name in ("untouched", *TREATMENTS)}
     ax = toys.removal_figure(examples, rates, 0.5, "8", "3").axes[-1]
     for i, line in enumerate(ax.lines[:3]):

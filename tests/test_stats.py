@@ -57,13 +57,23 @@ def test_paired_difference_is_the_t_interval_by_hand_and_flips_with_its_sides():
 
 
 def test_rate_table_groups_and_clusters():
-    rows = [(t, s, f) for t, flips in (("a", [1, 1, 0, 1]), ("b", [0, 0, 0, 0])) for s, f in zip([0, 0, 1, 1], flips)]
+    rows = [
+        (t, s, f)
+        for t, flips in (("a", [1, 1, 0, 1]), ("b", [0, 0, 0, 0]))
+        for s, f in zip([0, 0, 1, 1], flips, strict=True)
+    ]
     table = rate_table(pd.DataFrame(rows, columns=["what", "seed", "flipped"]), "flipped", ["what"], "seed")
-    assert table["what"].tolist() == ["a", "b"] and table["rate"].tolist() == [0.75, 0] and table["n"].tolist() == [4, 4]
+    assert (
+        table["what"].tolist() == ["a", "b"]
+        and table["rate"].tolist() == [0.75, 0]
+        and table["n"].tolist() == [4, 4]
+    )
     assert tuple(table.loc[0, ["rate", "low", "high"]]) == tuple(clustered_rate([2, 1], [2, 2]))
 
 
-@pytest.mark.parametrize(("yes", "trials"), [([1], [2]), ([3, 1], [2, 2]), ([0, 0], [2, 0]), ([-1, 1], [2, 2])])
+@pytest.mark.parametrize(
+    ("yes", "trials"), [([1], [2]), ([3, 1], [2, 2]), ([0, 0], [2, 0]), ([-1, 1], [2, 2])]
+)
 def test_bad_counts_are_refused(yes, trials):
     with pytest.raises(InputError):
         clustered_rate(yes, trials)

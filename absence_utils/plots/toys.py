@@ -45,14 +45,15 @@ def motion_figure(rows, names):
     """Two frames side by side in every cell; one row for each kind of picture, one column for each unit.
 
     Args:
-        rows: list of dicts with `label`; `kind` ("frames" or "map"); `pixels` [unit, frame=2, height, width];
-            `leftward` bool, the same shape, True on the bar that moves right to left; `response` [unit].
+        rows: list of dicts with `label`, which ends in "map" for signed maps; `pixels` [unit, frame=2,
+            height, width]; `leftward` bool, the same shape, True on the bar that moves right to left;
+            `response` [unit].
         names: [unit] what each unit detects.
 
     Returns:
         Figure.
     """
-    limit = signed_limit(*(row["pixels"] for row in rows if row["kind"] == "map"))
+    limit = signed_limit(*(row["pixels"] for row in rows if row["label"].endswith("map")))
     with companion_style():
         fig = plt.figure(figsize=(6.6, 9.6), layout="none")
         grid = fig.subplots(len(rows), 5, gridspec_kw={
@@ -63,20 +64,22 @@ def motion_figure(rows, names):
             for unit in range(2):
                 pair = axes[3 * unit : 3 * unit + 2]
                 for frame, ax in enumerate(pair):
-                    if row["kind"] == "map":
+                    if row["label"].endswith("map"):
                         image = signed_map(ax, row["pixels"][unit][frame], limit)
                     else:
                         show_image(ax, row["pixels"][unit][frame][None])
                     _frame(ax)
                     _outline(ax, row["leftward"][unit][frame])
                     ax.set_xlabel(f"frame {frame + 1}", fontsize=7.5, labelpad=2)
-                what = "sums to" if row["kind"] == "map" else "response"
+                what = "sums to" if row["label"].endswith("map") else "response"
                 pair[0].set_title(f"{row['label']}: {what} {float(row['response'][unit]):+.4f}", loc="left")
         for unit, name in enumerate(names):
-            grid[0, 3 * unit].annotate(f"Unit {unit}: {name}", (0, 1.3), xycoords="axes fraction", fontsize=10.5,
-                                       weight="bold")  # fmt: skip
+            look = {"xycoords": "axes fraction", "fontsize": 10.5, "weight": "bold"}
+            grid[0, 3 * unit].annotate(f"Unit {unit}: {name}", (0, 1.3), **look)
         bar = fig.colorbar(image, cax=fig.add_axes((0.5, 0.068, 0.46, 0.01)), orientation="horizontal")
-        bar.set_label("attribution of the pooled response, per pixel\nblue: absence evidence, red: presence evidence")
+        bar.set_label(
+            "attribution of the pooled response, per pixel\nblue: absence evidence, red: presence evidence"
+        )
         key = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=MARK, linewidth=2)]
         fig.legend(key, ["the bar that moves right to left"], loc=(0.04, 0.05), frameon=False)
     return fig
@@ -154,41 +157,47 @@ def convergence_figure(table):
             reached = int((runs["accuracy"] >= 0.99).sum())
             ax.text(1.04, row, f"{reached} of {len(runs)} runs", va="center", weight="bold")
         ax.axvline(0.99, color=NEUTRAL, linestyle=":", linewidth=1)
-        ax.set(xlim=(0.45, 1.02), xlabel="test accuracy (dotted: 99 %; 0.5 is chance), one dot a seed", ylabel="")
+        ax.set(
+            xlim=(0.45, 1.02), xlabel="test accuracy (dotted: 99 %; 0.5 is chance), one dot a seed", ylabel=""
+        )
         ax.set_title("Which recipe learns the green pixel for every seed", loc="left", weight="bold")
     return fig
 
 
-def digit_maps_figure(rows, unit):
+def digit_maps_figure(rows, unit: int, examples: int = 3):
     """Mean image, mean map and single examples, one row for target and one for non-target inputs.
 
     Args:
-        rows: list of dicts with `label`, `note`, `mean_image` [h, w], `mean_map` [h, w], `images` [k, h, w], `maps`
-            [k, h, w]. Mean maps share one scale, single maps another.
+        rows: list of (label, images [n, height, width] in 0..1, maps [n, height, width], note). Mean maps
+            share one scale, single maps another.
         unit: class whose logit is attributed.
+        examples: how many of the images are shown, from the first.
     """
-    mean_limit = signed_limit(*(row["mean_map"] for row in rows))
-    limit = signed_limit(*(row["maps"] for row in rows))
+    means = [array(maps).mean(0) for _, _, maps, _ in rows]
+    mean_limit = signed_limit(*means)
+    limit = signed_limit(*(maps[:examples] for _, _, maps, _ in rows))
     with companion_style():
-        count = len(rows[0]["images"])
-        fig, grid = plt.subplots(len(rows), 2 + 2 * count, figsize=(1.25 * (2 + 2 * count), 4.2))
-        for axes, row in zip(grid, rows, strict=True):
-            show_image(axes[0], array(row["mean_image"])[None], "mean image")
-            mean = signed_map(axes[1], row["mean_map"], mean_limit)
+        columns = 2 + 2 * examples
+        fig, grid = plt.subplots(len(rows), columns, figsize=(1.25 * columns, 4.2))
+        for axes, (label, images, maps, note), mean_map in zip(grid, rows, means, strict=True):
+            show_image(axes[0], array(images).mean(0)[None], "mean image")
+            mean = signed_map(axes[1], mean_map, mean_limit)
             axes[1].set_title("mean map")
-            for k in range(count):
-                show_image(axes[2 + 2 * k], array(row["images"][k])[None], f"example {k + 1}")
-                single = signed_map(axes[3 + 2 * k], row["maps"][k], limit)
+            for k in range(examples):
+                show_image(axes[2 + 2 * k], array(images[k])[None], f"example {k + 1}")
+                single = signed_map(axes[3 + 2 * k], maps[k], limit)
                 axes[3 + 2 * k].set_title("its map")
             for ax in axes[1::2]:
                 _frame(ax)
-                ax.axvline(array(row["mean_map"]).shape[1] / 2 - 0.5, color=NEUTRAL, linestyle=":", linewidth=1)
-            axes[0].set_ylabel(row["label"])
-            axes[1].set_xlabel(row["note"], loc="left", fontsize=8.5)
+                ax.axvline(mean_map.shape[1] / 2 - 0.5, color=NEUTRAL, linestyle=":", linewidth=1)
+            axes[0].set_ylabel(label)
+            axes[1].set_xlabel(note, loc="left", fontsize=8.5)
+        look = {"location": "bottom", "shrink": 0.8, "aspect": 30, "pad": 0.04}
         for image, ends, text in ((mean, grid[:, :2], "mean map"), (single, grid[:, 2:], "single maps")):
-            bar = fig.colorbar(image, ax=ends.ravel().tolist(), location="bottom", shrink=0.8, aspect=30, pad=0.04)
+            bar = fig.colorbar(image, ax=ends.ravel().tolist(), **look)
             bar.set_label(f"{text}: attribution of logit {unit}, per pixel")
-        fig.suptitle(f"What speaks for and against '{unit}': red presence evidence, blue absence evidence\n", weight="bold")
+        title = f"What speaks for and against '{unit}': red presence evidence, blue absence evidence\n"
+        fig.suptitle(title, weight="bold")
     return fig
 
 
@@ -211,22 +220,39 @@ def removal_figure(examples, rates, at: float, source: str, unit: str):
                 show_image(ax, array(image)[None])
                 ax.set_title(f"seen as {label}", fontsize=7.5, pad=2, color=colour,
                              weight="bold" if str(label) == unit else "normal")  # fmt: skip
-            axes[0].set_ylabel(treatment.replace(" ", "\n"), color=colour, rotation=0, ha="right", va="center")
+            axes[0].set_ylabel(
+                treatment.replace(" ", "\n"), color=colour, rotation=0, ha="right", va="center"
+            )
         left.suptitle(f"{at:.0%} of the stroke pixels removed")
         ax = right.subplots()
         for treatment, (colour, marker, label) in TREATMENT_LOOK.items():
             part = rates[rates["treatment"] == treatment]
-            ax.plot(100 * part["share"], 100 * part["rate"], color=colour, marker=marker, markersize=4, label=label)
-            ax.fill_between(100 * part["share"], 100 * part["low"], 100 * part["high"], color=colour, alpha=0.18, lw=0)
+            ax.plot(
+                100 * part["share"],
+                100 * part["rate"],
+                color=colour,
+                marker=marker,
+                markersize=4,
+                label=label,
+            )
+            ax.fill_between(
+                100 * part["share"], 100 * part["low"], 100 * part["high"], color=colour, alpha=0.18, lw=0
+            )
         ax.axvline(100 * at, color=NEUTRAL, linestyle=":", linewidth=1)
-        ax.set(xlabel="stroke pixels removed (%)", ylabel=f"held-out {source}s now seen as {unit} (%)", ylim=(-2, 102))
-        ax.legend(frameon=False, title="removed (band: 95 % interval)", loc="center right", bbox_to_anchor=(1, 0.62))
+        ax.set(
+            xlabel="stroke pixels removed (%)",
+            ylabel=f"held-out {source}s now seen as {unit} (%)",
+            ylim=(-2, 102),
+        )
+        ax.legend(
+            frameon=False, title="removed (band: 95 % interval)", loc="center right", bbox_to_anchor=(1, 0.62)
+        )
         right.suptitle(f"Removing what speaks against '{unit}' turns {source} into {unit}", weight="bold")
     return fig
 
 
 def class_pairs_figure(matrices, share: float):
-    """Heatmaps [unit, source class] of the rate of images of the source class that turn into the unit's class.
+    """Heatmaps [unit, source class]: how often the source class turns into the unit's class.
 
     Args:
         matrices: dict title -> [unit=10, source=10] rates in 0..1, NaN on the diagonal.
@@ -243,6 +269,6 @@ def class_pairs_figure(matrices, share: float):
             ax.set(xlabel="class of the input", title=title)
             ax.tick_params(length=0)
         np.atleast_1d(axes)[0].set_ylabel("class the network sees afterwards (unit)")
-        fig.suptitle(f"Inputs that change into the unit's class (%), {share:.0%} of their stroke pixels removed",
-                     weight="bold")  # fmt: skip
+        title = f"Inputs that change into the unit's class (%), {share:.0%} of their stroke pixels removed"
+        fig.suptitle(title, weight="bold")
     return fig

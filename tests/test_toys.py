@@ -1,0 +1,111 @@
+"""The steps of notebooks 01-03: what they claim, on data with a known answer."""
+
+import math
+
+import pytest
+import torch
+
+from absence_utils.attribution import attribute
+from absence_utils.datasets import digits, green_pixel_images, motion_sequences
+from absence_utils.images import TensorImages
+from absence_utils.networks import DigitsNet, MotionDetector
+from absence_utils.patches import mine_patches
+from absence_utils.toys import (
+    SCHEDULES,
+    STARTS,
+    all_class_pairs,
+    bar_table,
+    class_maps,
+    compare_recipes,
+    left_share,
+    removal_over_seeds,
+    uncut_extremes,
+)
+from absence_utils.units import Unit
+
+
+def test_uncut_extremes_are_extreme_show_whole_motion_and_their_own_bar():
+    sequences = motion_sequences()
+    pairs, leftward = sequences.pairs(), sequences.leftward_pairs()
+    detector = MotionDetector()
+    book = mine_patches(detector, None, pairs, patch=6, stride=1, k=6 * 49)
+    found = uncut_extremes(book, pairs, leftward)
+    for side, values in (("highest", [1 / 7, 1 / 7]), ("lowest", [-1 / 7, 0])):
+        assert found[side]["response"] == pytest.approx(values, abs=1e-6)
+        for unit in (0, 1):
+            pixels, mask = found[side]["pixels"][unit], found[side]["leftward"][unit]
+            assert float(detector(pixels[None])[0, unit]) == pytest.approx(values[unit], abs=1e-6)
+            assert pixels[0].sum() == pixels[1].sum() and (pixels[mask] == 1).all()
+    assert [bool(mask.any()) for mask in found["highest"]["leftward"]] == [False, True]
+    assert [bool(mask.any()) for mask in found["lowest"]["leftward"]] == [True, False]
+
+
+def test_bar_table_finds_the_absence_in_the_non_target_map_alone():
+    sequences = motion_sequences()
+    pairs, leftward, first = sequences.pairs(), sequences.leftward_pairs(), sequences.first_pairs()
+    rows = []
+    for label, at in (("target map", first), ("non-target map", first[::-1])):
+        maps = torch.cat(
+            [attribute(Unit(MotionDetector(), channel=u), pairs.images[[at[u]]]) for u in (0, 1)]
+        )
+        rows.append(
+            {"label": label, "pixels": maps, "leftward": leftward[at], "response": maps.sum((1, 2, 3))}
+        )
+    rows.append({**rows[0], "label": "lowest patch"})
+    table = bar_table(rows)
+    on_bar = table["of it on that bar"]
+    assert on_bar[0, "non-target map"] == pytest.approx(1 / 13)
+    assert table.loc[(0, "non-target map"), "absence evidence"] == pytest.approx(1 / 13)
+    others = table["absence evidence"].drop((0, "non-target map"))
+    assert others.dropna().tolist() == [0, 0, 0] and math.isnan(others[0, "lowest patch"])
+    assert table["bar in view"].tolist() == [False, True, True, False, False, True]
+
+
+def test_recipes_are_all_run_and_only_the_first_is_meant_to_be_safe():
+    test = green_pixel_images(300, 1_000_000)
+    options = {"images": 1000, "epochs": 10, "lr": 0.5, "batch_size": 25}
+    runs, networks = compare_recipes(test, [0, 1], **options)
+    assert runs["recipe"].unique().tolist() == [
+        f"{start}, {words}" for start in STARTS for words in SCHEDULES
+    ]
+    assert set(networks) == set(zip(runs["recipe"], runs["seed"], strict=True))
+    ours = runs[runs["recipe"] == "contrast start, one cycle"]
+    assert (ours["accuracy"] >= 0.99).all() and (ours["dead channels"] == 0).all()
+    assert (runs[runs["recipe"].str.startswith("PyTorch")]["accuracy"] < 0.99).any()
+
+
+def test_class_maps_are_the_networks_own_and_left_share_is_a_share():
+    networks = [DigitsNet(8, seed) for seed in (0, 1)]
+    held_out = [digits("test", fold=fold, limit=80) for fold in (0, 1)]
+    images, maps, halves = class_maps(networks, held_out, label=8, unit=3)
+    count = [int((data.labels == 8).sum()) for data in held_out]
+    assert len(images) == len(maps) == sum(count) and len(halves) == 2
+    second = held_out[1].images[held_out[1].labels == 8]
+    alone = attribute(Unit(networks[1], channel=3), second)
+    torch.testing.assert_close(maps[count[0] :], alone[:, 0])
+    evidence = -alone.clamp(max=0)
+    share = float(evidence[..., :4].sum() / evidence.sum())
+    assert halves["absence evidence on the left"][1] == pytest.approx(share)
+    assert left_share(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])) == pytest.approx(0.3)
+
+
+class Reader(torch.nn.Module):
+    """Sees the class that the brightest of the first ten pixels names."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        return self.scale * images.flatten(1)[:, :10]
+
+
+def test_seeds_and_class_pairs_are_all_there():
+    images = torch.full((10, 1, 4, 4), 0.1)
+    images.flatten(1)[torch.arange(10), torch.arange(10)] = 1
+    data = TensorImages(images, torch.arange(10), list("0123456789"))
+    table = removal_over_seeds([Reader(), Reader()], [data, data], [5, 7], 8, 3, [0.0, 0.1], draws=2)
+    assert table.groupby("seed").size().to_dict() == {5: 6, 7: 6}
+    pairs = all_class_pairs([Reader()], [data], [5], 0.1, draws=1)
+    assert len(pairs[["unit", "source"]].drop_duplicates()) == 90 and (pairs["unit"] != pairs["source"]).all()
+    assert len(pairs) == 90 * 3
