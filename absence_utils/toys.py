@@ -11,11 +11,11 @@ from torch import Tensor
 from absence_utils.attribution import absence_evidence, attribute
 from absence_utils.datasets import COLOURS, green_pixel_images, uncut
 from absence_utils.images import TensorImages
-from absence_utils.interventions import removal_table
+from absence_utils.interventions import removal_table, remove_strokes
 from absence_utils.networks import DigitsNet, GreenPixelNet
 from absence_utils.patches import PatchBook
 from absence_utils.record import progress
-from absence_utils.training import accuracy, fit
+from absence_utils.training import accuracy, fit, predict
 from absence_utils.units import Unit
 
 STARTS = ("contrast start", "PyTorch's start")
@@ -153,6 +153,32 @@ def removal_over_seeds(
         table = removal_table(network, data.images[data.labels == source], source, unit, shares, **options)
         tables.append(table.assign(seed=seed))
     return pd.concat(tables, ignore_index=True)
+
+
+def removal_examples(
+    networks: list[DigitsNet],
+    held_out: list[TensorImages],
+    source: int,
+    unit: int,
+    share: float,
+    *,
+    seed: int = 0,
+) -> dict[str, tuple[Tensor, list[int]]]:
+    """The first image of class `source` held out from every network, untouched and after each treatment.
+
+    Returns:
+        "untouched" and each of `TREATMENTS` -> (images [network, height, width], class seen [network]).
+    """
+    images, seen = {}, {}
+    for network, data in zip(networks, held_out, strict=True):
+        image = data.images[data.labels == source][:1]
+        for name, left in {
+            "untouched": image,
+            **remove_strokes(network, image, unit, share, seed=seed),
+        }.items():
+            images.setdefault(name, []).append(left[0, 0])
+            seen.setdefault(name, []).append(int(predict(network, left).argmax(1)))
+    return {name: (torch.stack(images[name]), seen[name]) for name in images}
 
 
 def all_class_pairs(

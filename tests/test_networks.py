@@ -96,6 +96,8 @@ def test_dead_channels_counts_the_silent_ones():
     with torch.no_grad():
         net.colours.weight.copy_(torch.tensor([[-1.0, -1, -1], [-1, 1, -1]])[:, :, None, None])
     assert net.dead_channels(PALETTE) == 1
+    torch.nn.init.zeros_(net.colours.weight)
+    assert net.dead_channels(PALETTE) == 2  # a response of 0 passes no gradient either
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -8,6 +8,7 @@ import torch
 from absence_utils.attribution import attribute
 from absence_utils.datasets import digits, green_pixel_images, motion_sequences
 from absence_utils.images import TensorImages
+from absence_utils.interventions import TREATMENTS
 from absence_utils.networks import DigitsNet, MotionDetector
 from absence_utils.patches import mine_patches
 from absence_utils.toys import (
@@ -18,6 +19,7 @@ from absence_utils.toys import (
     class_maps,
     compare_recipes,
     left_share,
+    removal_examples,
     removal_over_seeds,
     uncut_extremes,
 )
@@ -87,6 +89,25 @@ def test_class_maps_are_the_networks_own_and_left_share_is_a_share():
     share = float(evidence[..., :4].sum() / evidence.sum())
     assert halves["absence evidence on the left"][1] == pytest.approx(share)
     assert left_share(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])) == pytest.approx(0.3)
+
+
+def test_examples_are_the_first_held_out_image_of_every_network():
+    networks = [DigitsNet(8, seed) for seed in (0, 1)]
+    held_out = [digits("test", fold=fold, limit=80) for fold in (0, 1)]
+    examples = removal_examples(networks, held_out, 8, 3, 0.2)
+    assert list(examples) == ["untouched", *TREATMENTS]
+    for k, (network, data) in enumerate(zip(networks, held_out, strict=True)):
+        first = data.images[data.labels == 8][0, 0]
+        assert torch.equal(examples["untouched"][0][k], first)
+        for images, seen in examples.values():
+            assert seen[k] == int(network(images[k][None, None]).argmax())
+            assert ((images[k] == first) | (images[k] == 0)).all()
+        removed = {
+            name: int((first > 0).sum() - (images[k] > 0).sum()) for name, (images, _) in examples.items()
+        }
+        assert removed.pop("untouched") == 0 and set(removed.values()) == {
+            round(0.2 * int((first > 0).sum()))
+        }
 
 
 class Reader(torch.nn.Module):

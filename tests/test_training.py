@@ -62,6 +62,15 @@ def test_it_learns_counts_every_image_and_ends_in_eval_mode():
     assert not any(module.training for module in model.modules())
 
 
+def test_history_is_the_mean_over_images_not_over_batches():
+    images, labels = problem()
+    model = network().eval()
+    expected = nn.functional.cross_entropy(model(images), labels).item()
+    model[3].p = 0.0
+    history = fit(model, images, labels, epochs=1, lr=0.0, batch_size=50, schedule="constant")
+    assert history == [pytest.approx(expected, rel=1e-5)]
+
+
 def test_one_cycle_ends_at_rest():
     images, labels = problem()
     rates = []

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.patches import Circle, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from .base import (
     ABSENCE,
@@ -77,6 +78,7 @@ def motion_figure(rows, names):
             look = {"xycoords": "axes fraction", "fontsize": 10.5, "weight": "bold"}
             grid[0, 3 * unit].annotate(f"Unit {unit}: {name}", (0, 1.3), **look)
         bar = fig.colorbar(image, cax=fig.add_axes((0.5, 0.068, 0.46, 0.01)), orientation="horizontal")
+        bar.ax.xaxis.set_major_locator(MaxNLocator(4))
         bar.set_label(
             "attribution of the pooled response, per pixel\nblue: absence evidence, red: presence evidence"
         )
@@ -113,8 +115,8 @@ def green_pixel_figure(samples, weights, maps, patches):
         Figure. Green pixels are ringed in orange.
     """
     with companion_style():
-        fig = plt.figure(figsize=(8, 9.6))
-        parts = fig.subfigures(4, 1, height_ratios=[1.2, 1.35, 1.9, 1.45], hspace=0.03)
+        fig = plt.figure(figsize=(8, 10.4))
+        parts = fig.subfigures(4, 1, height_ratios=[1.2, 1.3, 2.5, 1.45], hspace=0.03)
         for ax, (pixels, green, title) in zip(parts[0].subplots(1, len(samples)), samples, strict=True):
             show_image(ax, pixels, title)
             _ring(ax, green)
@@ -210,8 +212,8 @@ def removal_figure(examples, rates, at: float, source: str, unit: str):
         at: the share of stroke pixels at which the examples are shown.
     """
     with companion_style():
-        fig = plt.figure(figsize=(8.6, 4.1))
-        left, right = fig.subfigures(1, 2, width_ratios=[1, 1.15])
+        fig = plt.figure(figsize=(9.4, 4.1))
+        left, right = fig.subfigures(1, 2, width_ratios=[1.15, 1.1])
         count = len(examples["untouched"][0])
         grid = left.subplots(len(examples), count)
         for axes, (treatment, (images, seen)) in zip(grid, examples.items(), strict=True):
