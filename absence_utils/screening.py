@@ -5,7 +5,7 @@ dataset is scored by input x gradient, (image - baseline) x gradient: the cheape
 complete only to first order. The figures then draw the chosen inputs with the method asked for.
 
 Evidence is read off regions of the image, not off pixels (`attribution.region_sums`). On concept scenes this
-decides whether the planted absences are found: clipped pixel by pixel, concepts a rule does not mention carry as
+decides whether planted absences are found: clipped pixel by pixel, concepts a rule does not mention carry as
 much absence evidence as planted ones; clipped by regions the planted ones stand alone. A test holds this.
 """
 

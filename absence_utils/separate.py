@@ -128,7 +128,7 @@ class SeparatedResponse(nn.Module):
         ):
             raise InputError(
                 "method",
-                "'deeplift' cannot reach the activations of a network that is scripted or needs in-place calls",
+                "'deeplift' cannot reach the activations of a scripted network, or one that works in place",
                 "Give the eager network, with the value an activation returns used instead of its argument; "
                 "or choose 'integrated_gradients', which needs no access to the inside.",
             )

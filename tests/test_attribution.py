@@ -50,7 +50,7 @@ class Reused(nn.Module):
         after += maps
         after = self.relu(after)
         return self.fc(
-            F.relu(self.conv3(after)).amax(dim=(2, 3)) * 0 + F.relu6(self.conv3(after) * 4).mean(dim=(2, 3))
+            F.relu(self.conv3(after)).amax(dim=(2, 3)) * 0 + F.relu6(self.conv3(after) * 40).mean(dim=(2, 3))
         )
 
 
@@ -129,7 +129,31 @@ def test_deeplift_of_a_maximum_by_hand():
 
 
 @pytest.mark.parametrize(
-    "pool", [(3, 2, 1, True), (2, 2, 0, False), (3, 2, 0, True), (3, 3, 1, False), ((2, 3), 2, 0, True)]
+    "call", [torch.relu, torch.Tensor.relu, F.relu, nn.ReLU(), nn.ReLU6(), nn.Sigmoid(), F.elu]
+)
+def test_deeplift_is_complete_however_an_activation_is_called_and_who_else_reads_its_input(call):
+    class Skip(nn.Module):
+        def forward(self, images):
+            once = call(images)  # the input has a second reader, and one activation feeds the next
+            return (images * 0.5 + once + call(once * 1.0) + call(once)).flatten(1)
+
+    images = 5 * some_images(2, edge=3)
+    unit = Unit(Skip(), None, direction=torch.linspace(-1, 1, 27).double())
+    found = attribute(unit, images, "deeplift", baseline=torch.full((3, 1, 1), 0.7).double())
+    gap = completeness_gap(unit, images, found, baseline=torch.full((3, 1, 1), 0.7).double())
+    assert gap.abs().max() < 1e-9 * found.abs().sum()
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        (3, 2, 1, True),
+        (2, 2, 0, False),
+        (3, 2, 0, True),
+        (3, 3, 1, False),
+        ((2, 3), 2, 0, True),
+        (2, 3, 0, True),
+    ],
 )
 @pytest.mark.parametrize("edge", [7, 8, 9])
 def test_max_pooling_written_as_rectifications_is_max_pooling(pool, edge):

@@ -16,7 +16,7 @@ from absence_utils.units import Unit, dataset_responses, feature_map, layer_name
 
 
 class InPlaceResidual(nn.Module):
-    """conv, batch norm, `+=`, in-place ReLU, as torchvision's residual blocks; a second path ends in a concatenation."""
+    """conv, batch norm, `+=`, in-place ReLU, as in torchvision's residual blocks."""
 
     def __init__(self):
         super().__init__()
