@@ -55,10 +55,11 @@ _JOINS = {torch.cat, torch.concat, torch.stack}
 
 
 class _PreNonlinearity(TorchFunctionMode):
-    """While active, activations run out of place and their result remembers their input as `_signed`.
+    """While active, activations run out of place and their result remembers, as `_signed`, what went into them.
 
     Concatenations and moves of such results carry the memory along. Averages carry it as well, but marked: the
-    average of the signed values is not the value from which the layer's output can be computed.
+    average of the signed values is not the value from which the layer's output can be computed. The memory is a
+    function without arguments: only the last one is called, so the rest of the network costs nothing extra.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -66,14 +67,14 @@ class _PreNonlinearity(TorchFunctionMode):
         if func in _ACTIVATIONS:
             source = args[0] if args else kwargs["input"]
             out = self._out_of_place(func, args, kwargs)
-            out._signed, out._averaged = source, False
+            out._signed, out._averaged = (lambda: source), False
             return out
         out = func(*args, **kwargs)
         if func in _JOINS:
             parts = args[0] if args else kwargs["tensors"]
             if any(hasattr(part, "_signed") for part in parts):
-                rest = args[1:]
-                out._signed = func([_signed(part) for part in parts], *rest, **_without(kwargs, "tensors"))
+                rest = {name: value for name, value in kwargs.items() if name != "tensors"}
+                out._signed = lambda: func([_signed(part) for part in parts], *args[1:], **rest)
                 out._averaged = any(getattr(part, "_averaged", False) for part in parts)
         elif (
             (func in _MOVES or func in _AVERAGES)
@@ -81,7 +82,7 @@ class _PreNonlinearity(TorchFunctionMode):
             and hasattr(args[0], "_signed")
             and out is not args[0]
         ):
-            out._signed = func(args[0]._signed, *args[1:], **kwargs)
+            out._signed = lambda: func(_signed(args[0]), *args[1:], **kwargs)
             out._averaged = func in _AVERAGES or args[0]._averaged
         return out
 
@@ -98,11 +99,7 @@ class _PreNonlinearity(TorchFunctionMode):
 
 
 def _signed(tensor: Tensor) -> Tensor:
-    return getattr(tensor, "_signed", tensor)
-
-
-def _without(mapping: dict, key: str) -> dict:
-    return {name: value for name, value in mapping.items() if name != key}
+    return tensor._signed() if hasattr(tensor, "_signed") else tensor
 
 
 class _Stop(Exception):

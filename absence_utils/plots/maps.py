@@ -112,7 +112,6 @@ def methods_compared(sides: Sequence[tuple], smooth: float = 0.03):
     Args:
         sides: (title of the input, {method: maps}), maps as for `target_against_non_target`; their first
         input is drawn.
-
         smooth: see `smoothed`.
 
     Returns:
@@ -134,7 +133,8 @@ def methods_compared(sides: Sequence[tuple], smooth: float = 0.03):
         for row, (title, by_method) in zip(axes, sides, strict=True):
             first = by_method[methods[0]]
             show_image(row[0], first.pixels[0], title)
-            row[0].set_xlabel(f"{first.captions[0]}\nresponse {float(first.response[0]):.3g}", fontsize=7)
+            caption = "\n".join(textwrap.wrap(first.captions[0], 28)[:3])
+            row[0].set_xlabel(f"{caption}\nresponse {float(first.response[0]):.3g}", fontsize=7)
             for ax, method in zip(row[1:], methods, strict=True):
                 maps = by_method[method]
                 signed = smoothed(maps.signed[0], smooth)
