@@ -9,7 +9,13 @@ from torch import nn
 from absence_utils.attribution import absence_evidence, attribute
 from absence_utils.datasets import digits
 from absence_utils.errors import InputError
-from absence_utils.interventions import TREATMENTS, removal_table, remove_pixels, remove_strokes
+from absence_utils.interventions import (
+    TREATMENTS,
+    removal_scores,
+    removal_table,
+    remove_pixels,
+    remove_strokes,
+)
 from absence_utils.networks import DigitsNet
 from absence_utils.training import accuracy, fit
 from absence_utils.units import Unit
@@ -66,6 +72,24 @@ def test_unrecognised_images_are_left_out_and_only_strokes_are_removed():
     left = remove_strokes(planted(), images[:1], 1, 0.34)
     assert list(left) == list(TREATMENTS)
     assert all(int((after > 0).sum()) == 2 for after in left.values())
+
+
+def test_scores_mirror_each_other_and_draws_differ():
+    images = torch.ones(2, 1, 2, 2)
+    scores = removal_scores(planted(), images, 1, seed=0, draws=3)
+    (negative,), (positive,) = scores["most negative"], scores["most positive"]
+    torch.testing.assert_close(negative, torch.tensor([[-2.0, 1], [-2, 1]]).expand(2, 2, 2))
+    assert torch.equal(positive, -negative)
+    assert len({draw.numpy().tobytes() for draw in scores["random"]}) == 3
+    again = removal_scores(planted(), images, 1, seed=0, draws=3)["random"]
+    assert all(map(torch.equal, scores["random"], again))
+
+
+def test_the_share_is_of_the_stroke_pixels():
+    images = torch.ones(1, 1, 2, 2)
+    images[0, 0, :, 1] = 0  # two stroke pixels, both on the left; the logits are 2 and -4: class 0
+    table = removal_table(planted(), images, 0, 1, [0.5, 1.0], draws=1)
+    assert table.groupby("share")["removed"].unique().map(list).to_dict() == {0.5: [1], 1.0: [2]}
 
 
 def test_bad_input_is_named():

@@ -136,7 +136,7 @@ def green_pixel_figure(samples, weights, maps, patches):
                                 extend="both")  # fmt: skip
         bar.set_label("attribution of the mean response, per pixel (the green pixel goes beyond the scale)\n"
                       "blue: absence evidence, red: presence evidence")  # fmt: skip
-        parts[2].suptitle("Integrated gradients: target and non-target maps\n", weight="bold")
+        parts[2].suptitle("Integrated gradients: target and non-target maps", weight="bold")
         rows = parts[3].subplots(len(patches), len(patches[0][0]), squeeze=False)
         for axes, (crops, title) in zip(rows, patches, strict=True):
             for ax, crop in zip(axes, crops, strict=True):
