@@ -319,11 +319,14 @@ def _run_to(
 
 
 def _model_output(model: nn.Module, images: Tensor, signed: bool) -> Tensor:
-    if not signed:
+    known = _probes.setdefault(model, {})
+    if not signed or ("logits" in known and not known["logits"].rectified_before):
         output = _first_tensor(model(images))
     else:
         with _PreNonlinearity():
-            output = _signed(_first_tensor(model(images)))
+            output = _first_tensor(model(images))
+            known["logits"] = _Probe(1, hasattr(output, "_signed"))
+            output = _signed(output)
     if output.ndim == 1:
         output = output[:, None]
     return output if output.ndim == 2 else output.movedim(_channel_axis(model, output, images), 1)

@@ -68,6 +68,8 @@ def test_parameters_are_literals_with_a_comment_each(path):
     assert tagged == code_cells(path)[:1], "the parameters cell is the first code cell, and there is one"
     known = read_parameters(read_notebook(path))  # raises for anything but literals
     assert [name for name, parameter in known.items() if not parameter.comment] == []
+    unread = [name for name, parameter in known.items() if "=" in parameter.comment]
+    assert unread == [], "papermill takes such a line for a parameter it does not know"
     assert len(known) == sum(bool(line.strip()) for line in tagged[0].source.splitlines()), "one line each"
     assert known["device"].default == "auto" and type(known["seed"].default) is int
 
