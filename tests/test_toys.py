@@ -8,7 +8,7 @@ import torch
 from absence_utils.attribution import attribute
 from absence_utils.datasets import digits, green_pixel_images, motion_sequences
 from absence_utils.images import TensorImages
-from absence_utils.interventions import TREATMENTS
+from absence_utils.interventions import TREATMENTS, remove_strokes
 from absence_utils.networks import DigitsNet, MotionDetector
 from absence_utils.patches import mine_patches
 from absence_utils.toys import (
@@ -63,6 +63,16 @@ def test_bar_table_finds_the_absence_in_the_non_target_map_alone():
     assert table["bar in view"].tolist() == [False, True, True, False, False, True]
 
 
+def test_bar_table_tells_the_bar_from_the_rest():
+    pixels = torch.zeros(2, 2, 3, 3)
+    pixels[:, 1, :, 0], pixels[:, 0, :, 2] = -1.0, -0.5
+    mask = torch.zeros(2, 2, 3, 3, dtype=torch.bool)
+    mask[:, 1, :, 0] = True
+    table = bar_table([{"label": "map", "pixels": pixels, "leftward": mask, "response": [0.0, 0.0]}])
+    assert table["absence evidence"].tolist() == [4.5, 4.5]
+    assert table["of it on that bar"].tolist() == [3.0, 3.0]
+
+
 def test_recipes_are_all_run_and_only_the_first_is_meant_to_be_safe():
     test = green_pixel_images(300, 1_000_000)
     options = {"images": 1000, "epochs": 10, "lr": 0.5, "batch_size": 25}
@@ -73,6 +83,9 @@ def test_recipes_are_all_run_and_only_the_first_is_meant_to_be_safe():
     assert set(networks) == set(zip(runs["recipe"], runs["seed"], strict=True))
     ours = runs[runs["recipe"] == "contrast start, one cycle"]
     assert (ours["accuracy"] >= 0.99).all() and (ours["dead channels"] == 0).all()
+    for start in STARTS:  # the two schedules are two trainings
+        first, second = (networks[f"{start}, {words}", 0].classes.weight for words in SCHEDULES)
+        assert not torch.equal(first, second)
     assert (runs[runs["recipe"].str.startswith("PyTorch")]["accuracy"] < 0.99).any()
 
 
@@ -99,6 +112,8 @@ def test_examples_are_the_first_held_out_image_of_every_network():
     for k, (network, data) in enumerate(zip(networks, held_out, strict=True)):
         first = data.images[data.labels == 8][0, 0]
         assert torch.equal(examples["untouched"][0][k], first)
+        own = remove_strokes(network, first[None, None], 3, 0.2)
+        assert all(torch.equal(examples[name][0][k], own[name][0, 0]) for name in TREATMENTS)
         for images, seen in examples.values():
             assert seen[k] == int(network(images[k][None, None]).argmax())
             assert ((images[k] == first) | (images[k] == 0)).all()

@@ -115,8 +115,8 @@ def green_pixel_figure(samples, weights, maps, patches):
         Figure. Green pixels are ringed in orange.
     """
     with companion_style():
-        fig = plt.figure(figsize=(8, 10.4))
-        parts = fig.subfigures(4, 1, height_ratios=[1.2, 1.3, 2.5, 1.45], hspace=0.03)
+        fig = plt.figure(figsize=(8, 9.9))
+        parts = fig.subfigures(4, 1, height_ratios=[1.2, 1.3, 2.15, 1.45], hspace=0.03)
         for ax, (pixels, green, title) in zip(parts[0].subplots(1, len(samples)), samples, strict=True):
             show_image(ax, pixels, title)
             _ring(ax, green)
