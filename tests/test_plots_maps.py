@@ -73,10 +73,10 @@ def test_methods_figure_states_gap_and_scale():
 
 def test_heatmap_draws_the_numbers_and_outlines_planted_cells():
     matrix = pd.DataFrame([[0.5, -0.25], [0.0, 1.0]], index=["u", "v"], columns=["a", "b"])
-    figure = absence_heatmap(matrix, [(0, 0), (1, 1)], subject="concept")
+    figure = absence_heatmap(matrix, [(0, 1), (1, 1)], subject="concept")
     ax = figure.axes[0]
     assert [text.get_text() for text in ax.texts] == ["0.50", "-0.25", "0.00", "1.00"]
-    assert [patch.get_xy() for patch in ax.patches] == [(0, 0), (1, 1)]
+    assert [patch.get_xy() for patch in ax.patches] == [(1, 0), (1, 1)]  # x is the column
     mesh = ax.collections[0]
     assert (mesh.norm.vmin, mesh.norm.vmax) == (-1, 1)  # symmetric as soon as there is a negative entry
     assert mesh.cmap(1.0)[2] > mesh.cmap(1.0)[0]  # absence is blue
