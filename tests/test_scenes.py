@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from absence_utils import scenes as sc
 from absence_utils.errors import InputError
-from absence_utils.glyphs import BACKGROUND, CELL, GLYPHS, RADIUS, VALUE
+from absence_utils.glyphs import BACKGROUND, CELL, FAINTEST, GLYPHS, RADIUS, VALUE
 from absence_utils.images import load_images, normalisation_of
 from absence_utils.models import load_model
 from absence_utils.paths import DATA, ROOT
@@ -120,6 +120,21 @@ def test_concepts_look_different():
             assert (a & b).sum() / (a | b).sum() < 0.7
 
 
+def test_no_glyph_is_cut_and_no_pixel_of_a_mask_is_too_faint_to_see():
+    """Disc, cross and ring are as wide as high unless cut. The colour stands 0.3 above any background, and at least a
+    tenth of it is painted."""
+    presence = torch.ones(300, len(sc.CONCEPTS), dtype=torch.bool)
+    scenes, bare = sc.render_scenes(presence, 11), sc.render_scenes(~presence, 11)
+    for concept in range(3):
+        masks = scenes.masks[:, concept]
+        width, height = masks.any(dim=1).sum(dim=1), masks.any(dim=2).sum(dim=1)
+        assert (width - height).abs().max() <= 1
+    change = (scenes.pixels - bare.pixels).abs().amax(dim=1)
+    painted = scenes.masks.any(dim=1)
+    assert change[painted].min() > 0.99 * FAINTEST * (VALUE[0] - BACKGROUND[1])
+    assert change[~painted].max() == 0
+
+
 def test_place_size_and_colour_vary():
     presence = torch.ones(200, len(sc.CONCEPTS), dtype=torch.bool)
     scenes = sc.render_scenes(presence, 0)
@@ -217,18 +232,19 @@ def test_counterfactual_pairs(concept):
 
 
 def test_scene_dataset_follows_the_protocol(net):
-    dataset = sc.scene_dataset(40, 6)
-    presence = sc.draw_presence(40, 6)
+    dataset = sc.scene_dataset(200, 6)
+    presence = sc.draw_presence(200, 6)
     assert torch.equal(dataset.membership, sc.rule_truth(presence))
     assert dataset.class_names == list(sc.RULES)
     image, label = dataset[3]
     pixels = sc.render_scenes(presence, 6).pixels
     torch.testing.assert_close(dataset.normalisation.undo(image), pixels[3])
     assert dataset.normalisation == normalisation_of(net)
+    assert not dataset.membership.any(dim=1).all()  # some scenes follow no rule
     for row, first in zip(dataset.membership, dataset.labels.tolist(), strict=True):
         assert first == (row.tolist().index(True) if row.any() else -1)
-    again = load_images("concept_scenes", net, limit=40, seed=6)
-    assert again.fingerprint == dataset.fingerprint != sc.scene_dataset(40, 7).fingerprint
+    again = load_images("concept_scenes", net, limit=200, seed=6)
+    assert again.fingerprint == dataset.fingerprint != sc.scene_dataset(200, 7).fingerprint
 
 
 # -- the shipped network
@@ -332,9 +348,11 @@ def test_a_short_training_plants_the_absences():
 
 def test_training_is_deterministic_and_follows_its_seed():
     tiny = dict(n=64, epochs=2, batch_size=16, warm_up=0.5)
-    first, again, other = (sc.train_concept_net(**tiny, seed=seed).state_dict() for seed in (0, 0, 1))
+    first, again = (sc.train_concept_net(**tiny, seed=0).state_dict() for _ in range(2))
     assert all(torch.equal(first[key], again[key]) for key in first)
-    assert not torch.equal(first["fc.weight"], other["fc.weight"])
+    still = dict(n=16, epochs=1, lr=1e-12)  # keeps the first weights, which are the seed's as well
+    starts = [sc.train_concept_net(**still, seed=seed).fc.weight for seed in (0, 1)]
+    assert not torch.allclose(*starts, atol=1e-3)
 
 
 SHORT = dict(n=2500, epochs=12, batch_size=32, noise=0.03, push=0.0)
