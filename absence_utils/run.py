@@ -10,6 +10,7 @@ The notebook runs in the folder where the command is typed: relative paths given
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import shutil
@@ -264,6 +265,7 @@ def _say(name: str, message: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(arguments)
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)  # sockets that close when a run is interrupted
     signal.signal(signal.SIGTERM, _interrupt)  # cluster managers end a job so; leave as clean as after Ctrl-C
     try:
         if options.list:
