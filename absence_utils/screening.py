@@ -153,7 +153,15 @@ def target_split(
         target = torch.as_tensor(membership)[:, target_class].bool()
         if 0 < int(target.sum()) < len(target):
             return TargetSplit(target, f"class '{names[target_class]}'")
-    return TargetSplit(responses > responses.median(), "median response")
+    target = responses > responses.median()
+    if not target.any():  # so many share the median that none is above it
+        target = responses >= responses.median()
+    if target.all():
+        # a unit that never changes, such as any output of a random ViT, whose head is zero: there is nothing to split
+        return TargetSplit(
+            torch.arange(len(responses)) < len(responses) // 2, "order, its response is constant"
+        )
+    return TargetSplit(target, "median response")
 
 
 def most_absence_evidence(absence: Tensor, split: TargetSplit, k: int = 4) -> Tensor:
@@ -205,18 +213,13 @@ def absence_matrix(screening: Screening, membership: Tensor, names: Sequence[str
         raise InputError(
             "membership", f"shape {tuple(membership.shape)}, not {wanted}", "Give one row an image."
         )
-    evidence = screening.absence.double() / _sd(screening.response)
+    sd = screening.response.double().std(dim=0)
+    evidence = torch.where(sd > 0, screening.absence.double() / sd, 0.0)  # a unit that never changes has none
     inside = _group_mean(evidence, membership)
     if contrast:
         inside = inside - _group_mean(evidence, ~membership)
     table = pd.DataFrame(inside.T.numpy(), index=screening.units, columns=list(names))
-    table = table.loc[:, membership.any(dim=0).numpy()]
-    return table.dropna(axis=1, how="all")
-
-
-def _sd(responses: Tensor) -> Tensor:
-    sd = responses.double().std(dim=0)
-    return torch.where(sd > 0, sd, torch.nan)
+    return table.loc[:, membership.any(dim=0).numpy()]
 
 
 def _group_mean(values: Tensor, membership: Tensor) -> Tensor:

@@ -107,6 +107,22 @@ def test_a_class_without_an_input_falls_back_to_the_median(small):
     assert target_split(Unit(net, None, 2), without, torch.arange(4.0), outputs=3).by == "median response"
 
 
+def test_ties_at_the_median_leave_inputs_on_both_sides(small):
+    net, dataset = small
+    unit = Unit(net, "2", 0)
+    upper = target_split(unit, dataset, torch.tensor([0.0] + [1.0] * 9))
+    assert upper.by == "median response" and upper.target.tolist() == [False] + [True] * 9
+    constant = target_split(unit, dataset, torch.zeros(10))
+    assert "constant" in constant.by and 0 < int(constant.target.sum()) < 10
+
+
+def test_a_unit_that_never_changes_has_no_evidence():
+    screening = Screening(["u"], torch.ones(3, 1), torch.zeros(3, 1), torch.zeros(3, 1), 1)
+    table = absence_matrix(screening, torch.eye(3, dtype=torch.bool), list("abc"))
+    assert table.shape == (1, 3) and (table.to_numpy() == 0).all()
+    assert planted_verdict(table, []).startswith("No planted truth")
+
+
 def test_split_names_bad_input(small):
     net, dataset = small
     with pytest.raises(InputError, match="target_class"):
