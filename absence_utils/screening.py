@@ -176,6 +176,36 @@ def most_absence_evidence(absence: Tensor, split: TargetSplit, k: int = 4) -> Te
     return _top(absence, ~split.target, k)
 
 
+def confirmed_by_covering(
+    unit: Unit,
+    dataset,
+    candidates: Tensor,
+    k: int = 4,
+    *,
+    baseline="zero",
+    regions: int = 4,
+    batch_size: int = 32,
+) -> Tensor:
+    """The k of some candidates whose regions hold the response down most, when each is covered once.
+
+    A gradient speaks of small changes only: an input can carry much of it and still lose response when its content
+    is taken away. Covering every region with the baseline (occlusion in squares that do not overlap) is a second
+    witness, at `regions` squared forward passes an input: affordable for a few candidates, not for a dataset.
+
+    Args:
+        candidates: positions in the dataset, as `most_absence_evidence` gives them.
+
+    Returns:
+        [<= k] of these positions, most absence evidence first.
+    """
+    images = torch.stack([dataset[int(place)][0] for place in candidates])
+    window = max(1, min(images.shape[-2:]) // regions)
+    covering = {"window": window, "stride": window, "baseline": baseline, "batch_size": batch_size}
+    drops = region_sums(attribute(unit, images, "occlusion", **covering), regions)
+    order = drops.clamp(max=0).sum(dim=(1, 2)).argsort(stable=True)
+    return candidates[order[:k].cpu()]
+
+
 def strongest_targets(responses: Tensor, split: TargetSplit, k: int = 4) -> Tensor:
     """The k target inputs with the highest response, highest first: [<= k] positions in the dataset."""
     return _top(responses, split.target, k)

@@ -15,6 +15,7 @@ from absence_utils.screening import (
     TargetSplit,
     absence_matrix,
     absence_share,
+    confirmed_by_covering,
     draw_maps,
     maps_table,
     matrix_columns,
@@ -135,6 +136,25 @@ def test_picks_stay_on_their_side_and_are_ordered():
     split = TargetSplit(torch.tensor([True, False, True, False, False]), "class 'a'")
     assert most_absence_evidence(torch.tensor([9.0, 1, 8, 3, 2]), split, 2).tolist() == [3, 4]
     assert strongest_targets(torch.tensor([1.0, 9, 2, 8, 7]), split, 4).tolist() == [2, 0]
+
+
+def test_candidates_are_confirmed_by_covering_their_regions():
+    """Response = (left - right)^2 summed over rows: covering tells the two sides apart, in closed form."""
+
+    class Squares(nn.Module):
+        def forward(self, images):
+            left, right = images[:, 0, :, :2].sum(dim=(1, 2)), images[:, 0, :, 2:].sum(dim=(1, 2))
+            return (left - right)[:, None].square() / 16
+
+    images = torch.zeros(3, 1, 4, 4)
+    images[0, 0, :, :2], images[1, 0] = (
+        1.0,
+        1.0,
+    )  # the second is balanced: covering any part raises the response
+    images[2, 0, :2] = 0.5
+    dataset = TensorImages(images, torch.zeros(3, dtype=torch.long), ["a"])
+    found = confirmed_by_covering(Unit(Squares()), dataset, torch.tensor([0, 2, 1]), 2, regions=2)
+    assert found.tolist() == [1, 2]
 
 
 # -- the matrix
