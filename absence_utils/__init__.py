@@ -20,6 +20,8 @@ _HOME = {
     "suppress": "visualize",
     "mine_patches": "patches",
     "PatchBook": "patches",
+    "insert_patches": "insertion",
+    "insertion_study": "protocols",
     "save_figure": "record",
     "start_run": "record",
     "InputError": "errors",

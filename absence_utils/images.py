@@ -177,7 +177,7 @@ class FolderImages:
         kept = []
         for index, file in enumerate(progress(self.files, "checking images")):
             try:
-                self._pixels(index)
+                self.pixels(index)
                 kept.append(file)
             except InputError:
                 self.skipped.append(str(file.relative_to(self.root)))
@@ -190,7 +190,8 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self.files)
 
-    def _pixels(self, index: int) -> Tensor:
+    def pixels(self, index: int) -> Tensor:
+        """[channel, size, size] bytes 0..255 of an image, before normalisation."""
         file = self.files[index]
         try:
             with Image.open(file) as image:
@@ -203,7 +204,7 @@ class FolderImages:
             ) from error
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.normalisation.apply(self._pixels(index).float() / 255), int(self.labels[index])
+        return self.normalisation.apply(self.pixels(index).float() / 255), int(self.labels[index])
 
     @property
     def fingerprint(self) -> str:

@@ -1,0 +1,156 @@
+"""Images that are read again and again: parts of a dataset, and decoded pixels in a memory-mapped file.
+
+Insertion pastes patches into the same few hundred images for every unit of a layer. Decoding them anew for every unit
+would cost more than the network does, so a folder is decoded once into a file of bytes, which the operating system
+keeps in memory for as long as it has room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import __version__ as pillow_version
+from torch import Tensor
+
+from .errors import InputError
+from .images import FolderImages
+from .paths import cache_folder
+from .record import progress
+
+
+class ImageStack:
+    """A dataset whose images all have one size and can be taken many at a time, in any order.
+
+    It follows the protocol of `images` and adds `take`. Make one with `stack_images`.
+    """
+
+    def __init__(self, dataset, read):
+        self._dataset, self._read = dataset, read
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getattr__(
+        self, name: str
+    ):  # labels, membership, class_names, normalisation, source, fingerprint, ...
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._dataset, name)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        labels = getattr(self._dataset, "labels", None)
+        return self.take([index])[0], int(labels[index] if labels is not None else self._dataset[index][1])
+
+    def take(self, indices) -> Tensor:
+        """[n, channel, height, width] normalised images, in the order of `indices`."""
+        return self._read(np.asarray(indices, dtype=np.int64))
+
+
+class Subset:
+    """Some images of a dataset as a dataset: image i is number `indices[i]` of the whole.
+
+    Args:
+        dataset: any image dataset.
+        indices: [image] numbers in it, each at most once.
+
+    Raises:
+        InputError: a number that is not there, or twice.
+    """
+
+    def __init__(self, dataset, indices):
+        indices = torch.as_tensor(indices, dtype=torch.long)
+        if len(indices) == 0 or indices.min() < 0 or indices.max() >= len(dataset):
+            raise InputError(
+                "indices",
+                f"not all of 0 to {len(dataset) - 1}, or none",
+                "Give numbers of images that exist.",
+            )
+        if len(indices.unique()) < len(indices):
+            raise InputError("indices", "an image stands there twice", "Give each once.")
+        self.dataset, self.indices = dataset, indices
+        self.class_names = getattr(dataset, "class_names", [])
+        self.normalisation = getattr(dataset, "normalisation", None)
+        self.source = f"{len(indices)} of {getattr(dataset, 'source', 'images')}"
+        self.skipped = getattr(dataset, "skipped", [])
+        for name in ("labels", "membership"):
+            whole = getattr(dataset, name, None)
+            setattr(self, name, None if whole is None else whole[indices])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int):
+        return self.dataset[int(self.indices[index])]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the whole's fingerprint and the numbers."""
+        digest = hashlib.sha256(getattr(self.dataset, "fingerprint", "").encode())
+        digest.update(self.indices.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def shuffle_images(dataset, seed: int = 0) -> Subset:
+    """The same images in a random order, so that any range of them is a random sample."""
+    return Subset(dataset, torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)))
+
+
+def stack_images(dataset, folder: Path | None = None) -> ImageStack:
+    """A dataset from which any images can be taken at once: folders by way of a file of decoded pixels.
+
+    Args:
+        dataset: an image dataset with images of one size; one that is a stack already is returned as it is.
+        folder: where the file is kept, `paths.cache_folder()` by default. It holds one byte a pixel and channel
+            (150 kB an image of 224 px), is used again by later runs, and may be deleted at any time.
+
+    Raises:
+        InputError: images of different sizes.
+    """
+    if isinstance(dataset, ImageStack):
+        return dataset
+    if isinstance(dataset, FolderImages):
+        pixels = _decoded(dataset, folder or cache_folder())
+        apply = dataset.normalisation.apply
+        return ImageStack(dataset, lambda indices: apply(torch.from_numpy(pixels[indices]).float() / 255))
+    if isinstance(dataset, Subset):
+        whole, indices = stack_images(dataset.dataset, folder), dataset.indices.numpy()
+        return ImageStack(dataset, lambda numbers: whole.take(indices[numbers]))
+    images = getattr(dataset, "images", None)
+    if not isinstance(images, Tensor):
+        images = [torch.as_tensor(dataset[index][0]) for index in range(len(dataset))]
+        if len({image.shape for image in images}) != 1:
+            raise InputError("dataset", "its images differ in size", "Load them at one size.")
+        images = torch.stack(images)
+    return ImageStack(dataset, lambda indices: images[torch.from_numpy(indices)])
+
+
+def _decoded(dataset: FolderImages, folder: Path) -> np.ndarray:
+    """[image, channel, height, width] bytes, mapped from a file that is complete or not there."""
+    shape = (len(dataset), *dataset.pixels(0).shape)
+    path = folder / f"{_key(dataset, shape)}.u8"
+    if not path.is_file() or path.stat().st_size != np.prod(shape):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            pixels = np.memmap(temporary, np.uint8, "w+", shape=shape)
+            for index in progress(range(len(dataset)), "decoding images"):
+                pixels[index] = dataset.pixels(index).numpy()
+            pixels.flush()
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    return np.memmap(path, np.uint8, "r", shape=shape)
+
+
+def _key(dataset: FolderImages, shape: tuple) -> str:
+    """What the pixels depend on: the files with size and time, the edge they are cropped to, the decoder."""
+    files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in dataset.files]
+    about = json.dumps([shape, pillow_version, torch.__version__, files])
+    return hashlib.sha256(about.encode()).hexdigest()[:32]

@@ -1,0 +1,155 @@
+"""Which patch goes into which image, where: the plan of an insertion experiment, and its responses as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from .errors import InputError
+from .insertion import CORNERS
+
+MISSING = -9  # in place of an image that a unit does not have
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the protocols share.
+
+    Attributes:
+        patch, stride: edge and step of the windows that are mined, px (paper: 48 and 16).
+        k: patches of each kind (paper: 8).
+        images: of each unit and group (paper: 100).
+        pairs: "all" pastes every patch into every image. "one" pastes patch i mod k into image i: a k-th of the cost,
+            and still an exact interval, since then the patches' means have no image in common.
+        pool: see `units.responses`.
+        seed: of random patches, corners and images.
+
+    Raises:
+        InputError: settings that make no sense together.
+    """
+
+    patch: int = 48
+    stride: int = 16
+    k: int = 8
+    images: int = 100
+    pairs: str = "all"
+    pool: str = "mean"
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.pairs not in ("all", "one"):
+            raise InputError("pairs", f"{self.pairs!r} is not known", "Use 'all' or 'one'.")
+        if self.k < 2:
+            raise InputError("k", f"{self.k} patches", "Use 2 or more: an interval is made of their scatter.")
+        least = 2 if self.pairs == "all" else 2 * self.k
+        if self.images < least:
+            remedy = f"Use {least} or more with {self.k} patches and pairs={self.pairs!r}."
+            raise InputError("images", f"{self.images} for each unit", remedy)
+
+    def with_images(self, images: int) -> Setting:
+        return replace(self, images=images)
+
+    @property
+    def pairing(self) -> np.ndarray:
+        """[image, patch] bool: which patch goes into which image."""
+        if self.pairs == "all":
+            return np.ones((self.images, self.k), bool)
+        return np.arange(self.images)[:, None] % self.k == np.arange(self.k)
+
+    @property
+    def corners(self) -> np.ndarray:
+        """[patch] a corner for each rank of a patch, drawn once and used for every condition, unit and image.
+
+        Every corner serves as many patches as the others, and "the same place" holds for all comparisons. It also
+        lets units share their random patches, which then run once for all of them.
+        """
+        order = np.arange(self.k) % CORNERS
+        return self.generator(0).permutation(order)
+
+    def generator(self, purpose: int) -> np.random.Generator:
+        """A generator of its own for each purpose, so that one draw more changes no other."""
+        return np.random.default_rng([self.seed, purpose])
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """One condition: which patches are pasted into the images of a group.
+
+    Attributes:
+        group: name of the images.
+        condition: name of what is pasted.
+        patches: [draw, unit or 1, patch] numbers in the bank, or `OWN` or `UNTOUCHED`.
+        places: [patch] places, or [image of the dataset, patch].
+        feathered: soft edges.
+        units: [unit] bool, those that get this treatment; all if None.
+    """
+
+    group: str
+    condition: str
+    patches: np.ndarray
+    places: np.ndarray
+    feathered: bool = False
+    units: np.ndarray | None = None
+
+
+def chosen_units(asked, count: int) -> np.ndarray:
+    """Numbers of the units asked for, all `count` if None.
+
+    Raises:
+        InputError: a unit that does not exist, or one asked for twice.
+    """
+    units = np.arange(count) if asked is None else np.asarray(asked, dtype=int)
+    if not len(units) or units.min() < 0 or units.max() >= count or len(np.unique(units)) < len(units):
+        raise InputError(
+            "units", f"{units.tolist()} are not some of 0 to {count - 1}", "Give each unit once."
+        )
+    return units
+
+
+def plan(
+    groups: dict[str, np.ndarray], treatments: list[Treatment], units: np.ndarray, pairing: np.ndarray
+) -> pd.DataFrame:
+    """One row for each unit, treatment, draw, image and patch.
+
+    Args:
+        groups: name to [unit, image] numbers of images, `MISSING` where a unit has fewer.
+        treatments: what is done to them.
+        units: [unit] numbers of the units in their layer.
+        pairing: [image, patch] bool, see `Setting.pairing`; a group of one image gets all patches.
+
+    Returns:
+        group, condition, slot (of the unit in `units`), row (of the image in its group), column (of the patch), and
+        unit, image, patch, place, feathered as `run_insertions` takes them.
+    """
+    parts = []
+    for treatment in treatments:
+        images = groups[treatment.group]
+        pairs = np.ones((1, pairing.shape[1]), bool) if images.shape[1] == 1 else pairing[: images.shape[1]]
+        asked = pairs & (images != MISSING)[..., None]
+        if treatment.units is not None:
+            asked = asked & treatment.units[:, None, None]
+        slot, row, column = np.nonzero(asked)
+        image = images[slot, row]
+        place = treatment.places[column] if treatment.places.ndim == 1 else treatment.places[image, column]
+        for draw in treatment.patches:
+            patch = np.broadcast_to(draw, (len(units), pairing.shape[1]))[slot, column]
+            columns = {"unit": units[slot], "image": image, "patch": patch, "place": place}
+            parts.append(pd.DataFrame({"slot": slot, "row": row, "column": column, **columns}))
+            names = {"group": treatment.group, "condition": treatment.condition}
+            parts[-1] = parts[-1].assign(feathered=treatment.feathered, **names)
+    table = pd.concat(parts, ignore_index=True)
+    return table.astype({"group": "category", "condition": "category"})
+
+
+def as_array(
+    results: pd.DataFrame, group: str, condition: str, shape: tuple[int, int, int], value: str = "response"
+) -> np.ndarray:
+    """[unit, image, patch] of a condition's responses, means over its draws; NaN where nothing was asked."""
+    part = results[(results["group"] == group) & (results["condition"] == condition)]
+    where = np.ravel_multi_index((part["slot"], part["row"], part["column"]), shape)
+    size = int(np.prod(shape))
+    total = np.bincount(where, weights=part[value].astype(float), minlength=size)
+    with np.errstate(invalid="ignore"):
+        return (total / np.bincount(where, minlength=size)).reshape(shape)

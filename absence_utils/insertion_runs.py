@@ -1,0 +1,226 @@
+"""Run a network on images with pasted patches: every distinct image once, however many units ask for it.
+
+A request says: unit u, image i, patch p, place c. Requests of different units, conditions and draws often mean the
+same input, for example a random patch in an image that is among the top images of forty units. Those run once, and
+each request takes the response of its unit.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+from .image_cache import ImageStack
+from .insertion import PLACES, insert_patches, upper_left
+from .patch_book import place_of
+from .record import progress
+from .units import feature_map, pool_space
+
+OWN, UNTOUCHED = -1, -2  # "patches": the image's own pixels pasted back, and nothing pasted
+BLANK = -1  # "image": the mean colour everywhere
+PIXELS_PER_BATCH = 2**18  # of one channel; larger batches are slower on a CPU
+KEYS = ["image", "patch", "place", "feathered"]
+
+
+@dataclass
+class PatchBank:
+    """Patches by number.
+
+    Attributes:
+        pixels: [patch, channel, height, width], normalised.
+    """
+
+    pixels: Tensor
+
+    @property
+    def side(self) -> int:
+        return self.pixels.shape[-1]
+
+    def add(self, pixels: Tensor) -> np.ndarray:
+        """Append patches [n, channel, height, width]; return their numbers [n]."""
+        first = len(self.pixels)
+        self.pixels = torch.cat((self.pixels, pixels))
+        return np.arange(first, len(self.pixels))
+
+    def add_windows(self, images: ImageStack, image: Tensor, box: Tensor) -> np.ndarray:
+        """Append windows, each distinct one once: image [...] and box [..., 4] as in a book; numbers [...]."""
+        place = place_of(image, box[..., 0], box[..., 1])
+        distinct, number = torch.unique(place, return_inverse=True)
+        side, whole = self.side, distinct >> 32
+        pixels = torch.empty(len(distinct), *self.pixels.shape[1:])
+        for index in whole.unique().tolist():  # ascending: the file is read in its order
+            rows = (whole == index).nonzero()[:, 0]
+            source = images.take([index])[0]
+            for row in rows.tolist():
+                top, left = int(distinct[row] >> 16) & 0xFFFF, int(distinct[row]) & 0xFFFF
+                pixels[row] = source[:, top : top + side, left : left + side]
+        return self.add(pixels)[number.numpy()]
+
+
+def empty_bank(images: ImageStack, side: int) -> PatchBank:
+    """A bank for square patches of `side` px without any patch in it."""
+    return PatchBank(images.take([0])[0].new_empty(0, images.take([0]).shape[1], side, side))
+
+
+def faster_copy(model: nn.Module) -> nn.Module:
+    """A copy of the network with its weights laid out channels last: half the time on a CPU for small batches."""
+    return copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def run_insertions(
+    model: nn.Module,
+    layer: str | None,
+    images: ImageStack,
+    bank: PatchBank,
+    requests: pd.DataFrame,
+    *,
+    pool: str = "mean",
+    feather: int = 0,
+    batch_size: int | None = None,
+    description: str = "inserting patches",
+) -> pd.DataFrame:
+    """Responses of units to images with pasted patches.
+
+    All batches have one shape, and equal inputs are one input: a difference of two responses is 0 where it should be.
+
+    Args:
+        model, layer, pool: see `units.responses`.
+        images: whose images are pasted into.
+        bank: the patches.
+        requests: one row a request with the columns unit (channel of the layer), image (number in `images` or
+            `BLANK`), patch (number in the bank, `OWN` or `UNTOUCHED`), place (number in `insertion.PLACES`) and
+            feathered (bool).
+        feather: width of the soft edge of feathered patches, px.
+        batch_size: images in a forward pass; by their size if None.
+
+    Returns:
+        The requests with the columns response (in the units of the layer) and, for maps that are pooled by their mean
+        (else NaN), beside and beyond: the parts of that mean from positions that lie outside the patch as seen on a
+        grid laid over the image, and from those that no pixel of the patch can reach (`reached`).
+
+    Raises:
+        InputError: a unit, image, patch or place that does not exist.
+    """
+    requests = requests.reset_index(drop=True)
+    keys, inverse = _distinct(requests, len(images), len(bank.pixels))
+    order = np.argsort(inverse, kind="stable")
+    ends = np.searchsorted(inverse[order], np.arange(len(keys) + 1))
+    network = faster_copy(model)
+    first = _to(network, images.take([0]))
+    if batch_size is None:
+        batch_size = max(1, PIXELS_PER_BATCH // first[0, 0].numel())
+    masks = (
+        _outside_masks(network, layer, first, bank.side, sorted({key[2] for key in keys}))
+        if pool == "mean"
+        else None
+    )
+    unit = requests["unit"].to_numpy()
+    found = np.full((len(requests), 3), np.nan, np.float32)
+    for start in progress(range(0, len(keys), batch_size), description):
+        part = keys[start : start + batch_size]
+        filled = np.concatenate([part, np.repeat(part[:1], batch_size - len(part), axis=0)])
+        maps = feature_map(network, layer, _to(network, _inputs(images, bank, filled, feather)))
+        rows = order[ends[start] : ends[start + len(part)]]
+        values = _pooled(maps, pool, masks, filled[:, 2])
+        if not 0 <= unit[rows].min() <= unit[rows].max() < values.shape[1]:
+            remedy = f"Use 0 to {values.shape[1] - 1}."
+            raise InputError("units", f"{unit[rows].max()} is out of range for layer {layer}", remedy)
+        found[rows, : values.shape[2]] = values[inverse[rows] - start, unit[rows]]
+    return requests.assign(**dict(zip(("response", "beside", "beyond"), found.T, strict=True)))
+
+
+def _distinct(requests: pd.DataFrame, images: int, patches: int) -> tuple[np.ndarray, np.ndarray]:
+    """[input, (image, patch, place, feathered)] of the distinct inputs, by image, and which one each request has."""
+    table = requests[KEYS].to_numpy(dtype=np.int64, copy=True)
+    for column, low, high in ((0, BLANK, images), (1, UNTOUCHED, patches), (2, 0, len(PLACES))):
+        if len(table) and not low <= table[:, column].min() <= table[:, column].max() < high:
+            raise InputError(KEYS[column], f"not all from {low} to {high - 1}", "Ask for what exists.")
+    table[table[:, 1] == UNTOUCHED, 2:] = 0  # where nothing is pasted, the place says nothing
+    limits = (images + 1, patches + 2, len(PLACES), 2)
+    code = np.ravel_multi_index((table - [BLANK, UNTOUCHED, 0, 0]).T, limits)
+    code, inverse = np.unique(code, return_inverse=True)
+    return np.stack(np.unravel_index(code, limits), axis=1) + [BLANK, UNTOUCHED, 0, 0], inverse.ravel()
+
+
+def _inputs(images: ImageStack, bank: PatchBank, keys: np.ndarray, feather: int) -> Tensor:
+    """[input, channel, height, width] for keys [input, (image, patch, place, feathered)]."""
+    image, patch, place, feathered = keys.T
+    base = images.take(image.clip(0))
+    base[torch.from_numpy(image == BLANK)] = 0
+    at = upper_left(base, (bank.side, bank.side), torch.from_numpy(place))
+    patches = base.new_empty(len(base), *bank.pixels.shape[1:])
+    known = torch.from_numpy(np.flatnonzero(patch >= 0))
+    patches[known] = bank.pixels[torch.from_numpy(patch)[known]]
+    for row in np.flatnonzero(
+        patch < 0
+    ):  # its own pixels, so that an untouched image is untouched by pasting, too
+        top, left = at[row].tolist()
+        patches[row] = base[row, :, top : top + bank.side, left : left + bank.side]
+    result = insert_patches(base, patches, at)
+    soft = torch.from_numpy(np.flatnonzero(feathered))
+    if len(soft):
+        result[soft] = insert_patches(base[soft], patches[soft], at[soft], feather=feather)
+    return result
+
+
+def _to(network: nn.Module, images: Tensor) -> Tensor:
+    parameter = next(network.parameters(), None)
+    images = images if parameter is None else images.to(parameter.device, parameter.dtype)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _pooled(maps: Tensor, pool: str, masks: Tensor | None, place: np.ndarray) -> np.ndarray:
+    """[input, unit, 1 or 3]: the pooled response, and its parts from outside the patch where there are masks."""
+    values = pool_space(maps, pool)[..., None].float()
+    if masks is not None:
+        positions = maps.flatten(2).float()
+        weights = masks.to(maps.device)[torch.from_numpy(place)]  # [input, 2, position]
+        values = torch.cat((values, positions @ weights.transpose(1, 2) / positions.shape[2]), dim=2)
+    return values.cpu().numpy()
+
+
+def _outside_masks(network, layer, image: Tensor, side: int, places: list[int]) -> Tensor | None:
+    """[place, 2, position] 1 where a position lies beside the patch, and where it is beyond its reach."""
+    maps = feature_map(network, layer, image)
+    if maps.ndim != 4:
+        return None  # tokens and vectors have no grid
+    height, width = maps.shape[2:]
+    masks = torch.zeros(len(PLACES), 2, height * width)
+    for place in places:
+        ((top, left),) = upper_left(image, (side, side), [place]).tolist()
+        rows, columns = (
+            (torch.arange(count) + 0.5) * edge / count
+            for count, edge in ((height, image.shape[2]), (width, image.shape[3]))
+        )
+        inside = ((rows >= top) & (rows < top + side))[:, None] & (
+            (columns >= left) & (columns < left + side)
+        )
+        masks[place, 0] = ~inside.flatten()
+        masks[place, 1] = ~reached(network, layer, image, (top, left, side, side)).flatten().cpu()
+    return masks
+
+
+@torch.inference_mode()
+def reached(model: nn.Module, layer: str | None, image: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+    """Positions of a layer's map whose value depends on the pixels of a box in any way: [height, width] bool.
+
+    The box is filled with "not a number", which every sum and comparison hands on: the exact receptive field, where a
+    gradient is also 0 behind a silent rectifier. In a network with a global step (attention, squeeze and excitation)
+    it is everything.
+
+    Args:
+        model, layer: see `units.feature_map`; the layer gives maps.
+        image: [1, channel, height, width], any image.
+        box: (top, left, height, width) in px.
+    """
+    top, left, height, width = box
+    probe = torch.zeros_like(image)
+    probe[:, :, top : top + height, left : left + width] = float("nan")
+    return feature_map(model, layer, probe)[0].isnan().any(dim=0)

@@ -1,0 +1,367 @@
+"""Does pasting a unit's lowest patches into its top images suppress it? Asked twice.
+
+`published_protocol` asks as the paper does. Its test cannot fail: the patches were chosen for a low response, so a
+unit without any inhibition passes as well. `fair_protocol` asks so that the answer can be "no" (design section 6):
+patches, the meaning of "top" and effects come from three disjoint sets of images, every pasted patch is compared with
+another one at the same place of the same image, images and patches both count as random, and the veto score asks
+whether the suppression depends on what else is in the image. `insertion_study` does both on one pass of mining.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats as scipy_stats
+from torch import nn
+
+from .errors import InputError
+from .image_cache import ImageStack, stack_images
+from .insertion import CORNERS, PLACES, scramble_phases
+from .insertion_design import MISSING, Setting, Treatment, as_array, chosen_units, plan
+from .insertion_runs import BLANK, OWN, UNTOUCHED, PatchBank, empty_bank, run_insertions
+from .patch_book import PatchBook
+from .patches import mine_patches
+from .scores import score_table
+from .units import dataset_responses
+
+PUBLISHED = ("top images", "random images", "top + highest", "top + random", "top + lowest")
+
+
+@dataclass
+class Published:
+    """The paper's table.
+
+    Attributes:
+        responses: a row for each unit and condition of `PUBLISHED`: unit, condition, mean, sd (over inputs), n.
+        tests: a row for each unit: unit, t, p (unpaired t-test, lowest against random), significant (p below 0.05 and
+            lower with lowest patches), absence (the absence score of the same inputs, in sd: not a clean one).
+        inputs: every input with its response, see `insertion_design.plan`.
+    """
+
+    responses: pd.DataFrame
+    tests: pd.DataFrame
+    inputs: pd.DataFrame
+
+
+@dataclass
+class Fair:
+    """What the fair protocol finds.
+
+    Attributes:
+        scores: a row for each unit and score, see `scores.score_table`.
+        units: a row for each unit: unit, sd (over untouched images), mean, index A / (A + P), beside and beyond (shares
+            of the change from positions beside the patch and beyond its reach).
+        inputs: every input with its response, see `insertion_design.plan`.
+    """
+
+    scores: pd.DataFrame
+    units: pd.DataFrame
+    inputs: pd.DataFrame
+
+
+@dataclass
+class Study:
+    """Both protocols on one network and layer, and the book of each (all images; the first third)."""
+
+    published: Published
+    fair: Fair
+    book: PatchBook
+    clean_book: PatchBook
+
+
+def three_ranges(count: int) -> tuple[range, range, range]:
+    """Thirds of `count` images: for patches, for what "top" means, for effects. Shuffle the images before."""
+    if count < 6:
+        raise InputError("images", f"{count} images do not make three sets", "Give six or more.")
+    first, second = count // 3, 2 * count // 3
+    return range(first), range(first, second), range(second, count)
+
+
+def insertion_study(
+    model: nn.Module,
+    layer: str | None,
+    dataset,
+    setting: Setting,
+    *,
+    units=None,
+    published_images: int | None = None,
+    **options,
+) -> Study:
+    """Mine once, then ask both ways.
+
+    Args:
+        model, layer: see `units.feature_map`.
+        dataset: images in random order (`image_cache.shuffle_images`).
+        setting: of both protocols.
+        units: channels; all if None.
+        published_images: top images of the published protocol, if other than `setting.images`.
+        options: of `fair_protocol`.
+    """
+    stack = stack_images(dataset)
+    parts = three_ranges(len(stack))
+    how = (setting.patch, setting.stride, setting.k, setting.pool)
+    clean = mine_patches(model, layer, stack, *how, part=parts[0])
+    rest = mine_patches(model, layer, stack, *how, part=range(parts[0].stop, len(stack)))
+    book = clean.merge(rest)
+    responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
+    wide = setting.with_images(published_images or setting.images)
+    published = published_protocol(model, layer, stack, book, wide, units=units, responses=responses)
+    fair = fair_protocol(
+        model, layer, stack, clean, parts[1], parts[2], setting, units=units, responses=responses, **options
+    )
+    return Study(published, fair, book, clean)
+
+
+def published_protocol(
+    model: nn.Module,
+    layer: str | None,
+    dataset,
+    book: PatchBook,
+    setting: Setting,
+    *,
+    units=None,
+    responses: np.ndarray | None = None,
+) -> Published:
+    """The paper's insertion experiment: patches and top images from the same images, an unpaired test for each unit.
+
+    For each unit its most active images (`setting.images` of them), its eight highest and lowest patches and eight
+    random ones, each pasted into a random corner; then Student's t-test between the responses with lowest and with
+    random patches, as if every input were independent of the others.
+
+    Args:
+        model, layer: see `units.feature_map`.
+        dataset: the images that the book was mined in.
+        book: extreme patches of all of them.
+        setting: patch, stride, k and pool must be those of the book.
+        units: channels; all if None.
+        responses: [image, unit] of untouched images, if they are known.
+
+    Raises:
+        InputError: a book of other settings, fewer images than asked for, units that do not exist.
+    """
+    stack = stack_images(dataset)
+    _check_book(book, setting, stack)
+    if setting.images > len(stack):
+        raise InputError("images", f"{setting.images} of {len(stack)}", "Ask for fewer, or give more images.")
+    if responses is None:
+        responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
+    units = chosen_units(units, responses.shape[1])
+    own = responses[:, units].T  # [unit, image]
+    top = np.argsort(-own, axis=1, kind="stable")[:, : setting.images]
+    bank = empty_bank(stack, setting.patch)
+    kinds = _kinds(bank, stack, book, setting, units, redraws=1)
+    corners = setting.generator(1).integers(CORNERS, size=(len(stack), setting.k))
+    treatments = [Treatment("top", kind, kinds[kind], corners) for kind in ("highest", "random", "lowest")]
+    requests = plan({"top": top}, treatments, units, setting.pairing)
+    inputs = run_insertions(
+        model, layer, stack, bank, requests, pool=setting.pool, description="published protocol"
+    )
+    shape = (len(units), setting.images, setting.k)
+    values = {kind: as_array(inputs, "top", kind, shape) for kind in ("highest", "random", "lowest")}
+    samples = [np.take_along_axis(own, top, axis=1), own]
+    samples += [values[kind].reshape(len(units), -1) for kind in ("highest", "random", "lowest")]
+    rows = [
+        pd.DataFrame(
+            {
+                "unit": units,
+                "condition": condition,
+                "mean": np.nanmean(sample, axis=1),
+                "sd": np.nanstd(sample, axis=1, ddof=1),
+                "n": (~np.isnan(sample)).sum(axis=1),
+            }
+        )
+        for condition, sample in zip(PUBLISHED, samples, strict=True)
+    ]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t, p = scipy_stats.ttest_ind(samples[4], samples[3], axis=1, nan_policy="omit")
+        absence = np.nanmean(values["random"] - values["lowest"], axis=(1, 2)) / own.std(axis=1, ddof=1)
+    tests = {"unit": units, "t": t, "p": p, "significant": (p < 0.05) & (t < 0), "absence": absence}
+    return Published(pd.concat(rows, ignore_index=True), pd.DataFrame(tests), inputs)
+
+
+def fair_protocol(
+    model: nn.Module,
+    layer: str | None,
+    dataset,
+    book: PatchBook,
+    chosen_on: range,
+    measured_on: range,
+    setting: Setting,
+    *,
+    units=None,
+    responses: np.ndarray | None = None,
+    redraws: int = 20,
+    top_share: float = 0.1,
+    control_units: int | None = None,
+    feather: int = 6,
+) -> Fair:
+    """The insertion experiment that can answer "no", see the top of this module and `scores` for what is computed.
+
+    A unit's top images are a random sample of the images in `measured_on` whose response exceeds what the highest
+    `top_share` of `chosen_on` reach; its neutral images are as many from around the median. A blank image is the
+    second neutral one.
+
+    Args:
+        model, layer: see `units.feature_map`.
+        dataset: images in random order.
+        book: extreme patches of images that are neither in `chosen_on` nor in `measured_on`.
+        chosen_on, measured_on: numbers of images, disjoint.
+        setting: patch, stride, k and pool must be those of the book; `setting.images` are drawn for each group.
+        units: channels; all if None.
+        responses: [image, unit] of untouched images, if they are known.
+        redraws: how many times the random patches are drawn; a control is the mean over them.
+        top_share: share of images that count as top, in 0..0.5.
+        control_units: how many units, drawn at random, get the controls that no other unit shares (phase-scrambled
+            patches, soft edges, the centre of the image); all if None.
+        feather: width of the soft edges, px.
+
+    Raises:
+        InputError: sets of images that overlap, a book of other settings, fewer top images than asked for.
+    """
+    stack = stack_images(dataset)
+    _check_book(book, setting, stack)
+    _check_splits(book, chosen_on, measured_on, len(stack))
+    wanted = len(measured_on) * top_share
+    if not 0 < top_share <= 0.5 or wanted < setting.images:
+        share = f"{top_share:.0%} of {len(measured_on)} images are about {wanted:.0f}"
+        problem = f"{setting.images} for each unit, but {share}"
+        raise InputError(
+            "images", problem, "Ask for fewer, raise top_share (at most 0.5), or give more images."
+        )
+    if responses is None:
+        responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
+    units = chosen_units(units, responses.shape[1])
+    own = responses[:, units].T
+    groups = _groups(own, chosen_on, measured_on, setting, top_share)
+    bank = empty_bank(stack, setting.patch)
+    kinds = _kinds(bank, stack, book, setting, units, redraws)
+    requests = plan(groups, _treatments(bank, kinds, setting, units, control_units), units, setting.pairing)
+    inputs = run_insertions(
+        model,
+        layer,
+        stack,
+        bank,
+        requests,
+        pool=setting.pool,
+        feather=feather,
+        description="fair protocol",
+    )
+    spread = own[:, list(measured_on)].std(axis=1, ddof=1)
+    scores, about = score_table(inputs, units, spread, (setting.images, setting.k))
+    about.insert(1, "mean", own[:, list(measured_on)].mean(axis=1))
+    return Fair(scores, about, inputs)
+
+
+def _check_book(book: PatchBook, setting: Setting, stack: ImageStack) -> None:
+    for name in ("patch", "stride", "k", "pool"):
+        if getattr(book, name) != getattr(setting, name):
+            problem = f"{getattr(book, name)!r} in the book, {getattr(setting, name)!r} in the setting"
+            raise InputError(name, problem, "Mine with the setting's values.")
+    if book.fingerprint != stack.fingerprint:
+        raise InputError("book", "it was mined in other images", "Give the images it was mined in.")
+    if book.highest.image.shape[1] < book.k:
+        raise InputError("k", f"the book has {book.highest.image.shape[1]} patches of {book.k}", "Lower k.")
+
+
+def _check_splits(book: PatchBook, chosen_on: range, measured_on: range, count: int) -> None:
+    mined = {index for start, stop in book.covered for index in range(start, stop)}
+    sets = {"the book": mined, "chosen_on": set(chosen_on), "measured_on": set(measured_on)}
+    for first, second in (
+        ("the book", "chosen_on"),
+        ("the book", "measured_on"),
+        ("chosen_on", "measured_on"),
+    ):
+        common = sets[first] & sets[second]
+        if common:
+            problem = f"{len(common)} images are in {first} and in {second}, for example {min(common)}"
+            raise InputError("splits", problem, "Give disjoint sets: what is chosen must not be measured.")
+    beyond = [index for index in (*chosen_on, *measured_on) if not 0 <= index < count]
+    if beyond or not len(chosen_on) or not len(measured_on):
+        raise InputError("splits", "empty, or beyond the images", f"Use numbers from 0 to {count - 1}.")
+
+
+def _kinds(
+    bank: PatchBank, stack: ImageStack, book: PatchBook, setting: Setting, units: np.ndarray, redraws: int
+) -> dict[str, np.ndarray]:
+    """Numbers of the patches of each kind, [draw, unit or 1, patch], after filling the bank."""
+    if redraws < 1:
+        raise InputError("redraws", f"{redraws}", "Use 1 or more.")
+    kinds = {}
+    for side in ("highest", "lowest"):
+        found = getattr(book, side)
+        kinds[side] = bank.add_windows(stack, found.image[units], found.box[units])[None]
+    image, box = random_windows(stack, book, redraws * setting.k, setting)
+    kinds["random"] = bank.add_windows(stack, image, box).reshape(redraws, 1, setting.k)
+    return kinds
+
+
+def random_windows(stack: ImageStack, book: PatchBook, count: int, setting: Setting):
+    """`count` windows of the images of a book, drawn at random: image [count] and box [count, 4]."""
+    generator = setting.generator(2)
+    mined = np.concatenate([np.arange(*ends) for ends in book.covered])
+    height, width = stack.take([0]).shape[-2:]
+    steps = [np.arange(0, side - setting.patch + 1, setting.stride) for side in (height, width)]
+    image = torch.from_numpy(generator.choice(mined, count))
+    top, left = (torch.from_numpy(generator.choice(step, count)) for step in steps)
+    side = torch.full_like(top, setting.patch)
+    return image, torch.stack((top, left, side, side), dim=-1)
+
+
+def _groups(
+    own: np.ndarray, chosen_on: range, measured_on: range, setting: Setting, top_share: float
+) -> dict[str, np.ndarray]:
+    """[unit, image] numbers of top and of neutral images, and the blank one."""
+    levels = own[:, list(chosen_on)]
+    low, middle_low, middle_high = np.quantile(
+        levels, [1 - top_share, 0.5 - top_share / 2, 0.5 + top_share / 2], axis=1
+    )
+    generator, measured = setting.generator(3), np.asarray(measured_on)
+    top, neutral = (np.full((len(own), setting.images), MISSING) for _ in range(2))
+    for slot, values in enumerate(own[:, list(measured_on)]):
+        inside = (values >= middle_low[slot]) & (values <= middle_high[slot])
+        for group, fits in ((top, values >= low[slot]), (neutral, inside)):
+            found = generator.permutation(measured[fits])[: setting.images]
+            group[slot, : len(found)] = found
+    return {"top": top, "neutral": neutral, "blank": np.full((len(own), 1), BLANK)}
+
+
+def _treatments(
+    bank: PatchBank, kinds: dict, setting: Setting, units: np.ndarray, control_units: int | None
+) -> list[Treatment]:
+    """Every condition of the fair protocol."""
+    corners, centre = setting.corners, np.full(setting.k, PLACES.index("centre"))
+    few = np.zeros(len(units), bool)
+    count = len(units) if control_units is None else control_units
+    if count < 0:
+        raise InputError("control_units", f"{count}", "Use 0 or more.")
+    few[setting.generator(4).permutation(len(units))[:count]] = True
+    lowest = kinds["lowest"][0, few].ravel()
+    scrambled = np.zeros_like(kinds["lowest"])
+    if len(lowest):
+        scrambled[0, few] = bank.add(scramble_phases(bank.pixels[lowest], setting.seed)).reshape(
+            -1, setting.k
+        )
+    (mean,) = bank.add(bank.pixels.new_zeros(1, *bank.pixels.shape[1:]))
+
+    def same(number: int) -> np.ndarray:
+        return np.full((1, 1, setting.k), number)
+
+    return [
+        *(
+            Treatment(group, kind, kinds[kind], corners)
+            for group in ("top", "neutral", "blank")
+            for kind in ("lowest", "random")
+        ),
+        Treatment("top", "highest", kinds["highest"], corners),
+        Treatment("top", "mean colour", same(mean), corners),
+        Treatment("top", "own patch", same(OWN), corners),
+        Treatment("top", "untouched", same(UNTOUCHED), corners),
+        Treatment("top", "scrambled", scrambled, corners, units=few),
+        Treatment("top", "lowest, soft", kinds["lowest"], corners, feathered=True, units=few),
+        Treatment("top", "random, soft", kinds["random"], corners, feathered=True, units=few),
+        Treatment("top", "lowest, centre", kinds["lowest"], centre, units=few),
+        Treatment("top", "random, centre", kinds["random"], centre, units=few),
+    ]
