@@ -74,7 +74,13 @@ def _pairs(model: nn.Module, layer: str | None) -> list[tuple[str, str]]:
     read, modules, pairs = (layer or "").partition(":")[0], dict(model.named_modules()), []
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
     touched = {node.target.rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
-    for node in graph.nodes:
+    within = [
+        number
+        for number, node in enumerate(graph.nodes)
+        if read and node.op == "call_module" and f"{node.target}.".startswith(f"{read}.")
+    ]
+    needed = list(graph.nodes)[: within[-1] + 1] if within else list(graph.nodes)  # the rest does not run
+    for node in needed:
         users = list(node.users)
         if len(users) != 1 or node.op != "call_module" or users[0].op != "call_module":
             continue
