@@ -23,6 +23,7 @@ help:  ## list these commands
 	@echo
 	@echo "JOBS=N      notebooks or tests at a time (here $(JOBS));  PYTHON=python3.12 makes .venv with that Python"
 	@echo "PROFILE=P   for figures: default, smoke or imagenet;  CONFIG=\"images=DIR weights=FILE\" sets parameters"
+	@echo "            CONFIG=\"... shards=8\" mines the patches of notebook 06 in 8 parts, which a killed run keeps"
 	@echo "ARGS=...    goes to pytest (make test) or JupyterLab (make lab)"
 
 # Made when absent and brought up to date when the pins change. A .venv that is already there is kept, whatever torch
@@ -66,7 +67,7 @@ test: $(READY)  ## run the tests
 lint: $(READY)  ## check style, and that notebooks are stored without outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/nbstripout --verify notebooks/*.ipynb notebooks/shards/*.ipynb
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks $(ARGS)
