@@ -33,7 +33,7 @@ def published_scheme(model: nn.Module, layer: str, dataset, patch: int, stride: 
     hook = model.get_submodule(layer).register_forward_hook(lambda *args: seen.append(args[2].clone()))
     highest, lowest = Kept(k, 1), Kept(k, -1)
     for number in range(len(dataset)):
-        image = dataset[number][0]
+        image = dataset[number][0].to(next(model.parameters()).device)
         windows = image.unfold(1, patch, stride).unfold(2, patch, stride)
         windows = windows.permute(1, 2, 0, 3, 4).reshape(-1, len(image), patch, patch)
         model(windows)
