@@ -109,7 +109,7 @@ if SHARDS:
         params:
             python=PYTHON,
         shell:
-            "{params.python:q} -m absence_utils.shards {output:q} {input.shards:q}"
+            "{params.python:q} -m absence_utils.shards --remove-damaged {output:q} {input.shards:q}"
 
 
 # One rule per notebook rather than one for all, since each notebook makes its own figures. A failed rule's outputs

@@ -115,15 +115,19 @@ def open_book(path: str | Path, model: nn.Module, layer: str | None, dataset, **
     """
     if not str(path):
         return mine_patches(model, layer, dataset, **how)
-    book, wanted = PatchBook.load(path), book_settings(model, layer, dataset, **how)
-    found = book.settings | {"images": book.covered}
-    for name, value in (wanted | {"images": ((0, len(dataset)),)}).items():
+    try:
+        book = PatchBook.load(path)
+    except InputError as error:
+        raise InputError("book", error.problem, error.remedy) from error
+    wanted = book_settings(model, layer, dataset, **how) | {"images searched": ((0, len(dataset)),)}
+    found = book.settings | {"images searched": book.covered}
+    for name, value in wanted.items():
         if found[name] != value:
-            raise InputError(
-                "book",
-                f"{path} does not fit: its {name} is {found[name]!r}, here it is {value!r}",
-                "Mine it anew, or give the parameters it was mined with.",
+            problem = {"fingerprint": "it is of other images", "network": "it is of other weights"}.get(
+                name, f"its {name} is {found[name]!r}, here it is {value!r}"
             )
+            remedy = "Mine it anew, or give the parameters it was mined with."
+            raise InputError("book", f"{path} does not fit: {problem}", remedy)
     return book
 
 
@@ -134,13 +138,30 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("book", help="file to write")
     parser.add_argument("shards", nargs="+", help="files of all shards, in any order")
+    parser.add_argument(
+        "--remove-damaged", action="store_true", help="so that Snakemake, started again, mines them anew"
+    )
     options = parser.parse_args(arguments)
     try:
+        if options.remove_damaged:
+            _remove_damaged(options.shards)
         merge_shards(options.shards).save(options.book)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _remove_damaged(paths: list[str]) -> None:
+    damaged = []
+    for path in paths:
+        try:
+            PatchBook.load(path)
+        except InputError:
+            Path(path).unlink(missing_ok=True)
+            damaged.append(path)
+    if damaged:
+        raise InputError("shards", f"removed the damaged {', '.join(damaged)}", "Start the run again.")
 
 
 if __name__ == "__main__":

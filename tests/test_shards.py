@@ -166,6 +166,19 @@ def test_merging_files(tmp_path, capsys):
             merge_shards(some)
 
 
+def test_damaged_files_are_removed_so_that_they_are_made_again(tmp_path, capsys):
+    mine(tmp_path)
+    paths = [shard_path(tmp_path, 3, shard) for shard in range(3)]
+    content = paths[1].read_bytes()
+    paths[1].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    words = ["--remove-damaged", str(tmp_path / "book"), *map(str, paths)]
+    assert main(words[1:]) == 1 and paths[1].exists()
+    assert main(words) == 1 and not paths[1].exists() and paths[0].exists() and paths[2].exists()
+    assert f"removed the damaged {paths[1]}. Start the run again" in capsys.readouterr().err
+    paths[1].write_bytes(content)
+    assert main(words) == 0 and (tmp_path / "book").exists()
+
+
 def test_too_few_patches_show_when_all_are_merged(tmp_path):
     with pytest.raises(InputError, match="k.*there are 100 patches to choose 101"):
         mine(tmp_path, k=101)
@@ -187,17 +200,17 @@ def test_open_book_takes_what_fits(tmp_path):
         ({"stride": 2}, "book.*its stride is 1, here it is 2.*Mine it anew"),
         ({"layer": "1"}, "its layer is '0', here it is '1'"),
         ({"per_image": 1}, "its per_image is 0, here it is 1"),
-        ({"dataset": whole_numbers(seed=2)}, "fingerprint"),
-        ({"part": range(3)}, r"images is \(\(0, 3\),\), here it is \(\(0, 5\),\)"),
+        ({"dataset": whole_numbers(seed=2)}, "book.*of other images"),
+        ({"network": whole_number_network(units=4)}, "book.*of other weights"),
+        ({"part": range(3)}, r"images searched is \(\(0, 3\),\), here it is \(\(0, 5\),\)"),
     ],
 )
 def test_open_book_refuses_what_does_not_fit(tmp_path, change, message):
-    network = whole_number_network()
-    path = mine_patches(network, "0", whole_numbers(), **HOW, part=change.pop("part", None)).save(
-        tmp_path / "book"
-    )
-    call = {"layer": "0", "dataset": whole_numbers(), **HOW} | change
+    network, change = whole_number_network(), dict(change)
+    part = change.pop("part", None)
+    path = mine_patches(network, "0", whole_numbers(), **HOW, part=part).save(tmp_path / "book")
+    call = {"network": network, "layer": "0", "dataset": whole_numbers(), **HOW} | change
     with pytest.raises(InputError, match=message):
-        open_book(path, network, **call)
-    with pytest.raises(InputError, match="cannot read"):
+        open_book(path, call.pop("network"), **call)
+    with pytest.raises(InputError, match="`book`: cannot read"):
         open_book(tmp_path / "absent", network, "0", whole_numbers(), **HOW)
