@@ -79,6 +79,14 @@ def test_workers_do_not_matter(workers):
     )
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_mining_decodes_in_its_workers(workers):
+    dataset = Slow(whole_numbers(n=9).images)
+    mine_patches(whole_number_network(), "0", dataset, 6, 1, workers=workers)
+    others = dataset.threads - {threading.current_thread()}  # image 0 is decoded first, to see what comes
+    assert bool(others) == bool(workers) and dataset.read == [1] * 9
+
+
 # ---------------------------------------------------------------------- precision
 def books():
     torch.manual_seed(2)
@@ -93,6 +101,8 @@ def test_bfloat16_changes_little_and_the_books_say_so():
     difference = (full.highest.response - half.highest.response).abs().max()
     assert 0 < difference < 0.02 * full.highest.response.abs().max()
     assert half.precision == "bfloat16" and half.highest.response.dtype == torch.float32
+    rounded = half.highest.response.bfloat16().float()
+    assert (rounded != half.highest.response).float().mean() > 0.9, "averaged in full precision"
     with pytest.raises(InputError, match="precision"):
         full.merge(half)
 
