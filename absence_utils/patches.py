@@ -78,7 +78,8 @@ def mine_patches(
         reservoir: windows in the random sample, the same for all units; seed: draws them.
         exact: True runs the network operation by operation as it is written: the responses are those of the
             published scheme with batches of the same shape, bit for bit. False, the default, folds batch norms
-            into convolutions and stores maps channels last: about twice as fast, within 1e-4 relative of it.
+            into convolutions and stores maps channels last: up to twice as fast, and within 1e-4 of it, relative to
+            the largest response of the unit.
         precision: "float32" (the network's own), or "bfloat16" to run under autocast; `patch_tables.compare_books`
             reports how that changes the ranking.
         workers: threads that decode images while the network runs; 0 decodes in between.
