@@ -36,7 +36,7 @@ def slow_bucket(value: float) -> int:
     return side + int(math.copysign(min(distance, side), value))
 
 
-numbers = st.floats(-1e6, 1e6, width=32)
+numbers = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)  # start_run flushes them to zero
 
 
 @settings(max_examples=300, deadline=None)
