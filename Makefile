@@ -15,7 +15,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton $(addprefix nvidia-,cu
 	nvshmem-cu13 nvtx)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help figures smoke test lint lab lock clean
+.PHONY: help figures smoke test bench lint lab lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -23,7 +23,8 @@ help:  ## list these commands
 	@echo
 	@echo "JOBS=N      notebooks or tests at a time (here $(JOBS));  PYTHON=python3.12 makes .venv with that Python"
 	@echo "PROFILE=P   for figures: default, smoke or imagenet;  CONFIG=\"images=DIR weights=FILE\" sets parameters"
-	@echo "ARGS=...    goes to pytest (make test) or JupyterLab (make lab)"
+	@echo "            CONFIG=\"... shards=8\" mines the patches of notebook 06 in 8 parts, which a killed run keeps"
+	@echo "ARGS=...    goes to pytest (make test), the benchmark (make bench) or JupyterLab (make lab)"
 
 # Made when absent and brought up to date when the pins change. A .venv that is already there is kept, whatever torch
 # is in it, as long as its version fits.
@@ -66,7 +67,10 @@ test: $(READY)  ## run the tests
 lint: $(READY)  ## check style, and that notebooks are stored without outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/nbstripout --verify notebooks/*.ipynb notebooks/shards/*.ipynb
+
+bench: $(READY)  ## measure mining against the bare forward pass and the published scheme (ten minutes, 12 GiB)
+	@$(BIN)/python tests/bench_mining.py $(ARGS)
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks $(ARGS)

@@ -3,7 +3,11 @@
 #   make figures                                      through the Makefile, which makes the environment first
 #   snakemake --profile cluster/slurm --config profile=imagenet images=DIR weights=FILE
 #
-# Everything in --config except `profile`, `notebooks` and `python` goes to each notebook as `-p name value`.
+#   make figures PROFILE=imagenet CONFIG="images=DIR weights=FILE shards=8"
+#
+# Everything in --config except `profile`, `notebooks`, `python` and `shards` goes to each notebook as `-p name value`.
+# With `shards`, notebook 06 does not mine its patches: so many runs of notebooks/shards/mine_shard.ipynb do, each for
+# a range of the images, side by side or on the nodes of a cluster.
 
 import glob
 import json
@@ -15,10 +19,14 @@ PYTHON = config.get("python", sys.executable)
 PARAMETERS = {
     name: str(value)
     for name, value in config.items()
-    if name not in ("profile", "notebooks", "python")
+    if name not in ("profile", "notebooks", "python", "shards")
 }
-CHOSEN = str(config.get("notebooks", "")).split(",")  # for example 04,05; all if empty
+# For example 04,05; all if empty. Snakemake makes a number of a single 06.
+CHOSEN = [number and number.zfill(2) for number in str(config.get("notebooks", "")).split(",")]
+SHARDS = str(config.get("shards", 0))
+SHARDED, MINE = "06_extreme_patches", "notebooks/shards/mine_shard.ipynb"
 SOURCES = glob.glob("absence_utils/**/*.py", recursive=True)
+MINING = [path for path in SOURCES if "/plots/" not in path]  # shards are dear: a figure's code changes none
 DATA = [path for path in glob.glob("data/*") if not path.endswith((".py", ".md"))]
 
 
@@ -47,11 +55,61 @@ TARGETS = [
 ]
 if not TARGETS:
     raise WorkflowError(f"no notebook has the profile {PROFILE!r}")
+if not SHARDS.isdigit() or int(SHARDS) and f"results/{PROFILE}/{SHARDED}.ipynb" not in TARGETS:
+    raise WorkflowError(f"shards={SHARDS}: give a number of shards, in a run that includes {SHARDED}")
+SHARDS = int(SHARDS)
+
+
+def shard_parameters():
+    """What of --config the notebook of a shard has: the rest is for the figures."""
+    from absence_utils.parameters import read_parameters
+    from absence_utils.run import read_notebook
+
+    known = read_parameters(read_notebook(MINE))
+    return [word for name, value in PARAMETERS.items() if name in known for word in ("-p", name, value)]
 
 
 rule all:
     input:
         TARGETS,
+
+
+if SHARDS:
+
+    localrules:
+        merge_shards,
+
+    rule mine_shard:
+        input:
+            notebook=MINE,
+            profile="notebooks/shards/profiles/mine_shard.{profile}.yaml",
+            sources=MINING,
+            data=DATA,
+        output:
+            shard="results/{profile}/shards/{shard}-of-{num_shards}/shard.safetensors",
+            notebook="results/{profile}/shards/{shard}-of-{num_shards}/mine_shard.ipynb",
+        params:
+            python=PYTHON,
+            extra=shard_parameters(),
+        threads: 1
+        resources:
+            mem_mb=4000,
+            runtime=240,
+        shell:
+            "{params.python:q} -m absence_utils.run {input.notebook} --profile {wildcards.profile}"
+            " -p shard {wildcards.shard} -p num_shards {wildcards.num_shards}"
+            ' --out "$(dirname {output.shard:q})" {params.extra:q} >/dev/null'
+
+    rule merge_shards:
+        input:
+            shards=[f"results/{{profile}}/shards/{n}-of-{SHARDS}/shard.safetensors" for n in range(SHARDS)],
+            sources=MINING,
+        output:
+            "results/{profile}/shards/book.safetensors",
+        params:
+            python=PYTHON,
+        shell:
+            "{params.python:q} -m absence_utils.shards --remove-damaged {output:q} {input.shards:q}"
 
 
 # One rule per notebook rather than one for all, since each notebook makes its own figures. A failed rule's outputs
@@ -66,15 +124,17 @@ for name in NAMES:
             profile=f"notebooks/profiles/{name}.{{profile}}.yaml",
             sources=SOURCES,
             data=DATA,
+            book=["results/{profile}/shards/book.safetensors"] if SHARDS and name == SHARDED else [],
         output:
             products(name, "{profile}"),
         params:
             python=PYTHON,
             extra=[word for item in PARAMETERS.items() for word in ("-p", *item)],
+            book=lambda wildcards, input: [word for path in input.book for word in ("-p", "book", path)],
         threads: 1  # synthesised pictures differ between thread counts
         resources:
             mem_mb=4000,
             runtime=60,
         shell:
             "{params.python:q} -m absence_utils.run {input.notebook} --profile {wildcards.profile}"
-            ' --out "$(dirname {output[0]:q})" {params.extra:q} >/dev/null'
+            ' --out "$(dirname {output[0]:q})" {params.extra:q} {params.book:q} >/dev/null'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import torch
+from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from .errors import InputError
@@ -72,6 +73,37 @@ def unit_title(book: PatchBook, dataset, unit: int, batch_norm: str = "none") ->
     if batch_norm != "none":
         title += f" – scale of the batch norm behind it: {turned.get(batch_norm, batch_norm)}"
     return title
+
+
+def compare_books(a: PatchBook, b: PatchBook) -> pd.DataFrame:
+    """How far two books rank the same windows alike, for example of two precisions or of two networks.
+
+    Returns:
+        One row a unit: overlap_highest and overlap_lowest, the share in 0..1 of a's k patches that are among b's;
+        rank_correlation, Spearman's, of the responses to the random sample (nan for a unit that never changes).
+
+    Raises:
+        InputError: the books are not about the same images, windows, k and random sample.
+    """
+    for name in ("units", "patch", "stride", "k", "reservoir", "seed", "fingerprint", "covered"):
+        mine, theirs = getattr(a, name), getattr(b, name)
+        if mine != theirs:
+            raise InputError(
+                "b",
+                f"{name} is {theirs!r} and in the first book {mine!r}",
+                "Compare books of the same windows.",
+            )
+    if len(a.random.image) < 2:
+        raise InputError("a", "it has no random sample to rank", "Mine with a `reservoir` of at least 2.")
+    columns = {}
+    for side in SIDES:
+        mine, theirs = getattr(a, side).place, getattr(b, side).place
+        shared = (mine[:, :, None] == theirs[:, None, :]).any(dim=2)
+        columns[f"overlap_{side}"] = shared.double().mean(dim=1).numpy()
+    ranks = [torch.from_numpy(rankdata(book.random.response.numpy(), axis=1)) for book in (a, b)]
+    first, second = (rank - rank.mean(dim=1, keepdim=True) for rank in ranks)
+    product = (first * second).sum(dim=1) / (first.norm(dim=1) * second.norm(dim=1))
+    return pd.DataFrame({"unit": range(a.units), **columns, "rank_correlation": product.numpy()})
 
 
 def visible_share(extremes: Extremes, masks: Tensor) -> Tensor:

@@ -7,16 +7,22 @@ long as they fit, every window a candidate. Pixels that no window reaches, right
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import signature
+from itertools import chain
 
 import torch
 import torch.fx
 from torch import Tensor, nn
 
+from .decoding import decoded
 from .errors import InputError
 from .models import model_fingerprint
-from .patch_book import SIDES, Extremes, PatchBook, PatchPixels, Running, place_of
+from .patch_book import SIDES, Extremes, PatchBook, PatchPixels, RandomPatches
+from .rearrange import channels_last, rearranged
 from .record import progress
-from .units import feature_map, responses
+from .selection import Running, RunningSample, place_of
+from .sketch import RunningSketch
+from .units import feature_map, pool_space, responses
 
 __all__ = [
     "SIDES",
@@ -28,7 +34,10 @@ __all__ = [
     "mine_patches",
 ]
 REGIONS = ("auto", "crop", "masked")
-PIXELS_PER_BATCH = 2**18  # of one channel: larger batches no longer fit the caches of a CPU and are slower
+HOW = tuple("patch stride k pool region per_image reservoir seed exact precision".split())
+PRECISIONS = ("float32", "bfloat16")
+# Of one channel. On a CPU larger batches no longer fit the caches and are slower; a GPU wants many rows at once.
+PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**21}
 
 
 def mine_patches(
@@ -42,6 +51,11 @@ def mine_patches(
     *,
     region: str = "auto",
     per_image: int = 0,
+    reservoir: int = 256,
+    seed: int = 0,
+    exact: bool = False,
+    precision: str = "float32",
+    workers: int = 1,
     batch_size: int | None = None,
     part: range | None = None,
 ) -> PatchBook:
@@ -61,6 +75,14 @@ def mine_patches(
             visible and the rest is 0, the mean after normalisation. "auto" crops unless the layer has
             tokens or the network takes one image size only. The book records which it was.
         per_image: at most so many patches of one image for each unit and end; 0 takes all (published scheme).
+        reservoir: windows in the random sample, the same for all units; seed: draws them.
+        exact: True runs the network operation by operation as it is written: the responses are those of the
+            published scheme with batches of the same shape, bit for bit. False, the default, folds batch norms
+            into convolutions and stores maps channels last: up to twice as fast, and within 1e-4 of it, relative to
+            the largest response of the unit.
+        precision: "float32" (the network's own), or "bfloat16" to run under autocast; `patch_tables.compare_books`
+            reports how that changes the ranking.
+        workers: threads that decode images while the network runs; 0 decodes in between.
         batch_size: patches in a forward pass; chosen by the size of the images if None.
         part: dataset indices to search, a range with step 1, for sharding; all if None.
 
@@ -71,63 +93,98 @@ def mine_patches(
         InputError: settings that make no sense, an image smaller than the patch, fewer patches than k (unless
             only a `part` is searched), a crop too small for the network, responses that are not finite.
     """
-    part = _check(dataset, patch, stride, k, region, per_image, batch_size, part)
+    how = {"patch": patch, "stride": stride, "k": k, "pool": pool, "region": region, "per_image": per_image}
+    how |= {"reservoir": reservoir, "seed": seed, "exact": exact, "precision": precision}
+    part = _check(dataset, how, workers, batch_size, part)
     first = torch.as_tensor(dataset[part.start][0])
-    positions = len(_corners(first, patch, stride, part.start))
+    settings = book_settings(model, layer, dataset, first=first, number=part.start, **how)
+    batches = _Batches(dataset, part, first, settings, workers, batch_size, _device(model))
+    parts = _scan(model, settings, batches)
+    book = PatchBook(**parts, **settings, covered=((part.start, part.stop),))
+    if len(part) == len(dataset):
+        check_enough(book)
+    return book
+
+
+def book_settings(model, layer, dataset, *, first: Tensor | None = None, number: int = 0, **how) -> dict:
+    """What the book of these images and settings will say of itself, before anything is mined.
+
+    Args:
+        first: image `number` of the dataset, if it is decoded already.
+        how: `mine_patches`' patch to precision; what is left out has the default of `mine_patches`.
+    """
+    defaults = {name: signature(mine_patches).parameters[name].default for name in HOW}
+    for name in how:
+        if name not in defaults:
+            raise InputError(name, "mining has no such setting", f"It has: {', '.join(HOW)}.")
+    how = defaults | how
+    if first is None:
+        _check(dataset, how, 0, None, None)
+        first = torch.as_tensor(dataset[number][0])
+    _corners(first, how["patch"], how["stride"], number)
     with torch.inference_mode():
-        region = _region(model, layer, first, patch, region)
-        if batch_size is None:
-            batch_size = max(1, PIXELS_PER_BATCH // (patch**2 if region == "crop" else first[0].numel()))
-        batch_size = min(
-            batch_size, positions * len(dataset)
-        )  # of all images: parts run the same shape as the whole
-        highest, lowest = Running(k, per_image), Running(k, per_image)
-        for pixels, place in _batches(dataset, part, first, patch, stride, region, batch_size):
-            response = responses(model, layer, pixels, pool)[: len(place)].float().T
+        how["region"] = _region(model, layer, first, how["patch"], how["region"])
+    fingerprint = getattr(dataset, "fingerprint", "")
+    return how | {"layer": layer, "fingerprint": fingerprint, "network": model_fingerprint(model)}
+
+
+def check_enough(book: PatchBook) -> None:
+    """A book of a whole dataset has k patches at each end, or its settings are an error."""
+    kept = book.highest.response.shape[1]
+    if kept < book.k:
+        raise InputError(
+            "k",
+            f"there are {kept} patches to choose {book.k} from",
+            f"Lower k, {'raise per_image (0: no limit)' if book.per_image else 'lower stride'}, or add images.",
+        )
+
+
+def _scan(model: nn.Module, settings: dict, batches: _Batches) -> dict:
+    """Run all batches as far as the layer, and keep what the book keeps."""
+    layer, patch, k = (settings[name] for name in ("layer", "patch", "k"))
+    highest, lowest = (Running(k, settings["per_image"]) for _ in SIDES)
+    sample, sketch = RunningSample(settings["reservoir"], settings["seed"]), RunningSketch()
+    exact, precision = settings["exact"], settings["precision"]
+    with torch.inference_mode():
+        network = model if exact else rearranged(model, layer, batches.shape)
+        for pixels, place in batches:
+            if network is not model:
+                pixels = channels_last(pixels)
+            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                features = feature_map(network, layer, pixels)
+            if precision == "bfloat16":
+                features = features.float()  # average in full precision
+            response = pool_space(features, settings["pool"])[: len(place)].float().T.contiguous()
             if not response.isfinite().all():
                 raise InputError(
                     "model", f"responses of layer {layer} are not finite", "Check weights and images."
                 )
-            place = place.to(response.device)
-            highest.add(response, place)
-            lowest.add(-response, place)
-    kept = highest.response.shape[1]
-    if kept < k and len(part) == len(dataset):
-        raise InputError(
-            "k",
-            f"there are {kept} patches to choose {k} from",
-            f"Lower k, {'raise per_image (0: no limit)' if per_image else 'lower stride'}, or add images.",
-        )
-    return PatchBook(
-        Extremes.of(highest.response, highest.place, patch),
-        Extremes.of(-lowest.response, lowest.place, patch),
-        layer=layer,
-        patch=patch,
-        stride=stride,
-        k=k,
-        pool=pool,
-        region=region,
-        per_image=per_image,
-        fingerprint=getattr(dataset, "fingerprint", ""),
-        network=model_fingerprint(model),
-        covered=((part.start, part.stop),),
-    )
+            where = place.to(response.device)
+            highest.add(response, where)
+            lowest.add(-response, where)
+            sample.add(response, place)
+            sketch.add(response)
+    return {
+        "highest": Extremes.of(highest.response, highest.place, patch),
+        "lowest": Extremes.of(-lowest.response, lowest.place, patch),
+        "random": RandomPatches.of(sample, patch),
+        "sketch": sketch.counts.cpu(),
+    }
 
 
-def _check(dataset, patch, stride, k, region, per_image, batch_size, part) -> range:
-    for name, value, least in (
-        ("patch", patch, 1),
-        ("stride", stride, 1),
-        ("k", k, 1),
-        ("per_image", per_image, 0),
-        ("batch_size", 1 if batch_size is None else batch_size, 1),
-    ):
+def _check(dataset, how: dict, workers: int, batch_size: int | None, part: range | None) -> range:
+    numbers = [(name, how[name], 1) for name in ("patch", "stride", "k")]
+    numbers += [(name, how[name], 0) for name in ("per_image", "reservoir", "seed")] + [
+        ("workers", workers, 0)
+    ]
+    for name, value, least in (*numbers, ("batch_size", 1 if batch_size is None else batch_size, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InputError(
                 name, f"{value!r} is not a whole number of at least {least}", "Give another number."
             )
-    if region not in REGIONS:
-        raise InputError("region", f"{region!r} is unknown", f"Choose from {', '.join(REGIONS)}.")
+    for name, known in (("region", REGIONS), ("precision", PRECISIONS), ("exact", (True, False))):
+        if how[name] not in known:
+            raise InputError(name, f"{how[name]!r} is unknown", f"Choose from {', '.join(map(str, known))}.")
     if len(dataset) == 0:
         raise InputError("dataset", "it holds no images", "Give at least one image.")
     part = range(len(dataset)) if part is None else part
@@ -151,30 +208,62 @@ def _corners(image: Tensor, patch: int, stride: int, number: int) -> Tensor:
     return torch.cartesian_prod(tops, lefts)
 
 
-def _batches(dataset, part, first, patch, stride, region, size) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (pixels [size, channel, height, width], place [n]); all but the first n rows are filling."""
-    shape = first.shape if region == "masked" else (first.shape[0], patch, patch)
-    pixels, places, filled = torch.zeros(size, *shape), [], 0
-    for number in progress(part, "mining patches"):
-        image = first if number == part.start else torch.as_tensor(dataset[number][0])
-        if image.shape[0] != first.shape[0] or (region == "masked" and image.shape != first.shape):
-            raise InputError(
-                "dataset",
-                f"image {number} has shape {tuple(image.shape)}, the first one of this part "
-                f"{tuple(first.shape)}",
-                "Load the images at one size.",
-            )
-        corners = _corners(image, patch, stride, number)
-        while len(corners):
-            now, corners = corners[: size - filled], corners[size - filled :]
-            _show(pixels[filled : filled + len(now)], image, now, patch, region)
-            places.append(place_of(torch.full((len(now),), number), now[:, 0], now[:, 1]))
-            filled += len(now)
-            if filled == size:
-                yield pixels, torch.cat(places)
-                places, filled = [], 0
-    if filled:
-        yield pixels, torch.cat(places)
+class _Batches:
+    """Iterate over (pixels [size, channel, height, width], place [n]); all but the first n rows are filling.
+
+    The pixels lie on the device of the network: an image goes there once, not once in every window that shows it.
+    """
+
+    def __init__(self, dataset, part, first: Tensor, settings: dict, workers: int, size: int | None, device):
+        self.dataset, self.part, self.first, self.workers = dataset, part, first, workers
+        self.patch, self.stride, self.region = (settings[name] for name in ("patch", "stride", "region"))
+        self.device = device
+        masked = self.region == "masked"
+        self.shape = tuple(first.shape) if masked else (first.shape[0], self.patch, self.patch)
+        size = size or max(
+            1, PIXELS_PER_BATCH.get(device.type, PIXELS_PER_BATCH["cuda"]) // (self.shape[1] * self.shape[2])
+        )
+        positions = len(_corners(first, self.patch, self.stride, part.start))
+        self.size = min(
+            size, positions * len(dataset)
+        )  # of all images: parts run the same shape as the whole
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        pixels = torch.zeros(self.size, *self.shape, device=self.device)
+        places, filled = [], 0
+        for number, image in self._images():
+            corners = _corners(image, self.patch, self.stride, number)
+            image = image.to(self.device)
+            while len(corners):
+                now, corners = corners[: self.size - filled], corners[self.size - filled :]
+                _show(pixels[filled : filled + len(now)], image, now, self.patch, self.region)
+                places.append(place_of(torch.full((len(now),), number), now[:, 0], now[:, 1]))
+                filled += len(now)
+                if filled == self.size:
+                    yield pixels, torch.cat(places)
+                    places, filled = [], 0
+        if filled:
+            yield pixels, torch.cat(places)
+
+    def _images(self) -> Iterator[tuple[int, Tensor]]:
+        rest = range(self.part.start + 1, self.part.stop)
+        following = decoded(self.dataset, rest, self.workers)
+        for number, image in progress(
+            chain([(self.part.start, self.first)], following), "mining patches", len(self.part)
+        ):
+            if image.shape[0] != self.shape[0] or (self.region == "masked" and image.shape != self.shape):
+                raise InputError(
+                    "dataset",
+                    f"image {number} has shape {tuple(image.shape)}, the first one of this part "
+                    f"{tuple(self.first.shape)}",
+                    "Load the images at one size.",
+                )
+            yield number, image
+
+
+def _device(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def _show(target: Tensor, image: Tensor, corners: Tensor, patch: int, region: str) -> None:

@@ -2,7 +2,8 @@
 
 papermill executes it, but papermill only warns of a parameter that does not exist and checks no type. Here
 both are errors, and nothing appears in the output folder unless the whole notebook ran and wrote every figure
-that its metadata declares (`companion.figures`), with its numbers and its provenance.
+that its metadata declares (`companion.figures`), with its numbers and its provenance, and every other file that it
+declares (`companion.files`).
 
 The notebook runs in the folder where the command is typed: relative paths given with -p mean what they say.
 """
@@ -85,6 +86,20 @@ def declared_figures(notebook: nbformat.NotebookNode) -> list[str]:
     return list(figures)
 
 
+def declared_files(notebook: nbformat.NotebookNode) -> list[str]:
+    """Names of the files a notebook makes beside its figures, from its metadata; most make none.
+
+    Raises:
+        InputError: a name is not that of a file in the output folder, or is that of a picture.
+    """
+    files = notebook.metadata.get("companion", {}).get("files", [])
+    for name in files if isinstance(files, list) else [None]:
+        if not re.fullmatch(r"\w[\w.-]*", f"{name or ''}") or str(name).endswith((".png", ".ipynb")):
+            remedy = 'Write "files": ["name.suffix"] in its metadata; pictures belong in "figures".'
+            raise InputError("notebook", f"it declares the file {name!r}", remedy)
+    return list(files)
+
+
 def run_notebook(notebook: Path, out: Path, parameters: dict, profile: str = "") -> list[Path]:
     """Execute a notebook and, if all went well, put its figures and itself into the output folder.
 
@@ -95,7 +110,7 @@ def run_notebook(notebook: Path, out: Path, parameters: dict, profile: str = "")
         profile: name for the record.
 
     Returns:
-        Paths of the figures' PNG files.
+        Paths of the figures' PNG files, then of the other files that the notebook declares.
 
     Raises:
         InputError: raised by the notebook because of a parameter.
@@ -103,21 +118,20 @@ def run_notebook(notebook: Path, out: Path, parameters: dict, profile: str = "")
             the notebook with its traceback in `failed/`.
     """
     node, name, started = read_notebook(notebook), notebook.stem, time.monotonic()
-    figures = declared_figures(node)
+    figures, files = declared_figures(node), declared_files(node)
     out.mkdir(parents=True, exist_ok=True)
     with _staging(out, name) as staging:
         executed = staging / f"{name}.ipynb"
         with _environment(ABSENCE_OUT=str(staging.resolve()), ABSENCE_PROFILE=profile):
             try:
                 _execute(node, executed, parameters, name)
-                _check_figures(staging, figures, name)
+                _check_products(staging, figures, files, name)
             except (InputError, NotebookError):
                 _keep_failed(executed, out)
                 raise
         _publish(staging, out, name)
-    pictures = [out / f"{figure}.png" for figure in figures]
     _say(name, f"done in {time.monotonic() - started:.0f} s")
-    return pictures
+    return [out / product for product in (*(f"{figure}.png" for figure in figures), *files)]
 
 
 def _execute(node, executed: Path, parameters: dict, name: str) -> None:
@@ -172,14 +186,10 @@ def _cell_titles(node) -> dict[str, tuple[int, str]]:
     return titles
 
 
-def _check_figures(staging: Path, figures: list[str], name: str) -> None:
-    """Every declared figure is complete, and no figure is undeclared."""
-    missing = [
-        f"{figure}{suffix}"
-        for figure in figures
-        for suffix in (".png", ".csv", ".json")
-        if not (staging / f"{figure}{suffix}").is_file()
-    ]
+def _check_products(staging: Path, figures: list[str], files: list[str], name: str) -> None:
+    """Every declared figure is complete, every declared file is there, and no figure is undeclared."""
+    wanted = [f"{figure}{suffix}" for figure in figures for suffix in (".png", ".csv", ".json")]
+    missing = [product for product in (*wanted, *files) if not (staging / product).is_file()]
     if missing:
         raise NotebookError(f"{name}: ran, but did not write {', '.join(missing)}, which it declares")
     undeclared = sorted({path.stem for path in staging.glob("*.png")} - set(figures))
@@ -277,8 +287,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.parameters:
             return _print_parameters(known)
         values = resolve_parameters(known, read_profile(path, options.profile), options.parameter)
-        for picture in run_notebook(path, _out(options), values, _profile_name(options)):
-            print(_short(picture))
+        for product in run_notebook(path, _out(options), values, _profile_name(options)):
+            print(_short(product))
     except (InputError, NotebookError) as error:
         print(f"error: {error}", file=sys.stderr)
         failed = _out(options) / "failed"
@@ -305,7 +315,9 @@ def _parser() -> argparse.ArgumentParser:
         help="set a parameter; the value is YAML; may be given several times",
     )
     parser.add_argument("--out", help="output folder (default: results/PROFILE of the checkout)")
-    parser.add_argument("--list", action="store_true", help="print the path of every figure and stop")
+    parser.add_argument(
+        "--list", action="store_true", help="print the path of every figure and file, and stop"
+    )
     parser.add_argument("--parameters", action="store_true", help="print the notebook's parameters and stop")
     return parser
 
@@ -340,9 +352,10 @@ def _print_figures(options) -> int:
     if not options.notebook:
         paths = [path for path in paths if profile_path(path, options.profile).is_file()]
     for path in paths:
-        for figure in declared_figures(read_notebook(path)):
-            picture = _out(options) / f"{figure}.png"
-            print(_short(picture) + ("" if picture.is_file() else "  (not made yet)"))
+        node = read_notebook(path)
+        pictures = [f"{figure}.png" for figure in declared_figures(node)]
+        for product in [_out(options) / name for name in (*pictures, *declared_files(node))]:
+            print(_short(product) + ("" if product.is_file() else "  (not made yet)"))
     return 0
 
 

@@ -39,6 +39,7 @@ if do == "divide": 1 / 0
 if do == "refuse": raise InputError("layer", "there is no 'a'", "Use 'b'.")
 if do == "forget": (out / "00_a.csv").unlink()
 if do == "surprise": (out / "00_b.png").write_text("")
+if do == "table": (out / "table.bin").write_text("1")
 if do == "quit": (out / "00_a.json").unlink(); raise SystemExit(0)
 """
 
@@ -267,6 +268,39 @@ def test_a_notebook_must_declare_its_figures(notebook):
     del node["metadata"]["companion"]
     with pytest.raises(InputError, match="does not declare its figures"):
         run.declared_figures(nbformat.from_dict(node))
+
+
+def declare(notebook, figures, files):
+    node = json.loads(notebook.read_text())
+    node["metadata"]["companion"] = {"figures": figures, "files": files}
+    notebook.write_text(json.dumps(node))
+
+
+def test_a_notebook_may_make_other_files(start, notebook, tmp_path):
+    declare(notebook, ["00_a"], ["table.bin"])
+    status, output, errors = finish(start())
+    assert status == 1 and output == "" and "did not write table.bin, which it declares" in errors
+    assert files(tmp_path / "out") == ["failed/00_x.ipynb"]
+    status, output, errors = finish(start("-p", "do", "table"))
+    assert (status, output.split()) == (0, ["out/00_a.png", "out/table.bin"]), errors
+    assert (tmp_path / "out" / "table.bin").read_bytes() == b"1"
+
+
+def test_a_notebook_of_files_alone_still_declares_its_figures(start, notebook, tmp_path, capsys):
+    declare(notebook, [], ["table.bin"])
+    status, output, errors = finish(start("-p", "do", "table"))
+    assert status == 1 and "wrote 00_a, which its metadata does not declare" in errors
+    assert run.main([str(notebook), "--list", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/table.bin  (not made yet)"]
+
+
+@pytest.mark.parametrize("name", ["../a.bin", "a/b", "", "a.png", "a.ipynb", 3, None])
+def test_a_declared_file_lies_in_the_output_folder(notebook, name):
+    declare(notebook, [], [name])
+    if name == 3:
+        declare(notebook, [], "table.bin")  # no list
+    with pytest.raises(InputError, match="declares the file"):
+        run.declared_files(run.read_notebook(notebook))
 
 
 def test_lists(notebook, tmp_path, capsys):

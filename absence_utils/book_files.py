@@ -1,0 +1,95 @@
+"""Books of patches as files: one safetensors file, complete under its name or not there, refused when damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as write_tensors
+from torch import Tensor
+
+from .errors import InputError
+
+KIND = "absence_utils.patches"
+FORMAT = f"{KIND} 2"
+
+
+def write_book(path: str | Path, tensors: dict[str, Tensor], about: dict) -> Path:
+    """Write tensors and what is known about them; equal books are equal files, byte for byte."""
+    path, about = Path(path), json.dumps(about, sort_keys=True)
+    header = {"format": FORMAT, "about": about, "checksum": _checksum(tensors, about)}
+    # One key, because the library writes several in any order and equal books shall be equal files.
+    content = write_tensors(tensors, {"book": json.dumps(header, sort_keys=True)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read_book(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """What `write_book` wrote.
+
+    Raises:
+        InputError: there is no such file, it is damaged, of an older format, or something else.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(
+            "path", f"cannot read {path} ({error.strerror})", "Give a book that was saved."
+        ) from error
+    damaged = InputError("path", f"{path} is damaged or no book of patches", "Mine it again.")
+    try:
+        tensors = read_tensors(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        header = json.loads(header["__metadata__"]["book"])
+        form, intact = header["format"], header["checksum"] == _checksum(tensors, header["about"])
+        about = json.loads(header["about"])
+    except Exception as error:  # whatever the reader trips over, the file is not a book
+        raise damaged from error
+    if not intact:
+        raise damaged
+    if form != FORMAT:
+        known = form.startswith(KIND)
+        raise InputError(
+            "path",
+            f"{path} has the format {form!r}, this version reads {FORMAT!r}"
+            if known
+            else f"{path} is no book",
+            "Mine it again.",
+        )
+    return tensors, about
+
+
+def sparse(counts: Tensor) -> dict[str, Tensor]:
+    """Counts [unit, bucket] as what is not zero: most of a sketch is."""
+    flat = counts.flatten()
+    index = flat.nonzero().flatten()
+    return {"index": index.to(torch.int32), "count": flat[index]}
+
+
+def dense(index: Tensor, count: Tensor, units: int, buckets: int) -> Tensor:
+    """The inverse of `sparse`: [unit, bucket]."""
+    flat = torch.zeros(units * buckets, dtype=count.dtype)
+    flat[index.to(torch.int64)] = count
+    return flat.reshape(units, buckets)
+
+
+def _checksum(tensors: dict[str, Tensor], about: str = "") -> str:
+    digest = sha256(about.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,44 @@
+"""The benchmark measures what it says: the same windows for all, ratios within a round, medians over rounds."""
+
+import bench_mining
+import pandas as pd
+import pytest
+import torch
+from bench_mining import BATCH, MODES, cut, images_for, summary
+
+from absence_utils.patches import PIXELS_PER_BATCH
+
+
+def test_eager_gets_the_windows_that_mining_sees(monkeypatch):
+    monkeypatch.delenv("ABSENCE_REAL", raising=False)
+    dataset = images_for(None, 2)
+    batches = torch.cat(cut(dataset, "cpu"))
+    assert len(batches) % BATCH == 0 and BATCH == PIXELS_PER_BATCH["cpu"] // 48**2
+    for index, (image, top, left) in {0: (0, 0, 0), 13: (0, 16, 16), 144 + 143: (1, 176, 176)}.items():
+        assert torch.equal(batches[index], dataset.images[image, :, top : top + 48, left : left + 48])
+    assert len(batches) >= 288 > len(batches) - BATCH
+
+
+def test_summary_takes_ratios_within_a_round_and_medians_over_rounds():
+    rows = []
+    for turn, slow in enumerate((1.0, 10.0, 2.0)):  # the whole machine is slower in some rounds
+        for mode, seconds in zip(MODES, (1, 2, 4, 12), strict=True):
+            found = {"seconds": seconds * slow, "GiB": seconds, "GPU GiB": 0.0}
+            rows.append({"device": "cpu", "layer": "a", "mode": mode, "round": turn} | found)
+    rows[0]["seconds"] = 3.0
+    (row,) = summary(pd.DataFrame(rows)).to_dict("records")
+    assert row["ours s/image"] == 3 and row["eager s/image"] == 8 and row["published GiB"] == 12
+    assert row["ours / eager"] == 0.25 and row["exact / eager"] == 0.5 and row["published / ours"] == 12
+    assert "ours GPU GiB" not in row
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_runs(mode, monkeypatch):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 9, 8), torch.nn.ReLU()).eval()
+    monkeypatch.delenv("ABSENCE_REAL", raising=False)
+    prepare, run = bench_mining.work_of(mode, network, "0", "cpu")
+    found = run(prepare(images_for(network, 1)))
+    if mode in ("ours", "published"):
+        highest = found[0] if mode == "published" else found.highest
+        assert highest.response.shape == (2, 8)

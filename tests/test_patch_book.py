@@ -1,0 +1,180 @@
+"""What a book keeps beside the extremes: a random sample, quantiles, and files of its format."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from scipy.stats import chisquare
+from test_patches import Counting, real_network, same, whole_number_network, whole_numbers
+
+from absence_utils import InputError, PatchBook, mine_patches
+from absence_utils.book_files import write_book
+from absence_utils.images import Normalisation, TensorImages
+from absence_utils.selection import place_of, priority
+from absence_utils.sketch import RELATIVE_ERROR
+
+MASK = 2**64 - 1
+
+
+def slow_priority(place: int, seed: int) -> int:
+    """SplitMix64's mixing function, with Python's whole numbers."""
+    mixed = (place + (seed + 1) * 0x9E3779B97F4A7C15) & MASK
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & MASK
+    mixed ^= mixed >> 31
+    return mixed - 2**64 if mixed >= 2**63 else mixed
+
+
+def windows_of(dataset, patch, stride):
+    """Every (image, top, left) and its pixels."""
+    for number in range(len(dataset)):
+        image = dataset[number][0]
+        tops, lefts = (range(0, side - patch + 1, stride) for side in image.shape[1:])
+        for top, left in itertools.product(tops, lefts):
+            yield (number, top, left), image[:, top : top + patch, left : left + patch]
+
+
+def mine(dataset=None, network=None, layer="0", **options):
+    options = {"patch": 5, "stride": 2, "k": 3, "batch_size": 7, "reservoir": 10} | options
+    return mine_patches(network or whole_number_network(), layer, dataset or whole_numbers(), **options)
+
+
+# ---------------------------------------------------------------------- random sample
+@pytest.mark.parametrize("seed", [0, 3])
+def test_sample_is_the_smallest_priorities_with_the_responses_of_all_units(seed):
+    dataset, network = whole_numbers(), whole_number_network()
+    book = mine(dataset, network, seed=seed)
+    every = sorted(
+        windows_of(dataset, 5, 2),
+        key=lambda it: slow_priority(it[0][0] << 32 | it[0][1] << 16 | it[0][2], seed),
+    )[:10]
+    for rank, ((image, top, left), pixels) in enumerate(every):
+        assert book.random.image[rank] == image and book.random.box[rank].tolist() == [top, left, 5, 5]
+        response = network[0](pixels[None]).mean(dim=(2, 3))[0]
+        torch.testing.assert_close(book.random.response[:, rank], response.detach(), rtol=0, atol=1e-6)
+
+
+def test_sample_depends_on_the_seed_and_not_on_the_network():
+    other = whole_number_network()
+    other[0].weight.data.neg_()
+    books = [mine(), mine(network=other), mine(seed=1)]
+    places = [book.random.place.tolist() for book in books]
+    assert places[0] == places[1] != places[2]
+
+
+def test_sample_holds_all_windows_where_there_are_fewer():
+    book = mine(reservoir=1000)
+    assert sorted(book.random.place.tolist()) == [
+        place_of(*map(torch.tensor, place)).item() for place, _ in windows_of(whole_numbers(), 5, 2)
+    ]
+    assert mine(reservoir=0).random.response.shape == (3, 0)
+
+
+def test_sample_is_uniform_over_places():
+    """10,000 windows of 100 images, a tenth drawn: every image and every position equally often."""
+    image, top, left = (
+        axis.flatten() for axis in torch.meshgrid(*map(torch.arange, (100, 10, 10)), indexing="ij")
+    )
+    place = place_of(image, top * 16, left * 16)
+    for seed in range(3):
+        chosen = priority(place, seed).argsort()[:1000]
+        for axis, count in ((image, 100), (top, 10), (left, 10)):
+            assert chisquare(np.bincount(axis[chosen], minlength=count)).pvalue > 1e-3
+    assert len(set(priority(place, 0).tolist())) == len(place)
+
+
+def test_random_crops_are_the_pixels_of_their_boxes():
+    normalisation = Normalisation((0.3, 0.6), (0.2, 0.5))
+    pixels = torch.rand(4, 2, 9, 9)
+    dataset = TensorImages(
+        normalisation.apply(pixels), torch.zeros(4).long(), ["all"], normalisation=normalisation
+    )
+    book = mine(dataset)
+    crops = book.random_crops(dataset, 6, seed=2)
+    assert crops.pixels.shape == (6, 2, 5, 5)
+    for crop, image, (top, left, height, width) in zip(
+        crops.pixels, crops.image, crops.box.tolist(), strict=True
+    ):
+        expected = pixels[image, :, top : top + height, left : left + width]
+        torch.testing.assert_close(crop, expected, rtol=0, atol=1e-6)
+    drawn = place_of(crops.image, crops.box[:, 0], crops.box[:, 1]).tolist()
+    assert len(set(drawn)) == 6 and set(drawn) <= set(book.random.place.tolist())
+    assert torch.equal(book.random_crops(dataset, 6, seed=2).pixels, crops.pixels)
+    assert not torch.equal(book.random_crops(dataset, 6, seed=3).box, crops.box)
+
+
+def test_random_crops_decode_each_image_once_and_refuse_what_they_do_not_hold():
+    dataset = Counting(whole_numbers().images)
+    book = mine(dataset, reservoir=45)
+    dataset.read = [0] * 5
+    book.random_crops(dataset, 45)
+    assert dataset.read == [1] * 5
+    for count in (0, 46, 2.0):
+        with pytest.raises(InputError, match="count.*1 to 45.*reservoir"):
+            book.random_crops(dataset, count)
+
+
+# ---------------------------------------------------------------------- quantiles
+@pytest.mark.parametrize("q", [0, 0.1, 0.5, 0.77, 1])
+def test_quantiles_of_all_windows(q):
+    torch.manual_seed(1)
+    dataset = TensorImages(torch.randn(6, 2, 20, 20), torch.zeros(6).long(), ["all"])
+    book = mine(dataset, real_network(), "2", reservoir=10_000)
+    every = book.random.response.double().sort(dim=1).values  # all windows, as the test above shows
+    assert book.windows == every.shape[1] == 6 * 64
+    expected = every[:, int(q * (book.windows - 1))]
+    error = (book.quantile(q).double() - expected).abs()
+    assert (error <= 0 if q in (0, 1) else error <= expected.abs() * RELATIVE_ERROR * 1.0001).all()
+
+
+def test_quantiles_stay_between_the_exact_ends():
+    dataset = TensorImages(torch.ones(2, 2, 9, 9), torch.zeros(2).long(), ["all"])
+    book = mine(dataset, real_network(), "2", exact=True)
+    assert torch.equal(book.quantile(0.5), book.highest.response[:, 0])
+
+
+# ---------------------------------------------------------------------- files
+def test_older_formats_and_other_books_are_named(tmp_path, monkeypatch):
+    book = mine()
+    for form, message in (
+        ("absence_utils.patches 1", "format.*patches 1.*Mine it again"),
+        ("diary 2", "no book"),
+    ):
+        monkeypatch.setattr("absence_utils.book_files.FORMAT", form)
+        path = book.save(tmp_path / "book.safetensors")
+        monkeypatch.undo()
+        with pytest.raises(InputError, match=message):
+            PatchBook.load(path)
+
+
+def test_every_part_of_a_file_is_under_the_checksum(tmp_path):
+    book = mine()
+    path = book.save(tmp_path / "book.safetensors")
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    names = [name for name in header if name != "__metadata__"]
+    assert {name.split(".")[0] for name in names} == {"highest", "lowest", "random", "sketch"}
+    for name in names:
+        place = start + header[name]["data_offsets"][0]
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.raises(InputError, match="damaged"):
+            PatchBook.load(path)
+
+
+def test_a_file_of_few_windows_is_small(tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(2, 512, 3)
+    book = mine(network=torch.nn.Sequential(network))
+    assert book.save(tmp_path / "book.safetensors").stat().st_size < 400_000 < book.sketch.nbytes
+    assert same(PatchBook.load(tmp_path / "book.safetensors"), book)
+
+
+def test_write_book_is_complete_or_absent(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "x")
+    with pytest.raises(TypeError):
+        write_book(tmp_path / "x", {"a": torch.zeros(1)}, {"not": object()})
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]

@@ -1,0 +1,102 @@
+"""The notebook of a shard, and the way through Snakemake on a cluster: shards, their merge, notebook 06 on the book."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from absence_utils import load_images, load_model, mine_patches
+from absence_utils.parameters import read_parameters, read_profile, resolve_parameters
+from absence_utils.paths import NOTEBOOKS, ROOT
+from absence_utils.run import declared_figures, declared_files, read_notebook
+
+SHARD, WHOLE = NOTEBOOKS / "shards" / "mine_shard.ipynb", NOTEBOOKS / "06_extreme_patches.ipynb"
+OWN = {"num_shards", "shard", "workers"}
+
+
+def test_parameters_are_those_of_notebook_06():
+    shard, whole = read_parameters(read_notebook(SHARD)), read_parameters(read_notebook(WHOLE))
+    assert OWN == set(shard) - set(whole)
+    for name in set(shard) - OWN - {"seed"}:
+        assert shard[name] == whole[name]
+    assert shard["seed"].default == whole["seed"].default and all(it.comment for it in shard.values())
+
+
+@pytest.mark.parametrize("profile", ["default", "smoke", "imagenet"])
+def test_profiles_set_what_those_of_notebook_06_set(profile):
+    known = read_parameters(read_notebook(SHARD))
+    values = read_profile(SHARD, profile)
+    assert resolve_parameters(known, values, []) == values
+    assert values == {name: it for name, it in read_profile(WHOLE, profile).items() if name in known}
+
+
+def test_stored_without_outputs_and_declares_its_file():
+    node = read_notebook(SHARD)
+    assert all(
+        not cell.outputs and cell.execution_count is None for cell in node.cells if cell.cell_type == "code"
+    )
+    assert declared_figures(node) == [] and declared_files(node) == ["shard.safetensors"]
+
+
+def snakemake(folder, *words):
+    command = [sys.executable, "-m", "snakemake", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """What Snakemake needs of this checkout, with results/ of its own."""
+    for name in ("Snakefile", "notebooks", "absence_utils", "data", "cluster"):
+        os.symlink(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_shards_on_a_cluster(checkout):
+    """The Slurm profile, with a script in the place of sbatch: each job is submitted, runs, and is waited for."""
+    submit = [
+        "--executor",
+        "cluster-generic",
+        "--cluster-generic-submit-cmd",
+        str(ROOT / "tests" / "submit_locally.sh"),
+    ]
+    quick = ["--jobs", "2", "--latency-wait", "10", "--seconds-between-status-checks", "1"]
+    words = ["--config", "profile=smoke", "notebooks=06", "shards=2", "limit=12", "stride=16"]
+    status, said = snakemake(checkout, "--profile", "cluster/slurm", *submit, *quick, *words)
+    assert status == 0, said
+    results = checkout / "results" / "smoke"
+    assert said.count("with external jobid") == 3, said
+    for shard in range(2):
+        executed = json.loads((results / "shards" / f"{shard}-of-2" / "mine_shard.ipynb").read_text())
+        assert executed["metadata"]["papermill"]["parameters"]["shard"] == shard
+
+    network = load_model("concept_scenes")
+    dataset = load_images("concept_scenes", network, size=64, limit=12)
+    whole = mine_patches(network, "block4", dataset, 24, 16, 8, per_image=1)
+    merged = results / "shards" / "book.safetensors"
+    assert merged.read_bytes() == whole.save(checkout / "whole.safetensors").read_bytes()
+    executed = json.loads((results / WHOLE.name).read_text())
+    assert executed["metadata"]["papermill"]["parameters"]["book"] == "results/smoke/shards/book.safetensors"
+    assert all((results / f"{figure}.png").is_file() for figure in declared_figures(read_notebook(WHOLE)))
+
+
+def planned(checkout, *words):
+    """Exit status and what a dry run says it would do."""
+    return snakemake(
+        checkout, "--profile", "cluster/local", "--dry-run", "--cores", "1", "--quiet", "--config", *words
+    )
+
+
+def test_without_shards_nothing_is_sharded(checkout):
+    status, said = snakemake(
+        checkout, "--dry-run", "--cores", "1", "--config", "profile=smoke", "notebooks=06"
+    )
+    assert status == 0 and "notebook_06_extreme_patches" in said and "mine_shard" not in said, said
+
+
+@pytest.mark.parametrize("words", [("shards=two", "notebooks=06"), ("shards=2", "notebooks=01")])
+def test_shards_that_make_no_sense(checkout, words):
+    status, said = planned(checkout, "profile=smoke", *words)
+    assert status == 1 and "give a number of shards, in a run that includes 06_extreme_patches" in said
