@@ -120,8 +120,8 @@ def plan(
         pairing: [image, patch] bool, see `Setting.pairing`; a group of one image gets all patches.
 
     Returns:
-        group, condition, slot (of the unit in `units`), row (of the image in its group), column (of the patch), and
-        unit, image, patch, place, feathered as `run_insertions` takes them.
+        group, condition, draw, slot (of the unit in `units`), row (of the image in its group), column (of the patch),
+        and unit, image, patch, place, feathered as `run_insertions` takes them.
     """
     parts = []
     for treatment in treatments:
@@ -133,11 +133,11 @@ def plan(
         slot, row, column = np.nonzero(asked)
         image = images[slot, row]
         place = treatment.places[column] if treatment.places.ndim == 1 else treatment.places[image, column]
-        for draw in treatment.patches:
-            patch = np.broadcast_to(draw, (len(units), pairing.shape[1]))[slot, column]
+        for draw, numbers in enumerate(treatment.patches):
+            patch = np.broadcast_to(numbers, (len(units), pairing.shape[1]))[slot, column]
             columns = {"unit": units[slot], "image": image, "patch": patch, "place": place}
             parts.append(pd.DataFrame({"slot": slot, "row": row, "column": column, **columns}))
-            names = {"group": treatment.group, "condition": treatment.condition}
+            names = {"group": treatment.group, "condition": treatment.condition, "draw": draw}
             parts[-1] = parts[-1].assign(feathered=treatment.feathered, **names)
     table = pd.concat(parts, ignore_index=True)
     return table.astype({"group": "category", "condition": "category"})

@@ -39,11 +39,13 @@ class Published:
         tests: a row for each unit: unit, t, p (unpaired t-test, lowest against random), significant (p below 0.05 and
             lower with lowest patches), absence (the absence score of the same inputs, in sd: not a clean one).
         inputs: every input with its response, see `insertion_design.plan`.
+        bank: the patches that `inputs` names by number.
     """
 
     responses: pd.DataFrame
     tests: pd.DataFrame
     inputs: pd.DataFrame
+    bank: PatchBank
 
 
 @dataclass
@@ -55,11 +57,13 @@ class Fair:
         units: a row for each unit: unit, sd (over untouched images), mean, index A / (A + P), beside and beyond (shares
             of the change from positions beside the patch and beyond its reach).
         inputs: every input with its response, see `insertion_design.plan`.
+        bank: the patches that `inputs` names by number.
     """
 
     scores: pd.DataFrame
     units: pd.DataFrame
     inputs: pd.DataFrame
+    bank: PatchBank
 
 
 @dataclass
@@ -88,6 +92,7 @@ def insertion_study(
     *,
     units=None,
     published_images: int | None = None,
+    redraws: int = 20,
     **options,
 ) -> Study:
     """Mine once, then ask both ways.
@@ -98,20 +103,20 @@ def insertion_study(
         setting: of both protocols.
         units: channels; all if None.
         published_images: top images of the published protocol, if other than `setting.images`.
-        options: of `fair_protocol`.
+        redraws, options: of `fair_protocol`.
     """
     stack = stack_images(dataset)
     parts = three_ranges(len(stack))
-    how = (setting.patch, setting.stride, setting.k, setting.pool)
-    clean = mine_patches(model, layer, stack, *how, part=parts[0])
-    rest = mine_patches(model, layer, stack, *how, part=range(parts[0].stop, len(stack)))
+    how = {name: getattr(setting, name) for name in ("patch", "stride", "k", "pool", "seed")}
+    how["reservoir"] = max(256, setting.k * redraws)
+    clean = mine_patches(model, layer, stack, **how, part=parts[0])
+    rest = mine_patches(model, layer, stack, **how, part=range(parts[0].stop, len(stack)))
     book = clean.merge(rest)
     responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
     wide = setting.with_images(published_images or setting.images)
     published = published_protocol(model, layer, stack, book, wide, units=units, responses=responses)
-    fair = fair_protocol(
-        model, layer, stack, clean, parts[1], parts[2], setting, units=units, responses=responses, **options
-    )
+    options = {"units": units, "responses": responses, "redraws": redraws, **options}
+    fair = fair_protocol(model, layer, stack, clean, parts[1], parts[2], setting, **options)
     return Study(published, fair, book, clean)
 
 
@@ -179,7 +184,7 @@ def published_protocol(
         t, p = scipy_stats.ttest_ind(samples[4], samples[3], axis=1, nan_policy="omit")
         absence = np.nanmean(values["random"] - values["lowest"], axis=(1, 2)) / own.std(axis=1, ddof=1)
     tests = {"unit": units, "t": t, "p": p, "significant": (p < 0.05) & (t < 0), "absence": absence}
-    return Published(pd.concat(rows, ignore_index=True), pd.DataFrame(tests), inputs)
+    return Published(pd.concat(rows, ignore_index=True), pd.DataFrame(tests), inputs, bank)
 
 
 def fair_protocol(
@@ -252,7 +257,7 @@ def fair_protocol(
     spread = own[:, list(measured_on)].std(axis=1, ddof=1)
     scores, about = score_table(inputs, units, spread, (setting.images, setting.k))
     about.insert(1, "mean", own[:, list(measured_on)].mean(axis=1))
-    return Fair(scores, about, inputs)
+    return Fair(scores, about, inputs, bank)
 
 
 def _check_book(book: PatchBook, setting: Setting, stack: ImageStack) -> None:
@@ -293,21 +298,19 @@ def _kinds(
     for side in ("highest", "lowest"):
         found = getattr(book, side)
         kinds[side] = bank.add_windows(stack, found.image[units], found.box[units])[None]
-    image, box = random_windows(stack, book, redraws * setting.k, setting)
+    image, box = _random(book, redraws * setting.k, setting)
     kinds["random"] = bank.add_windows(stack, image, box).reshape(redraws, 1, setting.k)
     return kinds
 
 
-def random_windows(stack: ImageStack, book: PatchBook, count: int, setting: Setting):
-    """`count` windows of the images of a book, drawn at random: image [count] and box [count, 4]."""
-    generator = setting.generator(2)
-    mined = np.concatenate([np.arange(*ends) for ends in book.covered])
-    height, width = stack.take([0]).shape[-2:]
-    steps = [np.arange(0, side - setting.patch + 1, setting.stride) for side in (height, width)]
-    image = torch.from_numpy(generator.choice(mined, count))
-    top, left = (torch.from_numpy(generator.choice(step, count)) for step in steps)
-    side = torch.full_like(top, setting.patch)
-    return image, torch.stack((top, left, side, side), dim=-1)
+def _random(book: PatchBook, count: int, setting: Setting):
+    """`count` windows out of the book's reservoir, which is a random sample: image [count] and box [count, 4]."""
+    there = len(book.random.image)
+    if count > there:
+        remedy = f"Lower redraws to {there // setting.k}, or mine with reservoir={count}."
+        raise InputError("redraws", f"{count} random patches are needed, the book has {there}", remedy)
+    chosen = torch.from_numpy(setting.generator(2).permutation(there)[:count])
+    return book.random.image[chosen], book.random.box[chosen]
 
 
 def _groups(

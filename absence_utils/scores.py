@@ -158,39 +158,3 @@ def calibrate(scores: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
 def pick(scores: pd.DataFrame, score: str, condition: str) -> pd.DataFrame:
     """The rows of one score and condition, indexed by unit."""
     return scores[(scores["score"] == score) & (scores["condition"] == condition)].set_index("unit")
-
-
-def verdicts(studies: dict, level: float = 0.05) -> pd.DataFrame:
-    """What each protocol says of every unit of several networks.
-
-    Args:
-        studies: name to `protocols.Study`; the one called "random weights" is the null of the absence score.
-        level: of the tests, and of the false discovery rate.
-
-    Returns:
-        A row for each network and unit: network, unit, published (significant), absence and veto (values),
-        suppressed (absence above 0, q below level), beyond_null (suppressed, and absence above the 95th percentile of
-        the random-weight null), vetoed (veto against median images above `LEAST`, q_least below level).
-    """
-    null = studies["random weights"].fair.scores if "random weights" in studies else None
-    limit = np.nan if null is None else np.nanquantile(pick(null, "absence", MAIN)["value"], 0.95)
-    rows = []
-    for name, study in studies.items():
-        absence = pick(study.fair.scores, "absence", MAIN)
-        veto = pick(study.fair.scores, "veto", "median images")
-        suppressed = (absence["value"] > 0) & (absence["q"] < level)
-        rows.append(
-            pd.DataFrame(
-                {
-                    "network": name,
-                    "unit": absence.index,
-                    "published": study.published.tests["significant"].to_numpy(),
-                    "absence": absence["value"].to_numpy(),
-                    "veto": veto["value"].to_numpy(),
-                    "suppressed": suppressed.to_numpy(),
-                    "beyond_null": (suppressed & (absence["value"] > limit)).to_numpy(),
-                    "vetoed": ((veto["value"] > 0) & (veto["q_least"] < level)).to_numpy(),
-                }
-            )
-        )
-    return pd.concat(rows, ignore_index=True)

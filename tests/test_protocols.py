@@ -18,7 +18,8 @@ from absence_utils.insertion_runs import BLANK
 from absence_utils.nulls import KnownUnits
 from absence_utils.protocols import PUBLISHED, fair_protocol, published_protocol, three_ranges
 from absence_utils.scenes import RULES, scene_dataset
-from absence_utils.scores import ABSENCES, calibrate, pick, score_table, verdicts
+from absence_utils.scores import ABSENCES, calibrate, pick, score_table
+from absence_utils.verdicts import verdicts
 
 SETTING = Setting(patch=12, stride=4, k=4, images=12)
 
@@ -38,12 +39,13 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def studies(images):
-    """32 additive and 32 veto units, read as they come."""
-    sample = images.take(range(100))
-    options = {"redraws": 5, "feather": 2, "top_share": 0.2}
+def studies():
+    """24 additive and 24 veto units, read as they come."""
+    images = blobs(600)
+    sample, setting = images.take(range(100)), replace(SETTING, k=8, images=32)
+    options = {"redraws": 3, "feather": 2, "top_share": 0.2}
     return {
-        rule: insertion_study(KnownUnits(sample, 32, rule, seed=3), None, images, SETTING, **options)
+        rule: insertion_study(KnownUnits(sample, 24, rule, seed=4), None, images, setting, **options)
         for rule in ("additive", "veto")
     }
 
@@ -87,15 +89,15 @@ def test_scenes_network_vetoes_what_was_planted():
 
 
 # ---------------------------------------------------------------------- the plan
-def test_clean_selection(images, studies):
+def test_clean_selection(studies):
     """Patches, the meaning of top, and effects come from three disjoint thirds; top images are top, neutral median."""
-    study = studies["veto"]
+    study, images = studies["veto"], blobs(600)
     book, chosen, measured = three_ranges(len(images))
     assert study.clean_book.covered == ((book.start, book.stop),) and study.book.covered == (
         (0, len(images)),
     )
     responses_of = responses(
-        KnownUnits(images.take(range(100)), 32, "veto", seed=3), None, images.take(range(240))
+        KnownUnits(images.take(range(100)), 24, "veto", seed=4), None, images.take(range(600))
     )
     inputs = study.fair.inputs
     for unit in range(5):
@@ -105,16 +107,16 @@ def test_clean_selection(images, studies):
         for group, low, high in (("top", level[2], np.inf), ("neutral", level[0], level[1])):
             used = of[of.group == group].image.unique()
             fits = [i for i in measured if low <= own[i] <= high]
-            assert set(used) <= set(fits) and len(used) == min(12, len(fits))
+            assert set(used) <= set(fits) and len(used) == min(32, len(fits))
         assert (of[of.group == "blank"].image == BLANK).all()
 
 
 def test_paired_by_image_place_and_order(studies):
     inputs = studies["veto"].fair.inputs
-    at = {
-        name: rows.set_index(["unit", "row", "column"])[["image", "place"]].drop_duplicates().sort_index()
-        for name, rows in inputs.groupby(["group", "condition"], observed=True)
-    }
+    at = {}
+    for name, rows in inputs.groupby(["group", "condition"], observed=True):
+        rows = rows[rows.draw == 0].set_index(["unit", "row", "column"]).sort_index()
+        at[name] = rows[["image", "place"]]
     for group, treated, control in ABSENCES.values():
         pd.testing.assert_frame_equal(at[group, treated], at[group, control])
     common = at["top", "lowest"].join(at["neutral", "lowest"].add_suffix("_neutral"), how="inner")
@@ -123,7 +125,7 @@ def test_paired_by_image_place_and_order(studies):
     assert (corners == 1).all() and sorted(at["top", "lowest"].place.unique()) == [0, 1, 2, 3]
     assert (at["top", "lowest, centre"].place == PLACES.index("centre")).all()
     draws = inputs[(inputs.group == "top") & (inputs.condition == "random")]
-    assert draws.groupby(["unit", "row", "column"]).size().eq(5).all()
+    assert draws.groupby(["unit", "row", "column"]).size().eq(3).all()
     assert draws.patch.nunique() > 15  # redrawn
 
 
@@ -285,6 +287,7 @@ def small(images):
         (range(80, 160), range(160, 240), {"units": [0, 3]}, "units.*0 to 2"),
         (range(80, 160), range(160, 240), {"units": [1, 1]}, "units.*once"),
         (range(80, 160), range(160, 240), {"redraws": 0}, "redraws"),
+        (range(80, 160), range(160, 240), {"redraws": 65}, "redraws.*260 random patches.*256"),
         (range(80, 160), range(160, 240), {"control_units": -1}, "control_units"),
         (range(80, 160), range(160, 240), {"feather": 7}, "feather.*0 to 6"),
     ],

@@ -1,0 +1,56 @@
+"""Is a suppression there under every way of pooling, or is it made by one of them?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+from torch import nn
+
+from .insertion_design import Setting
+from .protocols import insertion_study
+from .scores import MAIN, pick
+
+
+def pooling_table(
+    model: nn.Module,
+    layer: str | None,
+    dataset,
+    setting: Setting,
+    pools: list[str],
+    level: float = 0.05,
+    **options,
+) -> pd.DataFrame:
+    """Both protocols under several ways of pooling: patches, top images and effects all follow the pooling.
+
+    Taking the minimum over positions or tokens makes any unit look suppressible, since one low position among many is
+    enough (design section 7).
+
+    Args:
+        model, layer, dataset, setting, options: of `protocols.insertion_study`; the setting's own pool is not used.
+        pools: ways of pooling, see `units.pool_space`.
+        level: false discovery rate.
+
+    Returns:
+        A row for each pool and unit: pool, unit, published (significant), absence, veto, suppressed (absence above
+        `scores.LEAST`, adjusted p below the level) and only_min: suppressed under "min" and under no other pool.
+    """
+    rows = []
+    for pool in pools:
+        study = insertion_study(
+            model, layer, dataset, replace(setting, pool=pool), control_units=0, **options
+        )
+        absence = pick(study.fair.scores, "absence", MAIN)
+        table = {
+            "pool": pool,
+            "unit": absence.index,
+            "published": study.published.tests["significant"].to_numpy(),
+            "absence": absence["value"].to_numpy(),
+            "veto": pick(study.fair.scores, "veto", "median images")["value"].to_numpy(),
+            "suppressed": ((absence["value"] > 0) & (absence["q_least"] < level)).to_numpy(),
+        }
+        rows.append(pd.DataFrame(table))
+    table = pd.concat(rows, ignore_index=True)
+    others = table[(table["pool"] != "min") & table["suppressed"]]["unit"]
+    only = (table["pool"] == "min") & table["suppressed"] & ~table["unit"].isin(others)
+    return table.assign(only_min=only if len(pools) > 1 else False)
