@@ -70,6 +70,7 @@ lint: $(READY)  ## check style, and that notebooks are stored without outputs
 	$(BIN)/nbstripout --verify notebooks/*.ipynb notebooks/shards/*.ipynb
 
 bench: $(READY)  ## measure mining against the bare forward pass and the published scheme (ten minutes, 12 GiB)
+	@$(BIN)/python tests/bench_insertion.py
 	@$(BIN)/python tests/bench_mining.py $(ARGS)
 
 lab: $(READY)  ## open JupyterLab on the notebooks

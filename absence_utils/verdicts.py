@@ -161,7 +161,7 @@ def example_pictures(study: Study, dataset, units: list[int], feather: int = 6) 
         if stack.normalisation:
             images = stack.normalisation.undo(images)
         pictures[unit] = dict(zip(shown.index, images, strict=True))
-        corners = upper_left(images, (fair.bank.side,) * 2, torch.from_numpy(keys.place.to_numpy())).tolist()
+        corners = upper_left(images, (fair.bank.side,) * 2, torch.tensor(keys.place.tolist())).tolist()
         for (name, row), (top, left) in zip(shown.iterrows(), corners, strict=True):
             response = (row.response - about["mean"][unit]) / about["sd"][unit]
             rows.append((unit, name, response, top, left, fair.bank.side * (row.patch != UNTOUCHED)))

@@ -1,5 +1,6 @@
 """The benchmark measures what it says: the same windows for all, ratios within a round, medians over rounds."""
 
+import bench_insertion
 import bench_mining
 import pandas as pd
 import pytest
@@ -42,3 +43,16 @@ def test_every_mode_runs(mode, monkeypatch):
     if mode in ("ours", "published"):
         highest = found[0] if mode == "published" else found.highest
         assert highest.response.shape == (2, 8)
+
+
+def test_insertion_is_measured_on_the_same_inputs(monkeypatch):
+    """Requests of several units share inputs, and the table has its ratios."""
+    monkeypatch.delenv("ABSENCE_REAL", raising=False)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 9, 8), torch.nn.ReLU()).eval()
+    monkeypatch.setattr(bench_insertion, "load_model", lambda *_: network)
+    monkeypatch.setattr(bench_insertion, "CASES", {"small": ("small", "0")})
+    row = bench_insertion.measure("small", images=6, units=2, rounds=1)
+    assert row["requests"] == 12 and 6 < row["inputs"] <= 12
+    assert row["ours / bare"] > 0 and row["ours / eager"] > 0
+    requests = bench_insertion.requests_for(3, 6, 4)
+    assert requests.groupby("unit").image.nunique().eq(6).all() and requests.patch.max() < 4

@@ -147,14 +147,14 @@ def verdict_bars(table):
     networks = table.network.drop_duplicates().tolist()
     with companion_style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 4.0), width_ratios=(1.35, 1))
-        width = 0.8 / len(VERDICTS)
+        width = 0.88 / len(VERDICTS)
         for place, (column, (label, colour)) in enumerate(VERDICTS.items()):
             shares = [100 * table[table.network == name][column].astype(float).mean() for name in networks]
             at = np.arange(len(networks)) + (place - (len(VERDICTS) - 1) / 2) * width
             left.bar(at, shares, width, color=colour, label=label)
             for x, share in zip(at, shares, strict=True):
                 if not np.isnan(share):
-                    left.text(x, share + 1, f"{share:.0f}", ha="center", fontsize=7)
+                    left.text(x, share + 1, f"{share:.0f}", ha="center", fontsize=5.5)
         labels = [f"{name}\n({(table.network == name).sum()} units)" for name in networks]
         left.set_xticks(range(len(networks)), [label.replace(" ", "\n", 1) for label in labels], fontsize=8)
         left.set(ylabel="units (%)", ylim=(0, 105), title="What each protocol says")

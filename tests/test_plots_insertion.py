@@ -1,0 +1,110 @@
+"""Figures of patch insertion: the numbers drawn, not the picture."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.patches import Rectangle
+
+from absence_utils.plots import insertion as plots
+
+UNITS = [3, 8, 5]
+
+
+def published():
+    rows = [
+        (unit, condition, 10 * place + index, 1.0)
+        for place, condition in enumerate(plots.KIND)
+        for index, unit in enumerate(UNITS)
+    ]
+    return pd.DataFrame(rows, columns=["unit", "condition", "mean", "sd"])
+
+
+def scores():
+    rows = []
+    for condition in plots.CONTROLS:
+        for index, unit in enumerate(UNITS):
+            value = index + (0.5 if condition == "centre" else 0.0)
+            rows.append((unit, "absence", condition, value, value - 0.2, value + 0.3))
+    rows += [(unit, "veto", "median images", -0.1 * unit, -0.1 * unit - 0.05, 0.0) for unit in UNITS]
+    return pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "low", "high"])
+
+
+def test_published_table_draws_mean_and_spread_over_units():
+    figure = plots.published_table({"a": published(), "b": published()}, {"a": 0.875, "b": 0.5})
+    for ax, share in zip(figure.axes, ("88%", "50%"), strict=True):
+        assert share in ax.get_title()
+        assert [text.get_text() for text in ax.texts][:2] == ["+1.00 ± 1.00", "+11.0 ± 1.00"]
+        marks = [container.lines[0].get_xydata().tolist()[0] for container in ax.containers]
+        assert marks == [[10 * place + 1, place] for place in range(len(plots.KIND))]
+
+
+def test_responses_are_in_standard_deviations_from_the_mean_over_images():
+    figure = plots.responses_by_condition(published(), [2.0, 5.0, 4.0], "title")  # units 3, 5, 8
+    lines = [line.get_ydata() for line in figure.axes[0].lines[: len(UNITS)]]
+    for line, spread in zip(lines, (2.0, 5.0, 4.0), strict=True):
+        np.testing.assert_allclose(line, np.arange(len(plots.KIND)) * 10 / spread)
+
+
+def test_absence_scores_sort_units_and_show_intervals_controls_and_inflation():
+    tests = pd.DataFrame({"unit": UNITS, "absence": [0.0, 1.5, 3.0]})
+    left, middle, right = plots.absence_scores(scores(), tests, limit=0.7, strongest=2).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["5", "8"]  # strongest first, on top
+    assert left.get_yticks().tolist() == [1, 0]
+    (segments,) = [each.get_segments() for each in left.collections]
+    np.testing.assert_allclose([s[:, 0] for s in segments], [[1.8, 2.3], [0.8, 1.3]])
+    drawn = {line.get_label(): line for line in left.lines}
+    np.testing.assert_allclose(drawn["centre"].get_xdata(), [2.5, 1.5])
+    assert list(drawn["95 % of random weights"].get_xdata()) == [0.7, 0.7]
+    assert set(plots.CONTROLS) - {"random patch"} <= set(drawn)
+    np.testing.assert_allclose(middle.lines[0].get_xdata(), [-0.5, -0.8])
+    points = right.lines[0]
+    assert points.get_xdata().tolist() == [0, 1, 2] and points.get_ydata().tolist() == [0, 1.5, 3]
+    assert "1.50" in right.get_title()
+
+
+def test_verdict_bars_are_shares_of_units():
+    rows = [("a", unit, unit < 3, unit < 2, float(unit < 1), unit == 0, 0.1 * unit) for unit in range(4)]
+    rows += [("b", unit, True, False, np.nan, False, 0.0) for unit in range(2)]
+    columns = ["network", "unit", "published", "suppressed", "beyond_null", "vetoed", "veto"]
+    left, right = plots.verdict_bars(pd.DataFrame(rows, columns=columns)).axes
+    heights = [[bar.get_height() for bar in container] for container in left.containers]
+    np.testing.assert_allclose(heights, [[75, 100], [50, 0], [25, np.nan], [25, 0]])
+    assert [text.get_text() for text in left.texts] == ["75", "100", "50", "0", "25", "25", "0"]
+    assert "(4\nunits)" in left.get_xticklabels()[0].get_text().replace(" ", "\n")
+    dark = [line for line in right.lines if line.get_color() == "#053061" and len(line.get_ydata())]
+    assert [line.get_ydata().tolist() for line in dark] == [[0.0]]
+
+
+def test_pooling_bars_flag_units_of_the_minimum():
+    table = pd.DataFrame(
+        [("mean", 0, True, False, False, 0.1), ("mean", 1, True, True, False, 0.4),
+         ("min", 0, True, True, True, 2.0), ("min", 1, False, True, False, 1.0)],
+        columns=["pool", "unit", "published", "suppressed", "only_min", "absence"],
+    )  # fmt: skip
+    left, right = plots.pooling_bars(table).axes
+    heights = [[bar.get_height() for bar in container] for container in left.containers]
+    assert heights == [[100, 50], [50, 100]] and left.get_title().startswith("1 of 2 units")
+    lines = {tuple(line.get_ydata()): line.get_color() for line in right.lines[:2]}
+    assert lines[(0.1, 2.0)] != lines[(0.4, 1.0)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_examples_frame_the_patch_and_name_the_response(channels):
+    pictures = {
+        unit: {name: torch.rand(channels, 9, 9) for name in ("top: untouched", "top: lowest")}
+        for unit in (4, 2)
+    }
+    rows = [
+        (unit, name, value, 0, 5, 4 * (name == "top: lowest"))
+        for unit in (4, 2)
+        for name, value in (("top: untouched", 1.5), ("top: lowest", -0.25))
+    ]
+    table = pd.DataFrame(rows, columns=["unit", "condition", "response", "top", "left", "side"])
+    figure = plots.insertion_examples(pictures, table)
+    assert [ax.get_xlabel() for ax in figure.axes] == ["+1.50 sd", "−0.250 sd"] * 2
+    assert [ax.get_title() for ax in figure.axes] == ["top\nuntouched", "top\nlowest", "", ""]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["unit 4", "", "unit 2", ""]
+    boxes = [[p for p in ax.patches if isinstance(p, Rectangle)] for ax in figure.axes]
+    assert [len(each) for each in boxes] == [0, 1, 0, 1]
+    assert boxes[1][0].get_xy() == (4.5, -0.5) and boxes[1][0].get_width() == 4

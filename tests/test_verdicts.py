@@ -1,0 +1,178 @@
+"""What the protocols say of several networks, typical pictures, and ways of pooling."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torchvision.models import VisionTransformer
+
+from absence_utils import InputError, insertion_study
+from absence_utils.image_cache import stack_images
+from absence_utils.images import Normalisation, TensorImages
+from absence_utils.insertion_design import Setting
+from absence_utils.pooling import pooling_table
+from absence_utils.scores import MAIN, pick
+from absence_utils.verdicts import (
+    EXAMPLES,
+    PLANTED,
+    compare_networks,
+    example_pictures,
+    typical_pairs,
+    verdicts,
+)
+
+SETTING = Setting(patch=8, stride=4, k=3, images=5)
+NORMALISATION = Normalisation((0.4,) * 3, (0.25,) * 3)
+
+
+@pytest.fixture(scope="module")
+def images():
+    pixels = torch.rand(90, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(90).long()
+    return stack_images(
+        TensorImages(NORMALISATION.apply(pixels), labels, ["all"], normalisation=NORMALISATION)
+    )
+
+
+def network(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU()).eval()
+
+
+@pytest.fixture(scope="module")
+def studies(images):
+    options = {"null_units": 3, "known_scenes": 120, "redraws": 2, "top_share": 0.2, "feather": 1}
+    return compare_networks(
+        network(0), network(1), "3", images, SETTING, units=[4, 1, 3, 5], control_units=1, **options
+    )
+
+
+def test_networks_that_are_compared(studies):
+    names = ["this network", "random weights", "additive units", "veto units", "scenes rules"]
+    assert list(studies) == names
+    units = [study.fair.units.unit.tolist() for study in studies.values()]
+    assert units == [[4, 1, 3, 5], [4, 1, 3], [0, 1, 2], [0, 1, 2], [0, 1, 2, 3, 4]]
+    assert PLANTED.tolist() == [True, True, False, True, False]
+    books = [study.book.network for study in studies.values()]
+    assert len(set(books)) == 4  # additive and veto units have the same filters
+    responses = [studies[name].book.lowest.response for name in names[2:4]]
+    assert not torch.equal(*responses)
+    controls = pick(studies["this network"].fair.scores, "absence", "phase-scrambled")
+    assert controls.value.notna().sum() == 1
+
+
+def test_verdicts_by_hand(studies):
+    table = verdicts(studies)
+    assert len(table) == 4 + 3 + 3 + 3 + 5
+    limit = np.quantile(pick(studies["random weights"].fair.scores, "absence", MAIN).value, 0.95)
+    for name, study in studies.items():
+        for row in table[table.network == name].itertuples():
+            absence = pick(study.fair.scores, "absence", MAIN).loc[row.unit]
+            veto = pick(study.fair.scores, "veto", "median images").loc[row.unit]
+            (test,) = study.published.tests[study.published.tests.unit == row.unit].itertuples()
+            suppressed = absence.value > 0 and absence.q < 0.05
+            assert (row.published, row.absence, row.veto) == (test.significant, absence.value, veto.value)
+            assert row.suppressed == suppressed
+            assert row.vetoed == (veto.value > 0 and veto.q_least < 0.05)
+            if name in ("this network", "random weights"):
+                assert row.beyond_null == (suppressed and absence.value > limit)
+            else:
+                assert np.isnan(row.beyond_null)
+    alone = verdicts({"this network": studies["this network"]})
+    assert alone.beyond_null.isna().all() and len(alone) == 4
+
+
+def test_typical_pair_is_the_median_drop(studies):
+    fair = studies["this network"].fair
+    for unit, pair in typical_pairs(fair, [1, 5]).items():
+        own = fair.inputs[(fair.inputs.unit == unit) & (fair.inputs.group == "top") & (fair.inputs.draw == 0)]
+        wide = own.pivot(index=["row", "column"], columns="condition", values="response")
+        drops = sorted(wide.random - wide.lowest)
+        drop = pair.response["top: random"] - pair.response["top: lowest"]
+        assert drop == drops[(len(drops) - 1) // 2]
+        assert pair.loc[["top: lowest", "top: random", "top: untouched"], "image"].nunique() == 1
+        assert pair.patch["neutral: lowest"] == pair.patch["top: lowest"]
+        assert pair.place["neutral: lowest"] == pair.place["top: lowest"]
+    with pytest.raises(InputError, match=r"units.*unit 0 was not studied.*\[4, 1, 3, 5\]"):
+        typical_pairs(fair, [0])
+
+
+def test_pictures_show_what_the_network_saw(studies, images):
+    study = studies["this network"]
+    pictures, table = example_pictures(study, images, [3], feather=1)
+    pair, about = typical_pairs(study.fair, [3])[3], study.fair.units.set_index("unit").loc[3]
+    assert list(pictures[3]) == list(EXAMPLES) == table.condition.tolist()
+    whole = NORMALISATION.undo(images.take([int(pair.image["top: untouched"])]))[0]
+    torch.testing.assert_close(pictures[3]["top: untouched"], whole)
+    for row in table.itertuples():
+        expected = (pair.response[row.condition] - about["mean"]) / about["sd"]
+        assert row.response == pytest.approx(expected)
+        if row.condition == "top: untouched":
+            assert row.side == 0
+            continue
+        assert row.side == 8
+        patch = study.fair.bank.pixels[int(pair.patch[row.condition])]
+        shown = pictures[3][row.condition][:, row.top : row.top + 8, row.left : row.left + 8]
+        torch.testing.assert_close(shown, NORMALISATION.undo(patch))
+
+
+# ---------------------------------------------------------------------- pooling
+class OneLowToken(nn.Module):
+    """Unit 0 adds up; unit 1 answers the same but for one position that falls wherever a patch has an edge."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps = nn.Conv2d(3, 2, 3, bias=False)
+
+    def forward(self, batch):
+        return self.maps(batch)
+
+
+def test_pooling_table_follows_the_pooling_and_flags_what_only_the_minimum_makes(images):
+    torch.manual_seed(0)
+    model = OneLowToken()
+    options = {"units": [0, 1], "redraws": 3, "top_share": 0.2}
+    table = pooling_table(model, "maps", images, Setting(8, 4, 6, 6), ["mean", "max", "min"], **options)
+    assert table.pool.tolist() == ["mean", "mean", "max", "max", "min", "min"]
+    for pool in ("mean", "min"):
+        setting = Setting(8, 4, 6, 6, pool=pool)
+        study = insertion_study(model, "maps", images, setting, control_units=0, **options)
+        absence = pick(study.fair.scores, "absence", MAIN)
+        rows = table[table.pool == pool]
+        np.testing.assert_array_equal(rows.absence, absence.value)
+        assert rows.suppressed.tolist() == ((absence.value > 0) & (absence.q_least < 0.05)).tolist()
+    wide = table.pivot(index="unit", columns="pool", values="suppressed")
+    only = wide["min"] & ~wide["mean"] & ~wide["max"]
+    flagged = table[table.only_min].unit.tolist()
+    assert flagged == only[only].index.tolist() and set(table[table.only_min].pool) <= {"min"}
+
+
+def test_flag_by_hand(monkeypatch, images):
+    """Unit 0 is suppressed under the minimum alone, unit 1 under both, unit 2 under neither."""
+    calls = iter([(0.01, 0.5, 0.0), (0.5, 0.6, 0.01)])
+
+    class Fake:
+        def __init__(self, values):
+            rows = [(unit, "absence", MAIN, value, 0.001) for unit, value in enumerate(values)]
+            rows += [(unit, "veto", "median images", 0.0, 1.0) for unit in range(3)]
+            columns = ["unit", "score", "condition", "value", "q_least"]
+            self.fair = type("F", (), {"scores": pd.DataFrame(rows, columns=columns)})
+            self.fair.scores.loc[[i for i, v in enumerate(values) if v <= 0.05], "q_least"] = 0.9
+            self.published = type("P", (), {"tests": pd.DataFrame({"significant": [True] * 3})})
+
+    monkeypatch.setattr("absence_utils.pooling.insertion_study", lambda *_, **__: Fake(next(calls)))
+    table = pooling_table(None, None, images, SETTING, ["mean", "min"])
+    assert table[table.only_min][["pool", "unit"]].values.tolist() == [["min", 0]]
+
+
+def test_transformer_tokens_pool_in_every_way(images):
+    torch.manual_seed(0)
+    options = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16, "num_classes": 3}
+    model = VisionTransformer(image_size=20, patch_size=4, **options).eval()
+    table = pooling_table(
+        model, "encoder.layers.encoder_layer_0", images, Setting(8, 12, 2, 4), ["mean", "cls", "max", "min"],
+        units=[0, 1], redraws=1, top_share=0.4,
+    )  # fmt: skip
+    assert table.groupby("pool").absence.apply(lambda each: each.notna().all()).all()
+    assert table.pivot(index="unit", columns="pool", values="absence").nunique(axis=1).tolist() == [4, 4]
