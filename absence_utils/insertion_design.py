@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -47,9 +47,6 @@ class Setting:
         if self.images < least:
             remedy = f"Use {least} or more with {self.k} patches and pairs={self.pairs!r}."
             raise InputError("images", f"{self.images} for each unit", remedy)
-
-    def with_images(self, images: int) -> Setting:
-        return replace(self, images=images)
 
     @property
     def pairing(self) -> np.ndarray:

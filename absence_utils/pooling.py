@@ -8,7 +8,7 @@ import pandas as pd
 from torch import nn
 
 from .insertion_design import Setting
-from .protocols import insertion_study
+from .protocols import Study, insertion_study
 from .scores import MAIN, pick
 
 
@@ -18,6 +18,9 @@ def pooling_table(
     dataset,
     setting: Setting,
     pools: list[str],
+    *,
+    units: list[int],
+    done: dict[str, Study] | None = None,
     level: float = 0.05,
     **options,
 ) -> pd.DataFrame:
@@ -29,24 +32,28 @@ def pooling_table(
     Args:
         model, layer, dataset, setting, options: of `protocols.insertion_study`; the setting's own pool is not used.
         pools: ways of pooling, see `units.pool_space`.
+        units: channels.
+        done: pool to a study that there is already, of these units and maybe others.
         level: false discovery rate.
 
     Returns:
-        A row for each pool and unit: pool, unit, published (significant), absence, veto, suppressed (absence above
-        `scores.LEAST`, adjusted p below the level) and only_min: suppressed under "min" and under no other pool.
+        A row for each pool and unit: pool, unit, published (significant, NaN where it was not asked), absence, veto,
+        suppressed (absence above `scores.LEAST`, adjusted p below the level) and only_min: suppressed under "min" and
+        under no other pool.
     """
     rows = []
     for pool in pools:
-        study = insertion_study(
-            model, layer, dataset, replace(setting, pool=pool), control_units=0, **options
+        study = (done or {}).get(pool) or insertion_study(
+            model, layer, dataset, replace(setting, pool=pool), units=units, control_units=0, **options
         )
-        absence = pick(study.fair.scores, "absence", MAIN)
+        absence = pick(study.fair.scores, "absence", MAIN).loc[list(units)]
+        tests = study.published.tests.set_index("unit")["significant"].astype(float)
         table = {
             "pool": pool,
             "unit": absence.index,
-            "published": study.published.tests["significant"].to_numpy(),
+            "published": tests.reindex(absence.index).to_numpy(),
             "absence": absence["value"].to_numpy(),
-            "veto": pick(study.fair.scores, "veto", "median images")["value"].to_numpy(),
+            "veto": pick(study.fair.scores, "veto", "median images")["value"].loc[list(units)].to_numpy(),
             "suppressed": ((absence["value"] > 0) & (absence["q_least"] < level)).to_numpy(),
         }
         rows.append(pd.DataFrame(table))

@@ -91,7 +91,8 @@ def insertion_study(
     setting: Setting,
     *,
     units=None,
-    published_images: int | None = None,
+    published: Setting | None = None,
+    published_units: int | None = None,
     redraws: int = 20,
     **options,
 ) -> Study:
@@ -102,7 +103,9 @@ def insertion_study(
         dataset: images in random order (`image_cache.shuffle_images`).
         setting: of both protocols.
         units: channels; all if None.
-        published_images: top images of the published protocol, if other than `setting.images`.
+        published: a setting for the published protocol alone, with the same patch, stride, k and pool.
+        published_units: how many of the units, drawn at random, the published protocol is asked of; all if None. With
+            all patches in all images it is the dearer of the two.
         redraws, options: of `fair_protocol`.
     """
     stack = stack_images(dataset)
@@ -113,11 +116,15 @@ def insertion_study(
     rest = mine_patches(model, layer, stack, **how, part=range(parts[0].stop, len(stack)))
     book = clean.merge(rest)
     responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
-    wide = setting.with_images(published_images or setting.images)
-    published = published_protocol(model, layer, stack, book, wide, units=units, responses=responses)
+    chosen = chosen_units(units, responses.shape[1])
+    if published_units is not None:
+        chosen = np.sort(setting.generator(5).permutation(chosen)[:published_units])
+    asked = published_protocol(
+        model, layer, stack, book, published or setting, units=chosen, responses=responses
+    )
     options = {"units": units, "responses": responses, "redraws": redraws, **options}
     fair = fair_protocol(model, layer, stack, clean, parts[1], parts[2], setting, **options)
-    return Study(published, fair, book, clean)
+    return Study(asked, fair, book, clean)
 
 
 def published_protocol(

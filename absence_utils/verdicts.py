@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
@@ -38,16 +40,19 @@ def compare_networks(
     *,
     units: list[int] | None = None,
     control_units: int | None = None,
+    published: Setting | None = None,
     null_units: int = 32,
+    known_images: int | None = None,
     known_scenes: int = 450,
     **options,
 ) -> dict[str, Study]:
     """`insertion_study` of a network and of four whose answer is known, through the same code.
 
     Args:
-        model, layer, dataset, setting, units, control_units, options: of `insertion_study`.
+        model, layer, dataset, setting, units, control_units, published, options: of `insertion_study`.
         random_model: the same network with random weights.
         null_units: units of that, and of each kind of `nulls.KnownUnits`.
+        known_images: top images of those, which are cheap: all patches go into all of them. `setting.images` if None.
         known_scenes: concept scenes for the logits of the concept-scenes network.
 
     Returns:
@@ -59,18 +64,26 @@ def compare_networks(
     device = next(model.parameters()).device
     studies = {
         "this network": insertion_study(
-            model, layer, stack, setting, units=units, control_units=control_units, **options
+            model,
+            layer,
+            stack,
+            setting,
+            units=units,
+            published=published,
+            control_units=control_units,
+            **options,
         )
     }
     every = studies["this network"].fair.units.unit.tolist()
     few = {**options, "control_units": 0}
     studies["random weights"] = insertion_study(
-        random_model, layer, stack, setting, units=every[:null_units], **few
+        random_model, layer, stack, setting, units=every[:null_units], published=published, **few
     )
+    cheap = replace(setting, pairs="all", images=known_images or setting.images)
     sample = stack.take(range(min(300, len(stack)))).to(device)
     for rule in ("additive", "veto"):
         known = KnownUnits(sample, null_units, rule, seed=setting.seed)
-        studies[f"{rule} units"] = insertion_study(known, None, stack, setting, **few)
+        studies[f"{rule} units"] = insertion_study(known, None, stack, cheap, published=published, **few)
     scenes = shuffle_images(scene_dataset(known_scenes, setting.seed), setting.seed)
     own = Setting(24, 8, setting.k, min(12, known_scenes // 30), seed=setting.seed)
     studies["scenes rules"] = insertion_study(
@@ -88,7 +101,8 @@ def verdicts(studies: dict, level: float = 0.05) -> pd.DataFrame:
         level: of the tests, and of the false discovery rate.
 
     Returns:
-        A row for each network and unit: network, unit, published (significant), absence and veto (values),
+        A row for each network and unit: network, unit, published (significant; NaN where it was not asked), absence
+        and veto (values),
         suppressed (absence above 0, q below level), beyond_null (suppressed, and absence above the 95th percentile of
         the random-weight null; NaN where there is none), vetoed (veto against median images above `scores.LEAST`,
         q_least below level).
@@ -105,7 +119,7 @@ def verdicts(studies: dict, level: float = 0.05) -> pd.DataFrame:
                 {
                     "network": name,
                     "unit": absence.index,
-                    "published": study.published.tests["significant"].to_numpy(),
+                    "published": _published(study, absence.index),
                     "absence": absence["value"].to_numpy(),
                     "veto": veto["value"].to_numpy(),
                     "suppressed": suppressed.to_numpy(),
@@ -117,6 +131,11 @@ def verdicts(studies: dict, level: float = 0.05) -> pd.DataFrame:
             )
         )
     return pd.concat(rows, ignore_index=True)
+
+
+def _published(study: Study, units) -> np.ndarray:
+    """[unit] 1 where the published test is significant, 0 where not, NaN where it was not asked."""
+    return study.published.tests.set_index("unit")["significant"].astype(float).reindex(units).to_numpy()
 
 
 def typical_pairs(fair: Fair, units: list[int]) -> dict[int, pd.DataFrame]:

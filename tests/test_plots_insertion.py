@@ -40,9 +40,9 @@ def test_published_table_draws_mean_and_spread_over_units():
 
 
 def test_responses_are_in_standard_deviations_from_the_mean_over_images():
-    figure = plots.responses_by_condition(published(), [2.0, 5.0, 4.0], "title")  # units 3, 5, 8
+    figure = plots.responses_by_condition(published(), pd.Series({8: 4.0, 3: 2.0, 5: 5.0}), "title")
     lines = [line.get_ydata() for line in figure.axes[0].lines[: len(UNITS)]]
-    for line, spread in zip(lines, (2.0, 5.0, 4.0), strict=True):
+    for line, spread in zip(lines, (2.0, 5.0, 4.0), strict=True):  # units 3, 5, 8
         np.testing.assert_allclose(line, np.arange(len(plots.KIND)) * 10 / spread)
 
 

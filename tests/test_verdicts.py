@@ -135,13 +135,22 @@ def test_pooling_table_follows_the_pooling_and_flags_what_only_the_minimum_makes
     options = {"units": [0, 1], "redraws": 3, "top_share": 0.2}
     table = pooling_table(model, "maps", images, Setting(8, 4, 6, 6), ["mean", "max", "min"], **options)
     assert table.pool.tolist() == ["mean", "mean", "max", "max", "min", "min"]
+    done = {}
     for pool in ("mean", "min"):
         setting = Setting(8, 4, 6, 6, pool=pool)
         study = insertion_study(model, "maps", images, setting, control_units=0, **options)
+        done[pool] = study
         absence = pick(study.fair.scores, "absence", MAIN)
         rows = table[table.pool == pool]
         np.testing.assert_array_equal(rows.absence, absence.value)
         assert rows.suppressed.tolist() == ((absence.value > 0) & (absence.q_least < 0.05)).tolist()
+    again = pooling_table(
+        model, "maps", images, None, ["mean", "min"], units=[1], done=done
+    )  # nothing is run
+    expected = (
+        table[(table.unit == 1) & (table.pool != "max")].drop(columns="only_min").reset_index(drop=True)
+    )
+    pd.testing.assert_frame_equal(again.drop(columns="only_min"), expected)
     wide = table.pivot(index="unit", columns="pool", values="suppressed")
     only = wide["min"] & ~wide["mean"] & ~wide["max"]
     flagged = table[table.only_min].unit.tolist()
@@ -159,10 +168,12 @@ def test_flag_by_hand(monkeypatch, images):
             columns = ["unit", "score", "condition", "value", "q_least"]
             self.fair = type("F", (), {"scores": pd.DataFrame(rows, columns=columns)})
             self.fair.scores.loc[[i for i, v in enumerate(values) if v <= 0.05], "q_least"] = 0.9
-            self.published = type("P", (), {"tests": pd.DataFrame({"significant": [True] * 3})})
+            self.published = type(
+                "P", (), {"tests": pd.DataFrame({"unit": range(3), "significant": [True] * 3})}
+            )
 
     monkeypatch.setattr("absence_utils.pooling.insertion_study", lambda *_, **__: Fake(next(calls)))
-    table = pooling_table(None, None, images, SETTING, ["mean", "min"])
+    table = pooling_table(None, None, images, SETTING, ["mean", "min"], units=[0, 1, 2])
     assert table[table.only_min][["pool", "unit"]].values.tolist() == [["min", 0]]
 
 

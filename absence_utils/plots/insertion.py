@@ -65,10 +65,10 @@ def responses_by_condition(published, unit_spread, title: str):
 
     Args:
         published: `Published.responses`; its "random images" are all images.
-        unit_spread: [unit] standard deviation over untouched images, in the order of the table.
+        unit_spread: series, unit to standard deviation over untouched images.
     """
     wide = published.pivot(index="unit", columns="condition", values="mean")[list(KIND)]
-    spread = np.asarray(unit_spread, float)[:, None]
+    spread = unit_spread.reindex(wide.index).to_numpy()[:, None]
     values = (wide.to_numpy() - wide[["random images"]].to_numpy()) / spread
     with companion_style():
         fig, ax = plt.subplots(figsize=(PAGE * 0.7, 3.4))
