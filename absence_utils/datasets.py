@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torchvision.datasets import MNIST
 
 from absence_utils.errors import InputError
 from absence_utils.images import TensorImages
+from absence_utils.paths import cache_folder
 
 # RGB in 0..1. Pure green is the only one with more green than red and blue together.
 COLOURS = {
@@ -155,7 +155,7 @@ def digits(
             stratified and disjoint: over all folds every image is a test image once. MNIST has its own
             split, the same for every fold.
         limit: only this many images, evenly spread over the split; 0 takes all.
-        root: folder for MNIST. By default ABSENCE_CACHE, else ~/.cache/absence_utils.
+        root: folder for MNIST, by default `paths.cache_folder()`.
 
     Returns:
         TensorImages with images [n, 1, size, size], labels 0 to 9.
@@ -193,8 +193,7 @@ def _sklearn_digits(split: str, fold: int, folds: int) -> tuple[Tensor, Tensor]:
 
 
 def _mnist(split: str, root: str | Path | None) -> tuple[Tensor, Tensor]:
-    default = os.environ.get("ABSENCE_CACHE") or "~/.cache/absence_utils"
-    folder = Path(root or default).expanduser()
+    folder = Path(root or cache_folder()).expanduser()
     try:
         # download=True reads files that are there, and downloads only if they are not
         data = MNIST(folder, train=split == "train", download=True)

@@ -30,7 +30,8 @@ def load_model(
 
     Args:
         name: a torchvision classifier ("resnet50"), "concept_scenes" for the network that ships with this project,
-            or a network, which passes through unchanged but for eval mode.
+            "xresnet50" for the ResNet-50 without biases (`xdnn.XResNet50`), or a network, which passes through
+            unchanged but for eval mode.
         weights: path of a .safetensors, .pt or .pth state dict; "torchvision" for the official weights
             ("torchvision:IMAGENET1K_V1" picks a version); None or "" for random weights ("concept_scenes": its own;
             "random" draws them there too).
@@ -73,9 +74,15 @@ def _build(name: str, seed: int, state: dict | None, options: dict) -> nn.Module
             from .scenes import ConceptNet  # the renderer is not needed for other networks
 
             return ConceptNet(**options)
+        if name == "xresnet50":
+            from .xdnn import XResNet50
+
+            if state is not None and "num_classes" not in options and "fc.weight" in state:
+                options = options | {"num_classes": state["fc.weight"].shape[0]}
+            return XResNet50(**options)
         known = torchvision.models.list_models(module=torchvision.models)
         if name not in known:
-            near = difflib.get_close_matches(name, [*known, "concept_scenes"], n=4, cutoff=0.5)
+            near = difflib.get_close_matches(name, [*known, "concept_scenes", "xresnet50"], n=4, cutoff=0.5)
             raise InputError(
                 "model",
                 f"{name!r} is neither 'concept_scenes' nor a torchvision classifier",

@@ -10,19 +10,23 @@ from .errors import InputError
 from .images import IDENTITY
 
 RULES = ("additive", "veto")
-STRENGTH, SPARE = 2.0, 0.2  # of the veto, and of the same absence where there is nothing to veto
+STRENGTH, SPARE = 6.0, 0.2  # of the veto, and of the same absence where there is nothing to veto
+RARE = 0.1  # share of images that show what vetoes a unit
+WINDOW = 2  # positions of a filter, in rows and columns, over which a local energy is taken
 
 
 class KnownUnits(nn.Module):
     """Units made of local filters with random weights, whose rule is known.
 
-    Every unit has the energy a of one filter bank: filters that see `side` pixels, rectified, averaged over the image
-    and standardised. "additive" units answer a: nothing in them inhibits anything, and what a patch adds does not
-    depend on the rest of the image. "veto" units answer relu(a - 2 relu(b)) - 0.2 relu(b), where b is the energy of a
-    second bank: a and not b, with a trace of not b where there is no a to veto.
+    The energy of a filter is its rectified product with what it sees, `side` px wide. a is the mean energy of a unit's
+    first filter over the image, standardised. "additive" units answer a: nothing in them inhibits anything, and what
+    a patch adds does not depend on the rest of the image. b is the energy of the second filter where it is largest
+    (over windows of 2 x 2 positions), in standard deviations above what one image in ten exceeds, and 0 below: a thing
+    that is there or not. "veto" units answer relu(a - 6 b) - 0.2 b: a and not b, with a trace of not b where there is
+    no a to veto.
 
     Args:
-        images: [n, channel, height, width], on which energies get mean 0 and standard deviation 1.
+        images: [n, channel, height, width], on which the energies are standardised.
         units: their number.
         rule: "additive" or "veto".
         side: edge of the filters, px; they step by half of it.
@@ -45,19 +49,22 @@ class KnownUnits(nn.Module):
         self.register_buffer("centre", torch.zeros(2 * units))
         self.register_buffer("spread", torch.ones(2 * units))
         with torch.no_grad():
-            energy = torch.cat([self._energy(part) for part in images.split(64)])
-        if (energy.std(dim=0) == 0).any():
+            energies = [torch.cat(part) for part in zip(*map(self._energies, images.split(64)), strict=True)]
+        if any((energy.std(dim=0) == 0).any() for energy in energies):
             raise InputError("images", "some filter answers all of them alike", "Give images that differ.")
-        self.centre.copy_(energy.mean(dim=0))
-        self.spread.copy_(energy.std(dim=0))
+        mean, largest = energies
+        self.centre.copy_(torch.cat((mean.mean(dim=0), largest.quantile(1 - RARE, dim=0))))
+        self.spread.copy_(torch.cat((mean.std(dim=0), largest.std(dim=0))))
         self.eval().requires_grad_(False)
 
-    def _energy(self, images: Tensor) -> Tensor:
+    def _energies(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[batch, unit] mean energy of the first filters, and largest local energy of the second ones."""
         maps = F.relu(F.conv2d(images, self.filters, stride=self.side // 2))
-        return (maps.mean(dim=(2, 3)) - self.centre) / self.spread
+        first, second = maps.chunk(2, dim=1)
+        window = min(WINDOW, *second.shape[2:])
+        return first.mean(dim=(2, 3)), F.avg_pool2d(second, window, stride=1).amax(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        a, b = self._energy(images).chunk(2, dim=1)
-        if self.rule == "additive":
-            return a
-        return F.relu(a - STRENGTH * F.relu(b)) - SPARE * F.relu(b)
+        a, b = ((torch.cat(self._energies(images), dim=1) - self.centre) / self.spread).chunk(2, dim=1)
+        b = F.relu(b)
+        return a if self.rule == "additive" else F.relu(a - STRENGTH * b) - SPARE * b

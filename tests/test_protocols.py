@@ -41,8 +41,8 @@ def images():
 @pytest.fixture(scope="module")
 def studies():
     """24 additive and 24 veto units, read as they come."""
-    images = blobs(600)
-    sample, setting = images.take(range(100)), replace(SETTING, k=8, images=32)
+    images = blobs(900)
+    sample, setting = images.take(range(100)), replace(SETTING, k=8, images=50)
     options = {"redraws": 3, "feather": 2, "top_share": 0.2}
     return {
         rule: insertion_study(KnownUnits(sample, 24, rule, seed=4), None, images, setting, **options)
@@ -91,13 +91,13 @@ def test_scenes_network_vetoes_what_was_planted():
 # ---------------------------------------------------------------------- the plan
 def test_clean_selection(studies):
     """Patches, the meaning of top, and effects come from three disjoint thirds; top images are top, neutral median."""
-    study, images = studies["veto"], blobs(600)
+    study, images = studies["veto"], blobs(900)
     book, chosen, measured = three_ranges(len(images))
     assert study.clean_book.covered == ((book.start, book.stop),) and study.book.covered == (
         (0, len(images)),
     )
     responses_of = responses(
-        KnownUnits(images.take(range(100)), 24, "veto", seed=4), None, images.take(range(600))
+        KnownUnits(images.take(range(100)), 24, "veto", seed=4), None, images.take(range(900))
     )
     inputs = study.fair.inputs
     for unit in range(5):
@@ -107,7 +107,7 @@ def test_clean_selection(studies):
         for group, low, high in (("top", level[2], np.inf), ("neutral", level[0], level[1])):
             used = of[of.group == group].image.unique()
             fits = [i for i in measured if low <= own[i] <= high]
-            assert set(used) <= set(fits) and len(used) == min(32, len(fits))
+            assert set(used) <= set(fits) and len(used) == min(50, len(fits))
         assert (of[of.group == "blank"].image == BLANK).all()
 
 

@@ -1,0 +1,202 @@
+"""Unlearn a shortcut by what the network attributes to it: objectives, training, measures.
+
+An artefact beside images of one class can be learnt twice: "artefact, so this class" (presence) and "no artefact, so
+the other class" (an encoded absence, in the other logit). A penalty on the target logit's attribution reaches the
+first alone; one on target and non-target logits reaches both (the paper's last experiment).
+
+Every objective takes the model, a `Batch`, the strength of its penalty and a generator, and returns the loss. The
+penalised attribution is input x gradient; for networks without biases that is integrated gradients from zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .artefacts import Artefacts, dilate
+from .errors import InputError
+
+
+@dataclass
+class Batch:
+    """What an objective sees.
+
+    Attributes:
+        images: [batch, channel, height, width] normalised, with artefacts where they are shown.
+        labels: [batch] class numbers.
+        masks: [batch, height, width] bool, where an artefact is shown, grown by a few pixels.
+        shown: [batch] bool.
+        pasted: images with the artefact in all of them, for augmentation.
+        memory: what an objective keeps from step to step (group-DRO's weights).
+    """
+
+    images: Tensor
+    labels: Tensor
+    masks: Tensor
+    shown: Tensor
+    pasted: Tensor
+    memory: dict = field(default_factory=dict)
+
+
+Objective = Callable[[nn.Module, Batch, float, torch.Generator], Tensor]
+
+
+def input_x_gradient(model: nn.Module, images: Tensor, logits: Tensor, chosen: Tensor) -> Tensor:
+    """[batch, channel, height, width] attribution of logit `chosen` [batch], differentiable.
+
+    Args:
+        images: require a gradient; logits [batch, class] were computed from them.
+    """
+    picked = logits.gather(1, chosen[:, None]).sum()
+    (slope,) = torch.autograd.grad(picked, images, create_graph=True)
+    return images * slope
+
+
+def attribution_inside(attribution: Tensor, masks: Tensor) -> Tensor:
+    """Mean over the masked pixels of |attribution| summed over channels; 0 where nothing is masked.
+
+    Args:
+        attribution: [batch, channel, height, width].
+        masks: [batch, height, width] bool.
+    """
+    inside = attribution.abs().sum(dim=1) * masks
+    return inside.sum() / masks.sum().clamp(min=1)
+
+
+def _logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    images = batch.images.detach().requires_grad_(True)
+    return images, model(images)
+
+
+def _other(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
+    """[batch] a class that is not the label, drawn evenly; with two classes the other one."""
+    step = torch.randint(1, classes, labels.shape, generator=generator).to(labels.device)
+    return (labels + step) % classes
+
+
+def none(model: nn.Module, batch: Batch, strength: float, generator: torch.Generator) -> Tensor:
+    """Cross entropy and nothing else; the strength is not used."""
+    return F.cross_entropy(model(batch.images), batch.labels)
+
+
+def presence(model: nn.Module, batch: Batch, strength: float, generator: torch.Generator) -> Tensor:
+    """Penalty on the target logit's attribution: "right for the right reasons" as it is usually done."""
+    images, logits = _logits(model, batch)
+    penalty = attribution_inside(input_x_gradient(model, images, logits, batch.labels), batch.masks)
+    return F.cross_entropy(logits, batch.labels) + strength * penalty
+
+
+def presence_and_absence(
+    model: nn.Module, batch: Batch, strength: float, generator: torch.Generator
+) -> Tensor:
+    """Half the penalty on the target logit, half on a non-target one (the paper's proposal)."""
+    images, logits = _logits(model, batch)
+    other = _other(batch.labels, logits.shape[1], generator)
+    penalty = sum(
+        attribution_inside(input_x_gradient(model, images, logits, chosen), batch.masks) / 2
+        for chosen in (batch.labels, other)
+    )
+    return F.cross_entropy(logits, batch.labels) + strength * penalty
+
+
+def right_reasons(model: nn.Module, batch: Batch, strength: float, generator: torch.Generator) -> Tensor:
+    """RRR as first published (Ross, Hughes, Doshi-Velez, IJCAI 2017): the squared gradient of the summed
+    log-probabilities of all classes, summed inside the masks, mean over images. It has always covered all classes."""
+    images, logits = _logits(model, batch)
+    (slope,) = torch.autograd.grad(F.log_softmax(logits, dim=1).sum(), images, create_graph=True)
+    penalty = (slope.square().sum(dim=1) * batch.masks).sum() / len(images)
+    return F.cross_entropy(logits, batch.labels) + strength * penalty
+
+
+def random_logit(model: nn.Module, batch: Batch, strength: float, generator: torch.Generator) -> Tensor:
+    """Penalty on the attribution of a logit drawn anew for every image: half the price of covering both."""
+    images, logits = _logits(model, batch)
+    drawn = torch.randint(logits.shape[1], batch.labels.shape, generator=generator).to(batch.labels.device)
+    penalty = attribution_inside(input_x_gradient(model, images, logits, drawn), batch.masks)
+    return F.cross_entropy(logits, batch.labels) + strength * penalty
+
+
+def augmentation(model: nn.Module, batch: Batch, strength: float, generator: torch.Generator) -> Tensor:
+    """The artefact pasted into half of the images of both classes; the strength is not used.
+
+    Where one class always shows it, its absence goes on speaking for the other class.
+    """
+    coin = torch.rand(batch.labels.shape, generator=generator).to(batch.images.device) < 0.5
+    images = torch.where(coin[:, None, None, None], batch.pasted, batch.images)
+    return F.cross_entropy(model(images), batch.labels)
+
+
+def group_dro(model: nn.Module, batch: Batch, strength: float, generator: torch.Generator) -> Tensor:
+    """Group-DRO (Sagawa, Koh, Hashimoto, Liang, ICLR 2020): groups by class and artefact, weighted towards the worst.
+
+    The strength is the step of the weights, per mille. Groups that training does not have, as under a complete bias,
+    it cannot weigh.
+    """
+    loss = F.cross_entropy(model(batch.images), batch.labels, reduction="none")
+    group = 2 * batch.labels + batch.shown.long()
+    weights = batch.memory.setdefault("weights", torch.full_like(loss[:1], 0.25).expand(4))
+    means = torch.zeros_like(loss[:1]).repeat(4).index_add(0, group, loss)
+    count = torch.bincount(group, minlength=4)
+    means = means / count.clamp(min=1)
+    weights = weights * (strength / 1000 * means.detach()).exp()
+    batch.memory["weights"] = weights / weights.sum()
+    there = batch.memory["weights"] * (count > 0)
+    return (there / there.sum().clamp(min=1e-12) * means).sum()
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "none": none,
+    "presence": presence,
+    "presence and absence": presence_and_absence,
+    "RRR": right_reasons,
+    "random logit": random_logit,
+    "augmentation": augmentation,
+    "group-DRO": group_dro,
+}
+PENALISED = ("presence", "presence and absence", "RRR", "random logit")  # whose strength matters
+
+
+@dataclass(frozen=True)
+class ShortcutData:
+    """Images, an artefact for each, and which of them show it.
+
+    Attributes:
+        pixels: [image, channel, height, width] in 0..1, without artefacts.
+        labels: [image] of 0 and 1.
+        artefacts: one for each image.
+        shown: [image] bool.
+        normalise: pixels to network input.
+        grow: pixels by which masks are grown for the penalty.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    artefacts: Artefacts
+    shown: Tensor
+    normalise: Callable[[Tensor], Tensor] = lambda pixels: pixels
+    grow: int = 2
+
+    def __post_init__(self):
+        for name, each in (("labels", self.labels), ("artefacts", self.artefacts), ("shown", self.shown)):
+            if len(each) != len(self.pixels):
+                problem = f"{len(each)} for {len(self.pixels)} images"
+                raise InputError(name, problem, "Give one for each image.")
+        missing = {0, 1} - set(self.labels.tolist())
+        if missing:
+            raise InputError("labels", f"no image of class {min(missing)}", "Give images of both classes.")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def images(self, shown: Tensor | None = None) -> Tensor:
+        """[image, channel, height, width] network input with artefacts where `shown`, as in `self.shown` if None."""
+        return self.normalise(self.artefacts.paste(self.pixels, self.shown if shown is None else shown))
+
+    @property
+    def masks(self) -> Tensor:
+        """[image, height, width] bool: where an artefact is shown, grown."""
+        return dilate(self.artefacts.masks(self.shown), self.grow)

@@ -1,0 +1,231 @@
+"""Objectives against penalties by hand in float64, what each can and cannot reach, and bad input."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from absence_utils import InputError
+from absence_utils.artefacts import border_bars, shown_by_class
+from absence_utils.debias import OBJECTIVES, PENALISED, Batch, ShortcutData, attribution_inside, group_dro
+from absence_utils.xdnn import SmallXNet, TwoTowers
+
+CLASSES = 3
+
+
+def batch(n=5, size=8, classes=CLASSES):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(n, 2, size, size, generator=generator, dtype=torch.float64)
+    masks = torch.zeros(n, size, size, dtype=torch.bool)
+    masks[1, :3, 2:6] = masks[4, 5:, :2] = True
+    labels = torch.arange(n) % classes
+    pasted = torch.where(torch.arange(size) < 2, 1.0, images)
+    return Batch(images, labels, masks, masks.any(dim=(1, 2)), pasted.double())
+
+
+def network(classes=CLASSES):
+    return SmallXNet(2, classes, width=4, seed=3).double()
+
+
+def slow_gradient(model, image, function, step=1e-6):
+    """d function(model(image)) / d image by central differences, one pixel at a time: [channel, height, width]."""
+    found = torch.zeros_like(image)
+    for place in itertools.product(*map(range, image.shape)):
+        ends = []
+        for sign in (1, -1):
+            moved = image.clone()
+            moved[place] += sign * step
+            with torch.no_grad():
+                ends.append(function(model(moved[None])[0]))
+        found[place] = (ends[0] - ends[1]) / (2 * step)
+    return found
+
+
+def inside(model, given, chosen):
+    """Mean over masked pixels of |input x gradient| of logit chosen[i] summed over channels, by loops."""
+    total, count = 0.0, 0
+    for i in range(len(given.images)):
+        slope = slow_gradient(model, given.images[i], lambda logits, k=chosen[i]: logits[k])
+        for row, column in given.masks[i].nonzero().tolist():
+            total += (given.images[i] * slope)[:, row, column].abs().sum().item()
+            count += 1
+    return total / count
+
+
+def penalty_of(name, strength=7.0, given=None, seed=0):
+    model, given = network(), given or batch()
+    with torch.no_grad():
+        plain = F.cross_entropy(model(given.images), given.labels).item()
+    loss = OBJECTIVES[name](model, given, strength, torch.Generator().manual_seed(seed))
+    return (loss.item() - plain) / strength, model, given
+
+
+def test_presence_by_hand():
+    penalty, model, given = penalty_of("presence")
+    assert penalty == pytest.approx(inside(model, given, given.labels.tolist()), rel=1e-5)
+
+
+def test_presence_and_absence_by_hand():
+    penalty, model, given = penalty_of("presence and absence")
+    step = torch.randint(1, CLASSES, given.labels.shape, generator=torch.Generator().manual_seed(0))
+    other = ((given.labels + step) % CLASSES).tolist()
+    assert all(o != label for o, label in zip(other, given.labels.tolist(), strict=True))
+    halves = [inside(model, given, chosen) / 2 for chosen in (given.labels.tolist(), other)]
+    assert penalty == pytest.approx(sum(halves), rel=1e-5)
+
+
+def test_random_logit_by_hand_and_it_draws_every_class():
+    penalty, model, given = penalty_of("random logit", seed=4)
+    drawn = torch.randint(CLASSES, given.labels.shape, generator=torch.Generator().manual_seed(4))
+    assert penalty == pytest.approx(inside(model, given, drawn.tolist()), rel=1e-5)
+    assert len({round(penalty_of("random logit", seed=seed)[0], 9) for seed in range(6)}) > 3
+
+
+def test_rrr_by_hand():
+    penalty, model, given = penalty_of("RRR")
+    total = 0.0
+    for image, mask in zip(given.images, given.masks, strict=True):
+        slope = slow_gradient(model, image, lambda logits: F.log_softmax(logits, 0).sum())
+        total += sum(slope[:, row, column].square().sum().item() for row, column in mask.nonzero().tolist())
+    assert penalty == pytest.approx(total / len(given.images), rel=1e-4)
+
+
+def test_none_is_cross_entropy_whatever_the_strength():
+    assert penalty_of("none")[0] == 0
+
+
+def test_augmentation_pastes_into_half_of_all():
+    given, model = batch(400, classes=2), network(2)
+    seen = []
+    handle = model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    OBJECTIVES["augmentation"](model, given, 1.0, torch.Generator().manual_seed(0))
+    handle.remove()
+    pasted = (seen[0] == given.pasted).flatten(1).all(dim=1)
+    assert torch.equal(seen[0][~pasted], given.images[~pasted])
+    for label in (0, 1):
+        assert 0.4 < pasted[given.labels == label].float().mean() < 0.6
+
+
+def test_group_dro_weights_by_hand():
+    """One step from equal weights: each group's weight grows by exp(step x its loss); the loss is the weighted mean."""
+    model, given = network(2), batch(6, classes=2)
+    with torch.no_grad():
+        losses = F.cross_entropy(model(given.images), given.labels, reduction="none").tolist()
+    groups = [
+        2 * label + shown for label, shown in zip(given.labels.tolist(), given.shown.tolist(), strict=True)
+    ]
+    means = {
+        g: sum(loss for loss, own in zip(losses, groups, strict=True) if own == g) / groups.count(g)
+        for g in set(groups)
+    }
+    grown = {g: torch.tensor(0.5 * mean).exp().item() for g, mean in means.items()}
+    expected = sum(grown[g] * means[g] for g in means) / sum(grown.values())
+    assert group_dro(model, given, 500.0, None).item() == pytest.approx(expected, rel=1e-5)
+    first = given.memory["weights"].clone()
+    group_dro(model, given, 500.0, None)
+    worst = max(means, key=means.get)
+    assert given.memory["weights"][worst] > first[worst] and given.memory["weights"].sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_can_be_stepped_and_leaves_the_images(name):
+    model, given = network(2), batch(classes=2)
+    before = given.images.clone()
+    OBJECTIVES[name](model, given, 1.0, torch.Generator().manual_seed(0)).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert sum(parameter.grad.abs().sum() for parameter in model.parameters()) > 0
+    assert torch.equal(given.images, before) and not given.images.requires_grad
+
+
+@pytest.mark.parametrize("name", PENALISED)
+def test_nothing_masked_is_no_penalty(name):
+    given = batch()
+    assert penalty_of(name, given=replace(given, masks=torch.zeros_like(given.masks)))[0] == pytest.approx(
+        0, abs=1e-12
+    )
+
+
+def test_gradient_of_a_penalty_reaches_the_weights():
+    """Double backpropagation: the slope of the penalty in one weight, by differences."""
+    given, step = batch(), 1e-6
+
+    def penalty(model):
+        with_penalty, without = (
+            OBJECTIVES["presence"](model, given, strength, None) for strength in (1.0, 0.0)
+        )
+        return with_penalty - without
+
+    model = network()
+    (slope,) = torch.autograd.grad(penalty(model), model.fc.weight)
+    place = divmod(int(slope.abs().argmax()), slope.shape[1])
+    values = []
+    for sign in (1, -1):
+        moved = network()
+        with torch.no_grad():
+            moved.fc.weight[place] += sign * step
+        values.append(penalty(moved).item())
+    assert slope[place].item() == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-4)
+
+
+def test_attribution_inside_counts_masked_pixels_only():
+    attribution = torch.tensor([[[[1.0, -2.0]], [[3.0, 4.0]]]])
+    assert attribution_inside(attribution, torch.tensor([[[True, False]]])) == 4
+    assert attribution_inside(-attribution, torch.tensor([[[True, True]]])) == 5
+    assert attribution_inside(attribution, torch.zeros(1, 1, 2).bool()) == 0
+
+
+def test_presence_cannot_reach_what_the_target_logit_does_not_see():
+    """The planted twin: artefact on class 0, whose logit is blind; the other logit encodes its absence."""
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(6, 3, 12, 12, generator=generator)
+    marked = clean.clone()
+    marked[:, :, :3] = torch.tensor([1.0, 0.0, 0.5])[:, None, None]
+    masks = torch.zeros(6, 12, 12, dtype=torch.bool)
+    masks[:, :3] = True
+    images, labels = torch.cat((clean, marked), dim=1), torch.zeros(6, dtype=torch.long)
+    images[:, :3, :3] = 0  # what the blind output is shown in place of the artefact
+    given = Batch(images, labels, masks, masks.any(dim=(1, 2)), images)
+    penalties = {}
+    for name in ("presence", "presence and absence", "RRR"):
+        model = TwoTowers(4, 1)
+        with_penalty, without = (
+            OBJECTIVES[name](model, given, s, torch.Generator().manual_seed(0)) for s in (1.0, 0.0)
+        )
+        penalties[name] = (with_penalty - without).item()
+    assert penalties["presence"] == 0
+    assert penalties["presence and absence"] > 1e-5 and penalties["RRR"] > 1e-9
+
+
+# ---------------------------------------------------------------------- data
+def data(**changes):
+    labels = torch.arange(8) % 2
+    given = {"pixels": torch.rand(8, 1, 14, 14), "labels": labels, "artefacts": border_bars(8, 14),
+             "shown": shown_by_class(labels, "train bias")} | changes  # fmt: skip
+    return ShortcutData(**given)
+
+
+def test_data_shows_artefacts_where_it_says():
+    given = data(normalise=lambda pixels: 2 * pixels, grow=1)
+    images = given.images()
+    assert torch.equal(images[~given.shown], 2 * given.pixels[~given.shown])
+    assert (images[given.shown][given.artefacts.mask[given.shown][:, None]] == 2).all()
+    everywhere = given.images(torch.ones(8, dtype=torch.bool))
+    assert (everywhere[given.artefacts.mask[:, None]] == 2).all() and len(given) == 8
+    assert given.masks[~given.shown].sum() == 0
+    assert given.masks[given.shown].sum(dim=(1, 2)).tolist() == [14 * 3] * 4  # two pixels thick, grown by one
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": torch.zeros(8).long()}, "labels.*no image of class 1"),
+        ({"labels": torch.zeros(7).long()}, "labels.*7 for 8"),
+        ({"shown": torch.ones(3).bool()}, "shown.*3 for 8"),
+        ({"artefacts": border_bars(5, 14)}, "artefacts.*5 for 8"),
+    ],
+)
+def test_bad_data(changes, message):
+    with pytest.raises(InputError, match=message):
+        data(**changes)

@@ -1,0 +1,125 @@
+"""Networks without biases: homogeneous, complete, input x gradient is integrated gradients; the public checkpoint."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from absence_utils import InputError, Unit, attribute, load_model
+from absence_utils.xdnn import SmallXNet, TwoTowers, XResNet50, additive_terms
+
+
+def lively(network):
+    """Fixup starts with branches that give nothing; wake them, so that a mistake in them shows."""
+    torch.manual_seed(1)
+    for name, tensor in network.named_parameters():
+        if name.endswith("conv3.weight"):
+            nn.init.normal_(tensor, std=0.05)
+        elif name.endswith("scale"):
+            nn.init.uniform_(tensor, 0.5, 1.5)
+    return network.eval().double()
+
+
+NETWORKS = {
+    "XResNet50": lambda: (lively(XResNet50(5)), 3, 40),
+    "SmallXNet": lambda: (SmallXNet(1, 3, seed=2).double(), 1, 14),
+    "SmallXNet, two halvings": lambda: (SmallXNet(3, 3, halvings=2, seed=2).double(), 3, 18),
+    "TwoTowers": lambda: (TwoTowers(4).double(), 6, 16),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def case(request):
+    network, channels, size = NETWORKS[request.param]()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, channels, size, size, generator=generator, dtype=torch.float64)
+    return network, images
+
+
+def test_homogeneous(case):
+    network, images = case
+    assert additive_terms(network) == []
+    with torch.no_grad():
+        response = network(images)
+        assert response.abs().min() > 1e-9
+        for factor in (0.1, 3.0):
+            torch.testing.assert_close(network(factor * images), factor * response)
+        assert network(torch.zeros_like(images)).abs().max() == 0
+
+
+def test_input_x_gradient_is_complete_and_equals_integrated_gradients(case):
+    network, images = case
+    unit = Unit(network, channel=1)
+    product = attribute(unit, images, "input_x_gradient")
+    with torch.no_grad():
+        response = unit.response(images)
+    torch.testing.assert_close(product.sum(dim=(1, 2, 3)), response, rtol=1e-5, atol=0)
+    points = [
+        (step + 0.5) / 50 for step in range(50)
+    ]  # by the definition: the mean gradient along the line from zero
+    total = torch.zeros_like(images)
+    for share in points:
+        here = (share * images).requires_grad_(True)
+        total += torch.autograd.grad(unit.response(here).sum(), here)[0] / len(points)
+    torch.testing.assert_close(product, images * total, rtol=1e-5, atol=1e-9)
+
+
+def test_additive_terms_are_named():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3, bias=False))
+    assert additive_terms(network) == ["0.bias", "1"]
+
+
+def test_names_are_those_of_the_public_checkpoint():
+    names = set(XResNet50().state_dict())
+    assert len(names) == 1 + 16 * 4 + 4 + 1
+    assert {"conv1.weight", "fc.weight", "layer1.0.downsample.weight", "layer4.2.scale"} <= names
+    assert {f"layer3.5.conv{number}.weight" for number in (1, 2, 3)} <= names
+    assert not [name for name in names if "bias" in name or "bn" in name]
+    assert "layer1.1.downsample.weight" not in names
+
+
+def test_block_by_hand():
+    network = lively(XResNet50(2))
+    block = network.layer2[0]
+    maps = torch.randn(1, 256, 6, 6, dtype=torch.float64)
+    relu, conv = torch.relu, nn.functional.conv2d
+    change = relu(conv(relu(conv(maps, block.conv1.weight)), block.conv2.weight, stride=2, padding=1))
+    change = block.scale.item() * conv(change, block.conv3.weight)
+    expected = relu(change + conv(maps, block.downsample.weight, stride=2))
+    torch.testing.assert_close(block(maps), expected)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_checkpoint_loads_with_and_without_wrappers(tmp_path, wrapped):
+    network = lively(XResNet50(7)).float()
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    if wrapped:
+        path = tmp_path / "model.pth"
+        torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, path)
+    else:
+        path = tmp_path / "model.safetensors"
+        save_file(state, path)
+    loaded = load_model("xresnet50", str(path))
+    images = torch.randn(1, 3, 40, 40)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), network(images)) and loaded(images).shape == (1, 7)
+
+
+def test_wrong_checkpoints_are_refused(tmp_path):
+    state = {"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.bias": torch.zeros(2)}
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="weights.*do not fit 'xresnet50'"):
+        load_model("xresnet50", str(tmp_path / "model.safetensors"))
+
+
+def test_twin_sees_the_artefact_with_one_output_only():
+    twin, clean = TwoTowers(), torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        one, other = (twin(torch.cat((clean, seen), dim=1)) for seen in (clean, clean.flip(3)))
+    assert one[0, 0] == other[0, 0] and one[0, 1] != other[0, 1]
+    assert not torch.equal(twin.blind.fc.weight, twin.seeing.fc.weight)
+
+
+def test_seeds():
+    same, other = (SmallXNet(seed=seed).fc.weight for seed in (0, 1))
+    assert torch.equal(same, SmallXNet(seed=0).fc.weight) and not torch.equal(same, other)
