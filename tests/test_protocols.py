@@ -320,3 +320,11 @@ def test_bad_settings(images, small):
         insertion_study(small[0], "0", stack_images(shuffle_images(images)), book, top_share=0.2)
     with pytest.raises(InputError, match="three sets"):
         three_ranges(5)
+
+
+def test_every_draw_follows_the_seed_and_has_its_own_purpose():
+    one, same, other = (Setting(seed=seed, k=12) for seed in (0, 0, 5))
+    draws = [setting.generator(purpose).random() for setting in (one, other) for purpose in range(5)]
+    assert len(set(draws)) == 10 and one.generator(3).random() == same.generator(3).random()
+    assert (one.corners == same.corners).all() and (one.corners != other.corners).any()
+    assert np.bincount(one.corners).tolist() == [3, 3, 3, 3]
