@@ -18,7 +18,8 @@ from absence_utils.insertion_runs import BLANK
 from absence_utils.nulls import KnownUnits
 from absence_utils.protocols import PUBLISHED, fair_protocol, published_protocol, three_ranges
 from absence_utils.scenes import RULES, scene_dataset
-from absence_utils.scores import ABSENCES, calibrate, pick, score_table
+from absence_utils.scores import ABSENCES, LEAST, calibrate, pick, score_table
+from absence_utils.stats import adjusted, two_way
 from absence_utils.verdicts import verdicts
 
 SETTING = Setting(patch=12, stride=4, k=4, images=12)
@@ -109,6 +110,54 @@ def test_clean_selection(studies):
             fits = [i for i in measured if low <= own[i] <= high]
             assert set(used) <= set(fits) and len(used) == min(50, len(fits))
         assert (of[of.group == "blank"].image == BLANK).all()
+
+
+def test_every_condition_is_what_it_says(studies):
+    """Responses of the fair protocol from images made by hand, one of each condition and group."""
+    study, images = studies["veto"], blobs(900)
+    network = KnownUnits(images.take(range(100)), 24, "veto", seed=4)
+    book, inputs = study.clean_book, study.fair.inputs
+    own = [responses(network, None, images.take([i]))[0].numpy() for i in three_ranges(900)[2]]
+    np.testing.assert_allclose(study.fair.units.sd, np.std(own, axis=0, ddof=1), rtol=1e-4)
+    np.testing.assert_allclose(study.fair.units["mean"], np.mean(own, axis=0), atol=1e-4)
+    seen = set()
+    for (group, condition), rows in inputs.groupby(["group", "condition"], observed=True):
+        row = rows[rows.unit == 7].iloc[5]
+        base = torch.zeros(1, 3, 36, 36) if group == "blank" else images.take([row.image])
+        kind = condition.partition(",")[0]
+        patch = torch.zeros(3, 12, 12) if kind == "mean colour" else study.fair.bank.pixels[max(row.patch, 0)]
+        if kind in ("lowest", "highest"):
+            side = getattr(book, kind)
+            source, (top, left) = side.image[7, row.column].item(), side.box[7, row.column, :2].tolist()
+            patch = images.take([source])[0, :, top : top + 12, left : left + 12]
+        if kind == "scrambled":
+            lowest = book.lowest.image[7, row.column].item(), book.lowest.box[7, row.column, :2].tolist()
+            whole = images.take([lowest[0]])[0]
+            cut = whole[:, lowest[1][0] : lowest[1][0] + 12, lowest[1][1] : lowest[1][1] + 12]
+            power = [torch.fft.fft2(each.double()).abs() for each in (cut, patch)]
+            torch.testing.assert_close(*power, rtol=0, atol=1e-4)
+        image = base if kind in ("untouched", "own patch") else insert_patches(
+            base, patch, PLACES[row.place], feather=2 if "soft" in condition else 0)  # fmt: skip
+        assert row.response == pytest.approx(responses(network, None, image)[0, 7].item(), abs=1e-4), (
+            condition
+        )
+        seen.add((group, condition))
+    assert len(seen) == 15
+    assert (pick(study.fair.scores, "check", "own patch pasted back").value == 0).all()
+
+
+def test_smallest_effect_that_counts(studies):
+    """q_least asks whether a score is beyond LEAST, and is adjusted over units."""
+    inputs, spread = studies["veto"].fair.inputs, studies["veto"].fair.units.sd.to_numpy()
+    top, neutral = (
+        (as_array(inputs, group, "random", (24, 50, 8)) - as_array(inputs, group, "lowest", (24, 50, 8)))
+        / spread[:, None, None]
+        for group in ("top", "neutral")
+    )
+    expected = adjusted(two_way(top, neutral, least=LEAST).p)
+    veto = pick(studies["veto"].fair.scores, "veto", "median images")
+    np.testing.assert_allclose(veto.q_least, expected, rtol=1e-6)
+    assert (veto.q_least >= veto.q).all() and (veto.q_least > veto.q).any()
 
 
 def test_paired_by_image_place_and_order(studies):
