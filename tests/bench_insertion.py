@@ -94,9 +94,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--units", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--units", type=int, default=14)
+    parser.add_argument("--rounds", type=int, default=2)
     default = Path(__file__).resolve().parent.parent / "results" / "bench" / "insertion.csv"
     parser.add_argument("--out", default=str(default))
     options = parser.parse_args()

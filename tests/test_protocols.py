@@ -258,7 +258,7 @@ def made_up(sign=1.0, seed=0, slots=3, rows=6, columns=4):
     effect = table.condition.astype(str).map(change).fillna(0.0)
     effect = effect.where(table.group != "neutral", effect / 4).where(table.group != "blank", 0.0)
     noise = np.random.default_rng(seed).normal(0, 0.05, len(table))
-    return table.assign(response=sign * (effect + noise + 10), beside=sign * effect, beyond=np.nan)
+    return table.assign(response=sign * (effect + noise + 10), beside=sign * effect / 4, beyond=np.nan)
 
 
 def test_scores_by_hand():
@@ -281,7 +281,7 @@ def test_scores_by_hand():
         np.testing.assert_allclose(rows.value * [2, 2, 4], drop, atol=0.1)
         assert ((rows.low <= rows.value) & (rows.value <= rows.high)).all()
     np.testing.assert_allclose(about["index"], 2 / 3, atol=0.03)
-    np.testing.assert_allclose(about.beside, 1, atol=0.05)
+    np.testing.assert_allclose(about.beside, 0.25, atol=0.03)
     assert about.beyond.isna().all()
 
 
