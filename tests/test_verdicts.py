@@ -1,5 +1,7 @@
 """What the protocols say of several networks, typical pictures, and ways of pooling."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -187,3 +189,17 @@ def test_transformer_tokens_pool_in_every_way(images):
     )  # fmt: skip
     assert table.groupby("pool").absence.apply(lambda each: each.notna().all()).all()
     assert table.pivot(index="unit", columns="pool", values="absence").nunique(axis=1).tolist() == [4, 4]
+
+
+def test_limit_is_the_95th_percentile_of_random_weights():
+    def study(values):
+        rows = [(unit, "absence", MAIN, value, 0.01, 0.01) for unit, value in enumerate(values)]
+        rows += [(unit, "veto", "median images", 0.0, 1.0, 1.0) for unit in range(len(values))]
+        scores = pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "q", "q_least"])
+        tests = pd.DataFrame({"unit": range(len(values)), "significant": True})
+        return SimpleNamespace(fair=SimpleNamespace(scores=scores), published=SimpleNamespace(tests=tests))
+
+    studies = {"this network": study([0.5, 0.94, 0.96]), "random weights": study(np.linspace(0, 1, 101))}
+    table = verdicts(studies)
+    assert table[table.network == "this network"].beyond_null.tolist() == [0, 0, 1]
+    assert table[table.network == "random weights"].beyond_null.sum() == 5
