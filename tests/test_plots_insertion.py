@@ -108,3 +108,14 @@ def test_examples_frame_the_patch_and_name_the_response(channels):
     boxes = [[p for p in ax.patches if isinstance(p, Rectangle)] for ax in figure.axes]
     assert [len(each) for each in boxes] == [0, 1, 0, 1]
     assert boxes[1][0].get_xy() == (4.5, -0.5) and boxes[1][0].get_width() == 4
+
+
+def test_examples_leave_room_for_what_a_unit_lacks():
+    """The first unit has no neutral image; the second has: its picture stands under its own title."""
+    names = {4: ["top: lowest"], 2: ["top: lowest", "neutral: lowest"]}
+    pictures = {unit: {name: torch.rand(3, 9, 9) for name in own} for unit, own in names.items()}
+    rows = [(unit, name, 1.0, 0, 0, 4) for unit, own in names.items() for name in own]
+    table = pd.DataFrame(rows, columns=["unit", "condition", "response", "top", "left", "side"])
+    axes = plots.insertion_examples(pictures, table).axes
+    assert [ax.get_title() for ax in axes[:2]] == ["top\nlowest", "neutral\nlowest"]
+    assert [len(ax.images) for ax in axes] == [1, 0, 1, 1]

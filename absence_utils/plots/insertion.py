@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from .base import ABSENCE, NEUTRAL, PRESENCE, companion_style, show_image
+from .base import ABSENCE, NEUTRAL, PRESENCE, bare, companion_style, to_numpy
 from .patches import PAGE, signed_number
 
 KIND = {
@@ -218,22 +218,27 @@ def insertion_examples(pictures: dict, table):
         pictures: unit to {condition: image [channel, height, width] in 0..1}.
         table: columns unit, condition, response (sd from the unit's mean), top, left, side (px of the patch).
     """
-    conditions = list(next(iter(pictures.values())))
+    fullest_first = sorted(pictures.values(), key=len, reverse=True)
+    conditions = list(dict.fromkeys(condition for images in fullest_first for condition in images))
     with companion_style():
         fig, axes = plt.subplots(
             len(pictures), len(conditions), figsize=(PAGE, 0.3 + 1.5 * len(pictures)), squeeze=False
         )
         for number, (unit, images) in enumerate(pictures.items()):
             row = axes[number]
-            for ax, (condition, image) in zip(row, images.items(), strict=True):
+            for ax, condition in zip(row, conditions, strict=True):
+                bare(ax)
+                if number == 0:
+                    ax.set_title(condition.replace(": ", "\n"), fontsize=8)
+                if condition not in images:  # as for a unit without a neutral image of that rank
+                    continue
                 (cell,) = table[(table.unit == unit) & (table.condition == condition)].itertuples()
-                show_image(ax, image)
+                pixels = to_numpy(images[condition]).transpose(1, 2, 0)
+                ax.imshow(np.clip(pixels, 0, 1).repeat(3 // pixels.shape[2], axis=2))  # one channel in grey
                 if cell.side:
                     box = Rectangle((cell.left - 0.5, cell.top - 0.5), cell.side, cell.side, fill=False)
                     box.set(edgecolor=ABSENCE if "lowest" in condition else "black", linewidth=1)
                     ax.add_patch(box)
                 ax.set_xlabel(f"{signed_number(cell.response)} sd", labelpad=2)
-                if number == 0:
-                    ax.set_title(condition.replace(": ", "\n"), fontsize=8)
             row[0].set_ylabel(f"unit {unit}")
     return fig
