@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .scenes import concept_index, render_scenes
 
 SIDES = ("top", "bottom", "left", "right")
 SPREADS = ("train bias", "no bias", "inverse bias")
@@ -23,7 +24,7 @@ class Artefacts:
 
     Attributes:
         mask: [image, height, width] bool, where it lies.
-        colour: [image, channel] in 0..1.
+        colour: [image, channel] in 0..1; or [image, channel, height, width], of which the masked pixels count.
     """
 
     mask: Tensor
@@ -45,11 +46,31 @@ class Artefacts:
                 "pixels", f"shape {got} for artefacts of {expected}", "Draw them for these images."
             )
         there = (self.mask & shown[:, None, None])[:, None]
-        return torch.where(there, self.colour[:, :, None, None].to(pixels), pixels)
+        colour = self.colour if self.colour.ndim == 4 else self.colour[:, :, None, None]
+        return torch.where(there, colour.to(pixels), pixels)
 
     def masks(self, shown: Tensor) -> Tensor:
         """[image, height, width] bool: where an artefact is shown."""
         return self.mask & shown[:, None, None]
+
+    def take(self, rows) -> Artefacts:
+        """Those of the images `rows`."""
+        return Artefacts(self.mask[rows], self.colour[rows])
+
+    def to(self, device) -> Artefacts:
+        """The same on a device."""
+        return Artefacts(self.mask.to(device), self.colour.to(device))
+
+    def check(self, pixels: Tensor) -> None:
+        """Raise InputError unless every artefact lies, in part at least, inside its image of `pixels`."""
+        if self.mask.shape[1:] != pixels.shape[2:] or self.colour.shape[1] != pixels.shape[1]:
+            own = (self.colour.shape[1], *self.mask.shape[1:])
+            problem = f"made for images of {own}, which are {tuple(pixels.shape[1:])}"
+            raise InputError("artefacts", problem, "Draw them for the images' size and channels.")
+        outside = (~self.mask.flatten(1).any(dim=1)).nonzero()[:, 0].tolist()
+        if outside:
+            problem = f"{len(outside)} have no pixel inside their image (first: image {outside[0]})"
+            raise InputError("artefacts", problem, "Move them in, or leave those images out.")
 
 
 def elliptical_patches(
@@ -128,6 +149,26 @@ def border_bars(n: int, size: int, seed: int = 0, *, thickness: int = 2, grey: f
     near = [rows < thickness, rows >= size - thickness, columns < thickness, columns >= size - thickness]
     mask = sum((side == number) & here for number, here in enumerate(near)).bool().expand(n, size, size)
     return Artefacts(mask, torch.full((n, 1), float(grey)))
+
+
+def glyph_artefacts(
+    presence: Tensor, seed: int, size: int = 64, *, concept: str = "chevron", colour=(1.0, 0.0, 1.0)
+) -> Artefacts:
+    """A concept's glyph in one plain colour, at the place that it has in `render_scenes(presence, seed)`.
+
+    Args:
+        presence: [scene, concept] bool, as for the scenes; that of the concept itself is not used.
+        seed: of the scenes.
+        size: px that the 64 x 64 scenes were averaged to; a pixel is covered where half of it or more is.
+        concept: whose glyph; no two concepts overlap.
+        colour: red, green, blue in 0..1.
+    """
+    column = concept_index(concept)
+    shown = presence.clone()
+    shown[:, column] = True
+    whole = render_scenes(shown, seed).masks[:, column]
+    covered = torch.nn.functional.adaptive_avg_pool2d(whole[:, None].float(), size)[:, 0] >= 0.5
+    return Artefacts(covered, torch.tensor(colour).expand(len(presence), 3))
 
 
 def shown_by_class(

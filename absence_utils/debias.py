@@ -1,4 +1,4 @@
-"""Unlearn a shortcut by what the network attributes to it: objectives, training, measures.
+"""Unlearn a shortcut by what the network attributes to it: the objectives.
 
 An artefact beside images of one class can be learnt twice: "artefact, so this class" (presence) and "no artefact, so
 the other class" (an encoded absence, in the other logit). A penalty on the target logit's attribution reaches the
@@ -16,9 +16,6 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from .artefacts import Artefacts, dilate
-from .errors import InputError
 
 
 @dataclass
@@ -158,45 +155,3 @@ OBJECTIVES: dict[str, Objective] = {
     "group-DRO": group_dro,
 }
 PENALISED = ("presence", "presence and absence", "RRR", "random logit")  # whose strength matters
-
-
-@dataclass(frozen=True)
-class ShortcutData:
-    """Images, an artefact for each, and which of them show it.
-
-    Attributes:
-        pixels: [image, channel, height, width] in 0..1, without artefacts.
-        labels: [image] of 0 and 1.
-        artefacts: one for each image.
-        shown: [image] bool.
-        normalise: pixels to network input.
-        grow: pixels by which masks are grown for the penalty.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    artefacts: Artefacts
-    shown: Tensor
-    normalise: Callable[[Tensor], Tensor] = lambda pixels: pixels
-    grow: int = 2
-
-    def __post_init__(self):
-        for name, each in (("labels", self.labels), ("artefacts", self.artefacts), ("shown", self.shown)):
-            if len(each) != len(self.pixels):
-                problem = f"{len(each)} for {len(self.pixels)} images"
-                raise InputError(name, problem, "Give one for each image.")
-        missing = {0, 1} - set(self.labels.tolist())
-        if missing:
-            raise InputError("labels", f"no image of class {min(missing)}", "Give images of both classes.")
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def images(self, shown: Tensor | None = None) -> Tensor:
-        """[image, channel, height, width] network input with artefacts where `shown`, as in `self.shown` if None."""
-        return self.normalise(self.artefacts.paste(self.pixels, self.shown if shown is None else shown))
-
-    @property
-    def masks(self) -> Tensor:
-        """[image, height, width] bool: where an artefact is shown, grown."""
-        return dilate(self.artefacts.masks(self.shown), self.grow)

@@ -115,7 +115,7 @@ def stack_images(dataset, folder: Path | None = None) -> ImageStack:
     if isinstance(dataset, ImageStack):
         return dataset
     if isinstance(dataset, FolderImages):
-        pixels = _decoded(dataset, folder or cache_folder())
+        pixels = decode_folder(dataset, folder)
         apply = dataset.normalisation.apply
         return ImageStack(dataset, lambda indices: apply(torch.from_numpy(pixels[indices]).float() / 255))
     if isinstance(dataset, Subset):
@@ -130,8 +130,12 @@ def stack_images(dataset, folder: Path | None = None) -> ImageStack:
     return ImageStack(dataset, lambda indices: images[torch.from_numpy(indices)])
 
 
-def _decoded(dataset: FolderImages, folder: Path) -> np.ndarray:
-    """[image, channel, height, width] bytes, mapped from a file that is complete or not there."""
+def decode_folder(dataset: FolderImages, folder: Path | None = None) -> np.ndarray:
+    """[image, channel, height, width] bytes, mapped from a file in `folder` that is complete or not there.
+
+    See `stack_images` for the folder.
+    """
+    folder = folder or cache_folder()
     shape = (len(dataset), *dataset.pixels(0).shape)
     path = folder / f"{_key(dataset, shape)}.u8"
     if not path.is_file() or path.stat().st_size != np.prod(shape):

@@ -198,6 +198,22 @@ def save_figure(
     return folder / f"{name}.png"
 
 
+def save_table(table: pd.DataFrame, name: str) -> Path:
+    """Write a table beside the figures, as CSV in their format; `name` is that of the file, "08_images.csv".
+
+    Raises:
+        InputError: the name is not that of a CSV file.
+    """
+    if not re.fullmatch(r"\w[\w-]*\.csv", name):
+        raise InputError(
+            "name", f"{name!r} is not the name of a CSV file", "Use letters, digits, - and _, and .csv."
+        )
+    folder = output_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / name, _csv(table))
+    return folder / name
+
+
 def _formats(asked: str | None) -> list[str]:
     asked = asked or os.environ.get("ABSENCE_FORMAT") or "png"
     if asked not in METADATA:

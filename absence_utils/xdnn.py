@@ -116,6 +116,33 @@ class SmallXNet(nn.Module):
         return self.fc(self.features(images))
 
 
+class DenseXNet(nn.Module):
+    """Two hidden layers without any bias, for small grey images.
+
+    Input [batch, 1, size, size], 0 where there is nothing; output [batch, class], signed.
+
+    Args:
+        size: edge of the images, px.
+        hidden: units of the hidden layers.
+        classes: number of outputs.
+        seed: of the first weights.
+    """
+
+    def __init__(self, size: int = 14, hidden: tuple[int, ...] = (128, 64), classes: int = 2, seed: int = 0):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            layers, before = [nn.Flatten()], size * size
+            for width in hidden:
+                layers += [nn.Linear(before, width, bias=False), nn.ReLU()]
+                before = width
+            self.features = nn.Sequential(*layers)
+            self.fc = nn.Linear(before, classes, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.features(images))
+
+
 class TwoTowers(nn.Module):
     """Planted twin: output 0 cannot see the artefact, output 1 can.
 

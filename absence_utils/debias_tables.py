@@ -1,0 +1,139 @@
+"""Tables of a debiasing study: selection by a rule, accuracies, comparison by seeds, absence scores, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from .debias_study import RULES, SETS, merit
+from .errors import InputError
+from .stats import adjusted, clustered_rate, paired_difference
+
+
+def select(history: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """For each side, seed and objective the test row at the strength and epoch that are best on validation images.
+
+    Args:
+        history: of a study.
+        rule: one of `RULES`.
+
+    Raises:
+        InputError: an unknown rule.
+    """
+    if rule not in RULES:
+        raise InputError("rule", f"{rule!r} is not known", f"Use one of {', '.join(RULES)}.")
+    seen = history[history.split == "validation"]
+    value = seen["bias-free"] if rule == "bias-free" else seen.apply(merit, axis=1)
+    chosen = seen.loc[value.groupby([seen.carrier, seen.seed, seen.objective], sort=False).idxmax()]
+    at = ["carrier", "seed", "objective", "strength", "epoch"]
+    tests = history[history.split == "test"]
+    return chosen[at].merge(tests, on=at, validate="one_to_one").assign(rule=rule)
+
+
+def accuracy_table(
+    selected: pd.DataFrame, by: Iterable[str] = ("rule", "carrier", "objective")
+) -> pd.DataFrame:
+    """Accuracy over seeds for each group, with intervals: columns by, set, accuracy, low, high, seeds.
+
+    The interval (`stats.clustered_rate`) takes a seed for a cluster of images; with one seed it is empty (NaN).
+    """
+    rows = []
+    for key, group in selected.groupby(list(by), sort=False):
+        for name in (*SETS, "worst group"):
+            rates, images = group[name].to_numpy(), group.images.to_numpy()
+            low = high = np.nan
+            if len(group) > 1:
+                _, low, high = clustered_rate((rates * images).clip(0, images), images)
+            rows.append((*key, name, np.average(rates, weights=images), low, high, len(group)))
+    return pd.DataFrame(rows, columns=[*by, "set", "accuracy", "low", "high", "seeds"])
+
+
+def score_table(selected: pd.DataFrame) -> pd.DataFrame:
+    """Absence score of the artefact on both logits, mean and t interval over seeds.
+
+    Columns rule, carrier, objective, logit ("carrier", "other"), score, low, high, seeds.
+    """
+    rows = []
+    for key, group in selected.groupby(["rule", "carrier", "objective"], sort=False):
+        for logit, name in (("carrier", "the carrier's logit"), ("other", "the other logit")):
+            values = group[f"absence score of {name}"].to_numpy()
+            mean, low, high = values.mean(), np.nan, np.nan
+            if len(values) > 1:
+                mean, low, high = paired_difference(values, np.zeros_like(values))
+            rows.append((*key, logit, mean, low, high, len(group)))
+    return pd.DataFrame(
+        rows, columns=["rule", "carrier", "objective", "logit", "score", "low", "high", "seeds"]
+    )
+
+
+def compare(
+    selected: pd.DataFrame, first: str = "presence and absence", on: str = "inverse-biased"
+) -> pd.DataFrame:
+    """How much more accurate `first` is than every other objective: paired by seed, Student's t interval, q over all.
+
+    Returns:
+        Columns rule, carrier, other, difference, low, high, p, q (Benjamini-Hochberg over the whole table); the last
+        four are NaN for a single seed.
+    """
+    rows = []
+    for (rule, carrier), group in selected.groupby(["rule", "carrier"], sort=False):
+        wide = group.pivot(index="seed", columns="objective", values=on)
+        for other in wide.columns.drop(first):
+            mine, theirs = wide[first].to_numpy(), wide[other].to_numpy()
+            difference, low, high, p = (mine - theirs).mean(), np.nan, np.nan, np.nan
+            if len(mine) > 1:
+                difference, low, high = paired_difference(mine, theirs, bounds=(-1, 1))
+                same = np.ptp(mine - theirs) == 0  # no scatter: sure of any difference at all
+                p = float(difference == 0) if same else stats.ttest_rel(mine, theirs).pvalue
+            rows.append((rule, carrier, other, difference, low, high, p))
+    table = pd.DataFrame(rows, columns=["rule", "carrier", "other", "difference", "low", "high", "p"])
+    return table.assign(q=adjusted(table.p))
+
+
+def cost_table(history: pd.DataFrame) -> pd.DataFrame:
+    """Seconds an epoch of training takes under each objective, relative to plain training ("none") of the same seed
+    and side: columns objective, times (median over runs), low, high (5 and 95 % of the runs)."""
+    runs = history[history.split == "test"].groupby(["objective", "strength", "carrier", "seed"], sort=False)
+    seconds = runs.seconds.median().reset_index()
+    if "none" not in set(seconds.objective):
+        raise InputError("objectives", "there is no plain training to compare with", "Add 'none'.")
+    plain = seconds[seconds.objective == "none"].set_index(["carrier", "seed"]).seconds
+    key = pd.MultiIndex.from_frame(seconds[["carrier", "seed"]])
+    seconds["times"] = seconds.seconds.to_numpy() / plain.reindex(key).to_numpy()
+    found = seconds.groupby("objective", sort=False).times.quantile([0.5, 0.05, 0.95]).unstack()
+    return found.rename(columns={0.5: "times", 0.05: "low", 0.95: "high"}).reset_index()
+
+
+def last_epochs(history: pd.DataFrame) -> pd.DataFrame:
+    """Test rows after the last epoch of every run, the rule being "last epoch"."""
+    tests = history[history.split == "test"]
+    return tests[tests.epoch == tests.epoch.max()].assign(rule="last epoch")
+
+
+def over_training(history: pd.DataFrame, selected: pd.DataFrame, objectives: list[str]) -> pd.DataFrame:
+    """Test rows of every measured epoch under `objectives`, at the strength that each was given most often in
+    `selected` on its side (of those given equally often, the smallest)."""
+    parts = []
+    for (carrier, objective), group in selected.groupby(["carrier", "objective"], sort=False):
+        if objective in objectives:
+            usual = group.strength.mode().min()
+            same = (
+                (history.carrier == carrier) & (history.objective == objective) & (history.strength == usual)
+            )
+            parts.append(history[same & (history.split == "test")])
+    wanted = ["carrier", "objective", "strength", "seed", "epoch", "evidence for the carrier's logit",
+              "evidence for the other logit"]  # fmt: skip
+    return pd.concat(parts)[wanted].reset_index(drop=True)
+
+
+def objective_line(table: pd.DataFrame, rule: str, carrier: int, side: str) -> str:
+    """Inverse-biased accuracy of each objective as a sentence, from `accuracy_table`."""
+    here = table[(table.rule == rule) & (table.carrier == carrier) & (table.set == "inverse-biased")]
+    parts = []
+    for row in here.itertuples():
+        interval = "" if np.isnan(row.low) else f" [{100 * row.low:.0f}, {100 * row.high:.0f}]"
+        parts.append(f"{row.objective} {100 * row.accuracy:.1f} %{interval}")
+    return f"{side[0].upper()}{side[1:]}: {', '.join(parts)}."

@@ -1,0 +1,249 @@
+"""Train a network under one of the objectives of `debias`; a run that was killed goes on as if nothing had happened.
+
+Everything random in an epoch follows from the run's seed and the epoch's number: the order of the images, the draws of
+the objective, dropout. So a checkpoint needs no state of any generator, and a resumed run ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from .debias import OBJECTIVES
+from .errors import InputError
+from .models import model_fingerprint
+from .record import progress, write_atomically
+from .shortcuts import ShortcutData
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast.
+
+    Attributes:
+        epochs: number of passes over the training images.
+        lr: peak of the learning rate: it rises linearly from 0, then falls to 0 along half a cosine.
+        batch_size: images in a step; the rest of an epoch makes a smaller one.
+        warm_up: share of the steps in which the rate rises, 0..1.
+        measure_every: epochs between two measurements; the last epoch is always measured.
+        precision: "float32"; "bfloat16" under autocast; "auto" takes bfloat16 on a GPU and float32 elsewhere.
+    """
+
+    epochs: int = 40
+    lr: float = 5e-3
+    batch_size: int = 128
+    warm_up: float = 0.25
+    measure_every: int = 1
+    precision: str = "auto"
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "measure_every"):
+            if getattr(self, name) < 1:
+                raise InputError(name, f"{getattr(self, name)}", "Use 1 or more.")
+        if not self.lr > 0:
+            raise InputError("lr", f"{self.lr}", "Use a learning rate above 0.")
+        if not 0 <= self.warm_up <= 1:
+            raise InputError("warm_up", f"{self.warm_up}", "Use a share of the steps, 0 to 1.")
+        if self.precision not in PRECISIONS:
+            raise InputError("precision", f"{self.precision!r}", f"Use one of {', '.join(PRECISIONS)}.")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step, counted from 0, of a run of `steps`."""
+        rising = self.warm_up * steps
+        if step < rising:
+            return self.lr * (step + 1) / (rising + 1)
+        return self.lr * (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1))) / 2
+
+
+@dataclass
+class Trained:
+    """What a run leaves behind; the network itself is as after the last epoch.
+
+    Attributes:
+        history: a row for every measured epoch: epoch (from 1), loss (mean over the epoch), seconds (of training
+            in an epoch, mean since the last measurement, without measuring), and what `measure` returned.
+        best: weights at the epoch with the largest `score`, of those measured.
+        best_epoch: that epoch.
+    """
+
+    history: list[dict] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = 0
+
+
+Measure = Callable[[nn.Module], dict]
+
+
+def train(
+    model: nn.Module,
+    data: ShortcutData,
+    objective: str = "presence and absence",
+    strength: float = 100.0,
+    recipe: Recipe | None = None,
+    *,
+    seed: int = 0,
+    measure: Measure | None = None,
+    score: Callable[[dict], float] | None = None,
+    checkpoint: Path | None = None,
+    description: str = "",
+) -> Trained:
+    """Train `model` in place with Adam; it ends in eval mode, on its device.
+
+    Args:
+        model: images [batch, channel, height, width] to logits [batch, class].
+        data: training images with their artefacts.
+        objective: a name of `debias.OBJECTIVES`.
+        strength: of its penalty, at least 0.
+        recipe: `Recipe()` if None.
+        seed: of the order of the images, the objective's draws and dropout.
+        measure: called with the network in eval mode after an epoch; its values (numbers) go into the history.
+        score: of a row of the history; the weights of the epoch with the largest are kept. None: the last epoch.
+        checkpoint: file that is written after every measured epoch and from which a run with the same settings goes
+            on; one that belongs to other settings or is damaged is not used, and written over.
+        description: for the progress bar.
+
+    Raises:
+        InputError: an unknown objective, a negative strength, or a loss that is no longer finite.
+    """
+    if objective not in OBJECTIVES:
+        raise InputError("objective", f"{objective!r} is not known", f"Use one of {', '.join(OBJECTIVES)}.")
+    if not strength >= 0:
+        raise InputError("strength", f"{strength}", "Use 0 or more.")
+    recipe = recipe or Recipe()
+    device = next(model.parameters()).device
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr)
+    trained, memory = Trained(), {}
+    key = _key(model, data, objective, strength, recipe, seed) if checkpoint else ""
+    done = _resume(checkpoint, key, model, optimiser, trained, memory) if checkpoint else 0
+    seconds, best = [], max(map(score, trained.history), default=-math.inf) if score else -math.inf
+    with flushed_denormals(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for epoch in progress(range(done + 1, recipe.epochs + 1), description or objective):
+            started = perf_counter()
+            loss = _epoch(model, data, objective, strength, recipe, seed, epoch, optimiser, memory)
+            seconds.append(perf_counter() - started)
+            if epoch % recipe.measure_every and epoch != recipe.epochs:
+                continue
+            model.eval()
+            row = {"epoch": epoch, "loss": loss, "seconds": sum(seconds) / len(seconds)}
+            row |= measure(model) if measure else {}
+            trained.history.append(row)
+            seconds = []
+            if score is None or score(row) > best:
+                best = -math.inf if score is None else score(row)
+                trained.best_epoch = epoch
+                trained.best = {
+                    name: value.detach().cpu().clone() for name, value in model.state_dict().items()
+                }
+            if checkpoint:
+                _save(checkpoint, key, model, optimiser, trained, memory)
+    model.eval()
+    return trained
+
+
+def _epoch(model, data, objective, strength, recipe, seed, epoch, optimiser, memory) -> float:
+    """One pass over the training images; the mean loss."""
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+    torch.manual_seed(seed * 100_003 + epoch)  # dropout draws from the global generator
+    model.train()
+    batches = torch.randperm(len(data), generator=generator).split(recipe.batch_size)
+    steps, total = len(batches) * recipe.epochs, 0.0
+    low = recipe.precision == "bfloat16" or recipe.precision == "auto" and device.type == "cuda"
+    for number, rows in enumerate(batches):
+        batch = data.batch(rows, device)
+        batch.memory = memory
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate((epoch - 1) * len(batches) + number, steps)
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            loss = OBJECTIVES[objective](model, batch, strength, generator)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        total += loss.item() * len(rows)
+    if not math.isfinite(total):
+        problem = f"{objective!r} diverged in epoch {epoch} at strength {strength:g}"
+        raise InputError("lr", problem, f"Use a smaller learning rate than {recipe.lr:g}, or less strength.")
+    return total / len(data)
+
+
+@contextmanager
+def flushed_denormals():
+    """Numbers too small for a normal float count as 0 inside: a penalised network drifts into them, and a CPU then
+    slows down several times. The setting is left as found."""
+    smallest = torch.tensor([1e-310], dtype=torch.float64)
+    before = (smallest * 1.0).item() == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+# -- checkpoints: plain tensors, and a header with the rest
+
+
+def _key(model, data, objective, strength, recipe, seed) -> str:
+    """What the run's numbers depend on."""
+    about = [
+        objective,
+        strength,
+        seed,
+        asdict(recipe),
+        data.fingerprint,
+        model_fingerprint(model),
+        torch.__version__,
+    ]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def _save(path, key, model, optimiser, trained, memory) -> None:
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best/{name}": value for name, value in trained.best.items()}
+    tensors |= {f"memory/{name}": value for name, value in memory.items()}
+    for number, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{number}/{name}": value for name, value in state.items()}
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    header = {"key": key, "history": json.dumps(trained.history), "best_epoch": str(trained.best_epoch)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(tensors, header))
+
+
+def _resume(path, key, model, optimiser, trained, memory) -> int:
+    """Fill everything from a checkpoint that belongs to this run; the number of epochs that are done."""
+    if not path.is_file():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            if header.get("key") != key:
+                return 0
+            parts = {"model": {}, "best": {}, "memory": {}, "optimiser": {}}
+            for name in file.keys():  # noqa: SIM118, not a dict
+                part, _, rest = name.partition("/")
+                parts[part][rest] = file.get_tensor(name)
+    except (SafetensorError, OSError):
+        return 0
+    device = next(model.parameters()).device
+    model.load_state_dict(parts["model"])
+    state = optimiser.state_dict()
+    for name, value in parts["optimiser"].items():
+        number, _, field_name = name.partition("/")
+        state["state"].setdefault(int(number), {})[field_name] = value
+    optimiser.load_state_dict(state)
+    memory.update({name: value.to(device) for name, value in parts["memory"].items()})
+    trained.history, trained.best = json.loads(header["history"]), parts["best"]
+    trained.best_epoch = int(header["best_epoch"])
+    return trained.history[-1]["epoch"]
