@@ -30,15 +30,16 @@ MINING = [path for path in SOURCES if "/plots/" not in path]  # shards are dear:
 DATA = [path for path in glob.glob("data/*") if not path.endswith((".py", ".md"))]
 
 
-def declared_figures(notebook):
+def declared(notebook):
     with open(notebook) as file:
-        return json.load(file)["metadata"].get("companion", {}).get("figures", [])
+        return json.load(file)["metadata"].get("companion", {})
 
 
 def products(name, profile):
-    """The executed notebook and the three files of each of its figures."""
-    figures = declared_figures(f"notebooks/{name}.ipynb")
-    files = [f"{figure}{suffix}" for figure in figures for suffix in (".png", ".csv", ".json")]
+    """The executed notebook, the three files of each of its figures, and its other files."""
+    companion = declared(f"notebooks/{name}.ipynb")
+    figures, files = companion.get("figures", []), companion.get("files", [])
+    files = [*(f"{figure}{suffix}" for figure in figures for suffix in (".png", ".csv", ".json")), *files]
     return [f"results/{profile}/{file}" for file in [f"{name}.ipynb", *files]]
 
 

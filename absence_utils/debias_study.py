@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from .artefacts import shown_by_class
 from .debias import OBJECTIVES, PENALISED, input_x_gradient
 from .debias_training import Recipe, flushed_denormals, train
 from .errors import InputError
@@ -21,6 +22,9 @@ from .record import progress
 from .shortcuts import ShortcutData, Task
 
 SETS = ("biased", "bias-free", "inverse-biased")  # what the accuracy is measured on
+REFERENCE = (
+    "no shortcut"  # plain training on data in which a coin decides who shows the artefact: what can be learnt
+)
 GROUP_DRO_STEP = 10.0  # per mille, the step that its paper uses
 RULES = {
     "bias-free": "bias-free validation images (the published recipe: needs what a biased data set has not)",
@@ -63,6 +67,8 @@ def plan_runs(
 ) -> list[Plan]:
     """Every objective at every strength that matters to it, for every seed and side.
 
+    `REFERENCE` among the objectives stands for plain training on data without the shortcut.
+
     Raises:
         InputError: unknown objectives, a side that is not 0 or 1, or an empty list.
     """
@@ -75,10 +81,12 @@ def plan_runs(
     ):
         if not values:
             raise InputError(name, "is empty", "Give at least one.")
-    unknown = [name for name in objectives if name not in OBJECTIVES]
+    unknown = [name for name in objectives if name not in OBJECTIVES and name != REFERENCE]
     if unknown:
         raise InputError(
-            "objectives", f"{unknown[0]!r} is not known", f"Use some of {', '.join(OBJECTIVES)}."
+            "objectives",
+            f"{unknown[0]!r} is not known",
+            f"Use some of {', '.join([*OBJECTIVES, REFERENCE])}.",
         )
     if not set(carriers) <= {0, 1}:
         raise InputError("carriers", f"{carriers}", "Use 0, 1 or both: the class that carries the artefact.")
@@ -246,15 +254,14 @@ def _run(plan: Plan, task, network, recipe, folder: str) -> tuple[list[dict], di
             name: measure_shortcut(model, data, plan.carrier, given.bias) for name, data in splits.items()
         }
 
-    about = {
-        "carrier": plan.carrier,
-        "seed": plan.seed,
-        "objective": plan.objective,
-        "strength": plan.strength,
-    }
+    data, objective = given.train, plan.objective
+    if objective == REFERENCE:
+        coin = shown_by_class(data.labels, "no bias", plan.carrier, plan.seed)
+        data, objective = replace(data, shown=coin), "none"
+    about = {name: getattr(plan, name) for name in ("carrier", "seed", "objective", "strength")}
     file = Path(folder) / f"{sha256(repr(plan).encode()).hexdigest()[:16]}.safetensors" if folder else None
     trained = train(
-        model, given.train, plan.objective, plan.strength, recipe, seed=plan.seed, measure=measure,
+        model, data, objective, plan.strength, recipe, seed=plan.seed, measure=measure,
         score=lambda row: merit(row["validation"]), checkpoint=file, description=plan.name,
     )  # fmt: skip
     rows = [

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from .debias import PENALISED
 from .debias_study import RULES, SETS, merit
 from .errors import InputError
 from .stats import adjusted, clustered_rate, paired_difference
@@ -113,17 +114,19 @@ def last_epochs(history: pd.DataFrame) -> pd.DataFrame:
     return tests[tests.epoch == tests.epoch.max()].assign(rule="last epoch")
 
 
-def over_training(history: pd.DataFrame, selected: pd.DataFrame, objectives: list[str]) -> pd.DataFrame:
-    """Test rows of every measured epoch under `objectives`, at the strength that each was given most often in
-    `selected` on its side (of those given equally often, the smallest)."""
+def over_training(
+    history: pd.DataFrame, selected: pd.DataFrame, objectives: list[str], like: str
+) -> pd.DataFrame:
+    """Test rows of every measured epoch under `objectives`, all at the strength that `like` was given most often in
+    `selected` on that side (of those given equally often, the smallest); plain training has none."""
     parts = []
-    for (carrier, objective), group in selected.groupby(["carrier", "objective"], sort=False):
-        if objective in objectives:
-            usual = group.strength.mode().min()
-            same = (
-                (history.carrier == carrier) & (history.objective == objective) & (history.strength == usual)
-            )
-            parts.append(history[same & (history.split == "test")])
+    for carrier, group in selected[selected.objective == like].groupby("carrier", sort=False):
+        usual = group.strength.mode().min()
+        for objective in objectives:
+            same = (history.carrier == carrier) & (history.objective == objective) & (history.split == "test")
+            if objective in PENALISED:
+                same &= history.strength == usual
+            parts.append(history[same])
     wanted = ["carrier", "objective", "strength", "seed", "epoch", "evidence for the carrier's logit",
               "evidence for the other logit"]  # fmt: skip
     return pd.concat(parts)[wanted].reset_index(drop=True)

@@ -159,7 +159,7 @@ def halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def digits_task(
-    carrier: int = 0, seed: int = 0, *, size: int = 14, thickness: int = 2, grey: float = 0.3, grow: int = 1,
+    carrier: int = 0, seed: int = 0, *, size: int = 14, thickness: int = 2, grey: float = 0.4, grow: int = 1,
     bias: float = 1.0, limit: int = 0,
 ) -> Task:  # fmt: skip
     """Even digits (class 0) against odd ones, scikit-learn's, with a grey bar at a random border of one class.

@@ -15,8 +15,10 @@ from absence_utils.artefacts import (
     border_bars,
     dilate,
     elliptical_patches,
+    glyph_artefacts,
     shown_by_class,
 )
+from absence_utils.scenes import CONCEPTS, draw_presence, render_scenes
 
 
 def edges(mask):
@@ -137,3 +139,43 @@ def test_bad_input():
         with pytest.raises(InputError, match=message):
             call()
     assert isinstance(found, Artefacts) and len(found) == 3
+
+
+def test_a_picture_is_pasted_pixel_by_pixel():
+    mask = torch.zeros(2, 3, 3, dtype=torch.bool)
+    mask[:, 0] = True
+    picture, pixels = torch.rand(2, 2, 3, 3), torch.zeros(2, 2, 3, 3)
+    artefacts = Artefacts(mask, picture)
+    pasted = artefacts.paste(pixels, torch.tensor([True, False]))
+    assert (
+        torch.equal(pasted[0, :, 0], picture[0, :, 0])
+        and pasted[0, :, 1:].abs().sum() == 0 == pasted[1].sum()
+    )
+    taken = artefacts.take(torch.tensor([1])).to("cpu")
+    assert len(taken) == 1 and torch.equal(taken.colour, picture[1:]) and torch.equal(taken.mask, mask[1:])
+
+
+def test_a_glyph_lies_where_the_scene_has_it():
+    presence = draw_presence(12, 3)
+    column = CONCEPTS.index("chevron")
+    presence[:, column] = False
+    artefacts, small = glyph_artefacts(presence, 3), glyph_artefacts(presence, 3, 16)
+    shown = presence.clone()
+    shown[:, column] = True
+    assert (
+        torch.equal(artefacts.mask, render_scenes(shown, 3).masks[:, column])
+        and not presence[:, column].any()
+    )
+    share = artefacts.mask.float().reshape(12, 16, 4, 16, 4).mean(dim=(2, 4))
+    assert torch.equal(small.mask, share >= 0.5)
+    assert artefacts.colour.tolist() == [[1, 0, 1]] * 12
+
+
+def test_artefacts_that_do_not_fit():
+    bars = border_bars(3, 10)
+    bars.check(torch.rand(3, 1, 10, 10))
+    with pytest.raises(InputError, match=r"made for images of \(1, 10, 10\)"):
+        bars.check(torch.rand(3, 3, 10, 10))
+    gone = Artefacts(bars.mask & torch.tensor([True, False, True])[:, None, None], bars.colour)
+    with pytest.raises(InputError, match=r"1 have no pixel inside their image \(first: image 1\)"):
+        gone.check(torch.rand(3, 1, 10, 10))

@@ -7,9 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from absence_utils import InputError
-from absence_utils.artefacts import border_bars, shown_by_class
-from absence_utils.debias import OBJECTIVES, PENALISED, Batch, ShortcutData, attribution_inside, group_dro
+from absence_utils.debias import OBJECTIVES, PENALISED, Batch, attribution_inside, group_dro
 from absence_utils.xdnn import SmallXNet, TwoTowers
 
 CLASSES = 3
@@ -196,36 +194,3 @@ def test_presence_cannot_reach_what_the_target_logit_does_not_see():
         penalties[name] = (with_penalty - without).item()
     assert penalties["presence"] == 0
     assert penalties["presence and absence"] > 1e-5 and penalties["RRR"] > 1e-9
-
-
-# ---------------------------------------------------------------------- data
-def data(**changes):
-    labels = torch.arange(8) % 2
-    given = {"pixels": torch.rand(8, 1, 14, 14), "labels": labels, "artefacts": border_bars(8, 14),
-             "shown": shown_by_class(labels, "train bias")} | changes  # fmt: skip
-    return ShortcutData(**given)
-
-
-def test_data_shows_artefacts_where_it_says():
-    given = data(normalise=lambda pixels: 2 * pixels, grow=1)
-    images = given.images()
-    assert torch.equal(images[~given.shown], 2 * given.pixels[~given.shown])
-    assert (images[given.shown][given.artefacts.mask[given.shown][:, None]] == 2).all()
-    everywhere = given.images(torch.ones(8, dtype=torch.bool))
-    assert (everywhere[given.artefacts.mask[:, None]] == 2).all() and len(given) == 8
-    assert given.masks[~given.shown].sum() == 0
-    assert given.masks[given.shown].sum(dim=(1, 2)).tolist() == [14 * 3] * 4  # two pixels thick, grown by one
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"labels": torch.zeros(8).long()}, "labels.*no image of class 1"),
-        ({"labels": torch.zeros(7).long()}, "labels.*7 for 8"),
-        ({"shown": torch.ones(3).bool()}, "shown.*3 for 8"),
-        ({"artefacts": border_bars(5, 14)}, "artefacts.*5 for 8"),
-    ],
-)
-def test_bad_data(changes, message):
-    with pytest.raises(InputError, match=message):
-        data(**changes)

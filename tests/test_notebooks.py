@@ -107,7 +107,8 @@ def test_declares_the_figures_it_saves(path):
 @each
 def test_profiles_fit(path):
     notebook = read_notebook(path)
-    wanted = ["smoke", "default"] + ["imagenet"] * notebook.metadata["companion"]["real"]
+    companion = notebook.metadata["companion"]
+    wanted = ["smoke", "default"] + [companion.get("real_profile", "imagenet")] * companion["real"]
     for profile in wanted:
         resolve_parameters(read_parameters(notebook), read_profile(path, profile), [])
 

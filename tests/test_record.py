@@ -216,3 +216,11 @@ def test_progress_is_silent_in_logs_and_visible_in_a_terminal(monkeypatch, capsy
     monkeypatch.setenv("TQDM_DISABLE", "1")
     assert list(record.progress([1, 2], "work")) == [1, 2]
     assert capsys.readouterr().err == ""
+
+
+def test_a_table_stands_beside_the_figures(out):
+    assert record.save_table(TABLE, "00_list.csv") == out / "00_list.csv"
+    assert (out / "00_list.csv").read_text() == "unit,response,mixed\n0,0.333333333,a\n1,-2e-07,0.3\n"
+    for name in ("list", "a/list.csv", "list.txt"):
+        with pytest.raises(InputError, match="name"):
+            record.save_table(TABLE, name)

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from absence_utils import InputError, Unit, attribute, load_model
-from absence_utils.xdnn import SmallXNet, TwoTowers, XResNet50, additive_terms
+from absence_utils.xdnn import DenseXNet, SmallXNet, TwoTowers, XResNet50, additive_terms
 
 
 def lively(network):
@@ -24,6 +24,7 @@ NETWORKS = {
     "XResNet50": lambda: (lively(XResNet50(5)), 3, 40),
     "SmallXNet": lambda: (SmallXNet(1, 3, seed=2).double(), 1, 14),
     "SmallXNet, two halvings": lambda: (SmallXNet(3, 3, halvings=2, seed=2).double(), 3, 18),
+    "DenseXNet": lambda: (DenseXNet(12, (20, 10), 3, seed=2).double(), 1, 12),
     "TwoTowers": lambda: (TwoTowers(4).double(), 6, 16),
 }
 

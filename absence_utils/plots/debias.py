@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 
+from ..debias import PENALISED
 from .base import (
     ABSENCE,
     NEUTRAL,
@@ -34,6 +35,7 @@ OBJECTIVES = {  # colours of what is trained
     "random logit": "#008837",
     "augmentation": "#e08214",
     "group-DRO": "#a6611a",
+    "no shortcut": "black",
 }
 LOGITS = {"carrier": ("target logit", PRESENCE), "other": ("non-target logit", ABSENCE)}
 
@@ -98,7 +100,7 @@ def accuracy_by_strength(table, sides: dict[int, str]):
         for ax, (carrier, side) in zip(axes[0], sides.items(), strict=True):
             for objective, rows in table[table.carrier == carrier].groupby("objective", sort=False):
                 rows, colour = rows.sort_values("strength"), _colour(objective)
-                if objective in ("none", "augmentation", "group-DRO"):
+                if objective not in PENALISED:
                     ax.axhline(
                         100 * rows.accuracy.iloc[0],
                         color=colour,
@@ -107,10 +109,11 @@ def accuracy_by_strength(table, sides: dict[int, str]):
                         label=objective,
                     )
                     continue
+                aside = 1.06 ** (1.5 - PENALISED.index(objective))  # so that none hides another
                 error = np.nan_to_num(
                     100 * np.stack([rows.accuracy - rows.low, rows.high - rows.accuracy]).clip(0)
                 )
-                ax.errorbar(rows.strength, 100 * rows.accuracy, yerr=error, fmt="o-", color=colour,
+                ax.errorbar(aside * rows.strength, 100 * rows.accuracy, yerr=error, fmt="o-", color=colour,
                             markersize=4, linewidth=1.2, capsize=2, label=objective)  # fmt: skip
             ax.set_xscale("log")
             if (strengths > 0).any():
@@ -133,7 +136,7 @@ def evidence_over_training(table, sides: dict[int, str]):
     objectives = table.objective.drop_duplicates().tolist()
     with companion_style():
         fig, axes = _panels(list(sides), objectives, 1.6)
-        for row, (carrier, side) in zip(axes, sides.items(), strict=True):
+        for number, (row, (carrier, side)) in enumerate(zip(axes, sides.items(), strict=True)):
             for ax, objective in zip(row, objectives, strict=True):
                 here = table[(table.carrier == carrier) & (table.objective == objective)]
                 for logit, (label, colour) in LOGITS.items():
@@ -144,11 +147,11 @@ def evidence_over_training(table, sides: dict[int, str]):
                                     linewidth=0)  # fmt: skip
                 ax.axhline(0, color="black", linewidth=0.6)
                 strength = here.strength.iloc[0]
-                if row is axes[0]:
+                if number == 0:
                     ax.set_title(
                         objective if not strength else f"{objective}\nstrength {strength:g}", fontsize=8
                     )
-            row[0].set_ylabel(f"{side}\nevidence in the artefact (sd)", fontsize=8)
+            row[0].set_ylabel(f"{side}\nevidence (sd)", fontsize=8)
         for ax in axes[-1]:
             ax.set_xlabel("epoch")
         handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -177,7 +180,7 @@ def artefact_scores(table, sides: dict[int, str]):
             ax.set_ylim(len(objectives) - 0.4, -0.6)
             ax.set(
                 title=side,
-                xlabel="absence score of the artefact (sd)\n< 0: presence encoded, > 0: absence encoded",
+                xlabel="absence score of the artefact (sd)\nleft: presence, right: absence encoded",
             )
         handles, labels = axes[0, 0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=8)
@@ -199,20 +202,20 @@ def shortcut_examples(examples, class_names, smooth: float = 0.0):
     with companion_style():
         width = PAGE / (1 + 2 * per_row)
         fig, axes = plt.subplots(
-            len(cases), 1 + 2 * per_row, figsize=(PAGE, 0.75 + 1.32 * width * len(cases)), squeeze=False
+            len(cases), 1 + 2 * per_row, figsize=(PAGE, 0.6 + (width + 0.22) * len(cases)), squeeze=False
         )
         limits = [
             signed_limit(*(smoothed(e.maps, smooth) if smooth else e.maps for e in examples[number::per_row]))
             for number in range(per_row)
         ]
-        for row, case in zip(axes, cases, strict=True):
+        for place, (row, case) in enumerate(zip(axes, cases, strict=True)):
             here = [example for example in examples if example.case == case]
             show_image(row[0], here[0].pixels)
             row[0].set_ylabel(case, fontsize=7.5)
             row[0].spines[:].set_visible(False)
             for number, example in enumerate(here):
                 _two_maps(row[1 + 2 * number :], example, limits[number], smooth, class_names)
-                if row is axes[0]:
+                if place == 0:
                     row[1 + 2 * number].set_title(f"{example.network}\ntarget logit", fontsize=7.5)
                     row[2 + 2 * number].set_title("\nnon-target logit", fontsize=7.5)
         axes[0, 0].set_title("image", fontsize=7.5)

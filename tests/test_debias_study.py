@@ -1,0 +1,359 @@
+"""Measures against a network whose answer is known, the tables by hand, and the claim itself on a short version."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from absence_utils import InputError
+from absence_utils.artefacts import Artefacts
+from absence_utils.debias_examples import example_maps
+from absence_utils.debias_study import REFERENCE, Plan, Study, measure_shortcut, merit, plan_runs, run_study
+from absence_utils.debias_tables import (
+    accuracy_table,
+    compare,
+    cost_table,
+    last_epochs,
+    objective_line,
+    over_training,
+    score_table,
+    select,
+)
+from absence_utils.debias_training import Recipe
+from absence_utils.shortcuts import ShortcutData, digits_task, scenes_task
+from absence_utils.stats import clustered_rate
+from absence_utils.xdnn import DenseXNet, TwoTowers
+
+
+def dots():
+    """Six images of three pixels: the first is where the artefact lies (value 1), the others are content."""
+    pixels = torch.tensor(
+        [[0, 5, 1], [0, 4, 1], [0, 1, 2], [0, 1, 6], [0.5, 2, 1], [0, 0, 3]], dtype=torch.float64
+    ).reshape(6, 1, 1, 3)
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    mask = torch.zeros(6, 1, 3, dtype=torch.bool)
+    mask[..., 0] = True
+    return ShortcutData(pixels, labels, Artefacts(mask, torch.ones(6, 1)), labels == 0, grow=0)
+
+
+def planted(a: float, b: float):
+    """Logit 0 = a * artefact + second pixel; logit 1 = b * artefact + third pixel."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False)).double()
+    model[1].weight.data = torch.tensor([[a, 1, 0], [b, 0, 1]], dtype=torch.float64)
+    return model.eval()
+
+
+def test_measures_of_a_planted_network():
+    """a = 1, b = -3: the artefact adds 1 to logit 0 and takes 3 from logit 1."""
+    found = measure_shortcut(planted(1.0, -3.0), dots(), 0)
+    plain = [(5, 1), (4, 1), (1, 2), (1, 6), (2.5, -0.5), (0, 3)]
+    marked = [(6, -2), (5, -2), (2, -1), (2, 3), (3, -2), (1, 0)]
+    labels = [0, 0, 0, 1, 1, 1]
+    right = [
+        [int(b > a) == label for (a, b), label in zip(each, labels, strict=True)] for each in (plain, marked)
+    ]
+    assert right == [[True, True, False, True, False, True], [True, True, True, True, False, False]]
+    assert found["biased"] == pytest.approx(5 / 6)  # carriers marked: 3 of 3; the others plain: 2 of 3
+    assert found["bias-free"] == pytest.approx((4 + 4) / 12)
+    assert found["inverse-biased"] == pytest.approx((2 + 1) / 6)
+    assert found["worst group"] == pytest.approx(1 / 3)
+    spread = np.std(np.array(plain), axis=0, ddof=1)
+    control = [0.0, 0.5, 0.0, 0.0, 0.0, 0.0]  # what the image three further on has at that place
+    effect = np.array([1 - value for value in control]).mean()
+    assert found["absence score of the carrier's logit"] == pytest.approx(-effect / spread[0])
+    assert found["absence score of the other logit"] == pytest.approx(3 * effect / spread[1])
+    assert found["evidence for the carrier's logit"] == pytest.approx(1 / spread[0])
+    assert found["evidence for the other logit"] == pytest.approx(-3 / spread[1])
+    assert found["share of the carrier's logit"] == pytest.approx((1 / 6 + 1 / 5 + 1 / 2) / 3)
+    assert found["share of the other logit"] == pytest.approx((3 / 4 + 3 / 4 + 3 / 5) / 3)
+    assert found["images"] == 6
+
+
+def test_measures_with_the_artefact_on_the_other_class_and_an_incomplete_bias():
+    found = measure_shortcut(planted(-3.0, 1.0), dots(), 1, bias=0.8)
+    plain = [(5, 1), (4, 1), (1, 2), (1, 6), (0.5, 1.5), (0, 3)]
+    marked = [(2, 2), (1, 2), (-2, 3), (-2, 7), (-1, 2), (-3, 4)]
+    labels = [0, 0, 0, 1, 1, 1]
+    expected = {"biased": 0.0, "inverse-biased": 0.0}
+    for label, (a, b), (c, d) in zip(labels, plain, marked, strict=True):
+        often = 0.8 if label == 1 else 0.2
+        hits = (int(b > a) == label, int(d > c) == label)
+        expected["biased"] += ((1 - often) * hits[0] + often * hits[1]) / 6
+        expected["inverse-biased"] += (often * hits[0] + (1 - often) * hits[1]) / 6
+    assert found == pytest.approx(found | expected)
+    assert found["evidence for the carrier's logit"] > 0 > found["evidence for the other logit"]
+    assert found["absence score of the carrier's logit"] < 0 < found["absence score of the other logit"]
+
+
+def test_measures_in_batches_are_those_of_the_whole_and_leave_the_mode():
+    model = planted(1.0, -3.0).train()
+    whole, parts = (measure_shortcut(model, dots(), 0, batch=size) for size in (256, 2))
+    assert whole == pytest.approx(parts) and model.training and model[1].training
+    assert model[1].weight.grad is None
+
+
+def test_a_batch_without_the_carriers_images_is_no_problem():
+    given = dots()
+    assert measure_shortcut(planted(1.0, 1.0), given, 0, batch=3)["images"] == 6
+
+
+# ---------------------------------------------------------------------- plans
+def test_plans():
+    plans = plan_runs(["none", "presence", "group-DRO"], [1, 10], [3, 4], [1])
+    assert [(plan.objective, plan.strength) for plan in plans if plan.seed == 3] == [
+        ("none", 0), ("presence", 1), ("presence", 10), ("group-DRO", 10),
+    ]  # fmt: skip
+    assert {plan.carrier for plan in plans} == {1} and len(plans) == len(set(plans)) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": ["presense"]}, "presense"), ({"objectives": []}, "objectives.*empty"),
+        ({"strengths": []}, "strengths.*empty"), ({"seeds": []}, "seeds"), ({"carriers": [2]}, "carriers"),
+    ],
+)  # fmt: skip
+def test_bad_plans(changes, message):
+    with pytest.raises(InputError, match=message):
+        plan_runs(**({"objectives": ["none"], "strengths": [1], "seeds": [0]} | changes))
+
+
+# ---------------------------------------------------------------------- tables by hand
+def history(**columns):
+    """Two strengths, two epochs, two seeds of one objective, both splits; measures are made up."""
+    rows = []
+    for seed in (0, 1):
+        for strength in (1.0, 10.0):
+            for epoch in (1, 2):
+                for split in ("validation", "test"):
+                    rows.append({
+                        "carrier": 0, "seed": seed, "objective": "presence", "strength": strength, "epoch": epoch,
+                        "split": split, "seconds": strength * epoch, "biased": 0.9, "bias-free": 0.5,
+                        "inverse-biased": 0.1, "worst group": 0.0, "images": 20,
+                        "share of the carrier's logit": 0.2, "share of the other logit": 0.4,
+                        "evidence for the carrier's logit": epoch, "evidence for the other logit": -epoch,
+                        "absence score of the carrier's logit": -1.0 - seed,
+                        "absence score of the other logit": 2.0 + seed,
+                    })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def put(table, value, column, **where):
+    rows = np.logical_and.reduce([table[name] == wanted for name, wanted in where.items()])
+    assert rows.any()
+    table.loc[rows, column] = value
+
+
+def test_selection_looks_at_validation_and_reports_test():
+    table = history()
+    put(table, 0.8, "bias-free", seed=0, strength=10.0, epoch=1, split="validation")
+    put(table, 0.8, "bias-free", seed=1, strength=1.0, epoch=2, split="validation")
+    put(table, 0.99, "bias-free", strength=1.0, epoch=1, split="test")  # must not tempt it
+    put(table, 0.77, "inverse-biased", seed=0, strength=10.0, epoch=1, split="test")
+    chosen = select(table, "bias-free")
+    assert chosen[["seed", "strength", "epoch"]].to_numpy().tolist() == [[0, 10, 1], [1, 1, 2]]
+    assert chosen["inverse-biased"].tolist() == [0.77, 0.1] and set(chosen.split) == {"test"}
+
+
+def test_the_rule_without_bias_free_images_weighs_accuracy_and_attribution():
+    table = history()
+    assert merit(table.iloc[0]) == pytest.approx(0.9 - 0.3)
+    put(table, 1.0, "bias-free", strength=1.0, epoch=1)  # must not tempt it
+    put(table, 0.0, "share of the other logit", seed=0, strength=10.0, epoch=2, split="validation")
+    put(table, 0.0, "share of the carrier's logit", seed=1, strength=1.0, epoch=2, split="validation")
+    put(
+        table, 0.95, "biased", seed=1, strength=10.0, epoch=1, split="validation"
+    )  # .05 less than the .1 above
+    chosen = select(table, "biased")
+    assert chosen[["seed", "strength", "epoch"]].to_numpy().tolist() == [[0, 10, 2], [1, 1, 2]]
+    with pytest.raises(InputError, match="rule"):
+        select(table, "last")
+
+
+def test_accuracies_by_hand():
+    table = history()
+    put(table, 0.4, "inverse-biased", seed=1)
+    rows = last_epochs(table)
+    assert set(rows.epoch) == {2} and set(rows.split) == {"test"}
+    found = accuracy_table(rows, ("objective", "strength")).set_index(["strength", "set"])
+    one = found.loc[(1.0, "inverse-biased")]
+    expected = clustered_rate([2, 8], [20, 20])
+    assert (one.accuracy, one.low, one.high, one.seeds) == (
+        pytest.approx(0.25),
+        expected.low,
+        expected.high,
+        2,
+    )
+    alone = accuracy_table(rows[rows.seed == 0], ("objective", "strength"))
+    assert alone.low.isna().all() and alone.accuracy.notna().all()
+
+
+def test_comparison_by_hand():
+    rows = []
+    for seed, mine, theirs, others in ((0, 0.9, 0.5, 0.9), (1, 0.95, 0.7, 0.95), (2, 0.97, 0.3, 0.97)):
+        for objective, value in (("presence and absence", mine), ("presence", theirs), ("RRR", others)):
+            rows.append(
+                {"rule": "r", "carrier": 1, "seed": seed, "objective": objective, "inverse-biased": value}
+            )
+    found = compare(pd.DataFrame(rows)).set_index("other")
+    differences = np.array([0.4, 0.25, 0.67])
+    half = stats.t.ppf(0.975, 2) * differences.std(ddof=1) / 3**0.5
+    row = found.loc["presence"]
+    assert (row.difference, row.low) == (pytest.approx(0.44), pytest.approx(0.44 - half))
+    assert row.high == pytest.approx(min(0.44 + half, 1))
+    assert row.p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+    assert row.q == pytest.approx(2 * row.p) and found.loc["RRR"].p == 1 == found.loc["RRR"].q
+
+
+def test_scores_by_hand():
+    found = score_table(select(history(), "biased")).set_index("logit")
+    assert found.score.tolist() == [-1.5, 2.5]
+    half = stats.t.ppf(0.975, 1) * 0.5**0.5 / 2**0.5
+    assert found.low.tolist() == pytest.approx([-1.5 - half, 2.5 - half])
+
+
+def test_cost_is_relative_to_plain_training():
+    plain = history().assign(objective="none", strength=0.0, seconds=2.0)
+    plain = plain.drop_duplicates(["seed", "epoch", "split"])
+    found = cost_table(pd.concat([plain, history()])).set_index("objective")
+    assert found.times.tolist() == [1.0, pytest.approx((1.5 + 15) / 2 / 2)]
+    with pytest.raises(InputError, match="none"):
+        cost_table(history())
+
+
+def test_training_is_traced_at_the_strength_that_one_objective_was_given_most_often():
+    table = pd.concat(
+        [history(), history().assign(objective="RRR"), history().assign(objective="none", strength=0.0)]
+    )
+    selected = pd.DataFrame(
+        {"carrier": 0, "objective": "RRR", "seed": [0, 1, 2], "strength": [10.0, 1.0, 10.0]}
+    )
+    found = over_training(table, selected, ["none", "presence"], "RRR")
+    assert set(found.strength[found.objective == "presence"]) == {10.0} and set(found.objective) == {
+        "none",
+        "presence",
+    }
+    presence = found[found.objective == "presence"]
+    assert presence.epoch.tolist() == [1, 2, 1, 2]
+    assert presence["evidence for the other logit"].tolist() == [-1, -2, -1, -2]
+
+
+def test_a_line_in_words():
+    table = accuracy_table(last_epochs(history()).query("strength == 1"))
+    line = objective_line(table, "last epoch", 0, "artefact on even")
+    assert line.startswith("Artefact on even: presence 10.0 % [")
+
+
+# ---------------------------------------------------------------------- the claim
+def dense(seed):
+    return DenseXNet(14, (128, 64), seed=seed)
+
+
+def short(workers=1, **options):
+    plans = plan_runs(["none", "presence", "presence and absence", REFERENCE], [100], range(5))
+    return run_study(
+        plans, digits_task, dense, Recipe(20, 0.006, 192, measure_every=10), workers=workers, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def study():
+    return short(keep=0)
+
+
+@pytest.mark.parametrize("carrier", [0, 1])
+def test_order_of_the_objectives_over_five_seeds(study, carrier):
+    """At one strength, after the last epoch, on inverse-biased images: none < presence < presence and absence, and
+    each step's interval, paired by seed, excludes 0. The plain network does as it is told by the artefact."""
+    rows = last_epochs(study.history)
+    rows = rows[rows.carrier == carrier]
+    both, against = compare(rows).set_index("other"), compare(rows, "presence").set_index("other")
+    assert both.low["presence"] > 0.2 and both.low["none"] > 0.8
+    assert abs(both.difference[REFERENCE]) < 0.05  # what can be learnt is learnt
+    assert against.low["none"] > 0
+    accuracy = accuracy_table(rows).set_index(["objective", "set"])
+    assert accuracy.high[("none", "inverse-biased")] < 0.05 and accuracy.low[("none", "biased")] > 0.95
+    assert accuracy.low[("presence and absence", "inverse-biased")] > 0.85
+
+
+def test_presence_only_leaves_the_absence_in_the_other_logit(study):
+    table = score_table(last_epochs(study.history))
+    scores = table.set_index(["carrier", "objective", "logit"]).sort_index()
+    for carrier in (0, 1):
+        assert scores.low[(carrier, "none", "other")] > 1 and scores.high[(carrier, "none", "carrier")] < -1
+        assert scores.low[(carrier, "presence", "other")] > 0.5
+        assert abs(scores.score[(carrier, "presence", "carrier")]) < 1
+        assert scores.score.abs()[(carrier, "presence and absence")].max() < 0.1
+
+
+def test_the_planted_twin():
+    """Only the non-target logit can use the artefact: presence-only changes nothing, both logits repair it. With the
+    artefact on the class whose logit sees it, presence-only suffices."""
+    plans = plan_runs(["none", "presence", "presence and absence"], [10], [0])
+    task = partial(scenes_task, n=1200, size=16, twin=True)
+    found = run_study(plans, task, partial(TwoTowers, 12, 1), Recipe(14, 0.02, 64, measure_every=14))
+    rows = last_epochs(found.history).set_index(["carrier", "objective"])
+    inverse = rows["inverse-biased"]
+    assert inverse[(0, "none")] < 0.1 and inverse[(0, "presence")] < 0.2
+    assert inverse[(0, "presence and absence")] > 0.75
+    assert inverse[(1, "none")] < 0.1 and inverse[(1, "presence")] > 0.7
+    other = rows["absence score of the other logit"]
+    assert other[(0, "presence")] > 1 and abs(other[(0, "presence and absence")]) < 0.5
+
+
+def test_processes_and_checkpoints_change_nothing(study, tmp_path):
+    plans = [Plan(1, 2, "presence", 100.0), Plan(0, 0, "presence and absence", 100.0)]
+    recipe = Recipe(20, 0.006, 192, measure_every=10)
+    there = study.history.drop(columns="seconds")
+    for _ in range(2):  # the second time everything is read
+        found = run_study(plans, digits_task, dense, recipe, workers=2, checkpoints=tmp_path, keep=0)
+        for plan in plans:
+            mine, theirs = (
+                table[
+                    (table.carrier == plan.carrier)
+                    & (table.seed == plan.seed)
+                    & (table.objective == plan.objective)
+                ]
+                for table in (found.history.drop(columns="seconds"), there)
+            )
+            assert len(mine) == 4 and np.array_equal(mine.to_numpy(), theirs.to_numpy())
+        assert set(found.weights) == {plans[1]}
+        assert all(torch.equal(found.weights[plans[1]][name], study.weights[plans[1]][name])
+                   for name in found.weights[plans[1]])  # fmt: skip
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(InputError, match="workers"):
+        run_study(plans, digits_task, dense, recipe, workers=0)
+
+
+def test_examples(study):
+    task = digits_task(0, 0)
+    objectives = ["none", "presence", "presence and absence"]
+    examples, table = example_maps(study, task, dense, 0, objectives)
+    assert len(examples) == 9 and len(table) == 18
+    assert [example.label for example in examples] == [0, 0, 0, 1, 1, 1, 0, 0, 0]
+    for example in examples:  # without biases the map of a logit adds up to it
+        torch.testing.assert_close(example.maps.sum(dim=(1, 2)), example.logits, rtol=1e-4, atol=1e-4)
+        assert example.outline.any() and example.pixels.shape == (1, 14, 14)
+    shown = examples[0].pixels[0][examples[0].outline]
+    assert shown.allclose(torch.tensor(0.4)) and examples[6].pixels[0][examples[6].outline].max() < 0.4
+    inside = table.set_index(["case", "network", "class"])["evidence inside the artefact"]
+    case = table.case.iloc[0]
+    assert inside[(case, "none", "even")] > 0 > inside[(case, "none", "odd")]
+    assert (
+        table.target == [label == index for label in (0, 1, 0) for _ in range(3) for index in (0, 1)]
+    ).all()
+    with pytest.raises(InputError, match="not trained"):
+        example_maps(study, task, dense, 0, ["RRR"])
+    with pytest.raises(InputError, match="keep"):
+        example_maps(Study(study.history), task, dense, 0, objectives)
+
+
+def test_the_reference_has_no_shortcut_to_learn(study):
+    """Trained where a coin decides, measured under the bias: it does not care who shows the artefact."""
+    rows = last_epochs(study.history).query("objective == @REFERENCE")
+    assert len(rows) == 10
+    assert (rows["biased"] - rows["inverse-biased"]).abs().max() < 0.05 and rows["inverse-biased"].min() > 0.9

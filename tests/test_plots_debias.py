@@ -1,0 +1,139 @@
+"""Figures of the debiasing study: the numbers drawn, not the picture."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from absence_utils.debias_examples import Example
+from absence_utils.plots import debias as plots
+
+SIDES = {0: "artefact on even", 1: "artefact on odd"}
+NAMES = ("none", "presence", "presence and absence")
+
+
+def accuracies():
+    rows = []
+    for rule in ("biased", "bias-free"):
+        for carrier in SIDES:
+            for number, objective in enumerate(NAMES):
+                for place, name in enumerate(plots.SETS):
+                    value = 0.1 * number + 0.2 * place + 0.01 * carrier
+                    rows.append((rule, carrier, objective, name, value, value - 0.05, value + 0.08))
+    return pd.DataFrame(rows, columns=["rule", "carrier", "objective", "set", "accuracy", "low", "high"])
+
+
+def drawn(container):
+    """Points and ends of the error bars of one errorbar container: x, low, high."""
+    points = container.lines[0].get_xdata()
+    (bars,) = container.lines[2]
+    ends = np.array([segment[:, 0] for segment in bars.get_segments()])
+    return points, ends[:, 0], ends[:, 1]
+
+
+def test_accuracies_are_drawn_in_percent_with_their_intervals():
+    rules = {"bias-free": "published", "biased": "honest"}
+    figure = plots.accuracy_by_objective(accuracies(), SIDES, rules)
+    assert len(figure.axes) == 4
+    for number, ax in enumerate(figure.axes):
+        carrier = number % 2
+        assert ("published", "honest")[number // 2] in ax.get_title()
+        if carrier == 0:
+            assert [label.get_text() for label in ax.get_yticklabels()] == list(NAMES)
+        for place, container in enumerate(ax.containers):
+            points, low, high = drawn(container)
+            expected = 100 * (0.1 * np.arange(3) + 0.2 * place + 0.01 * carrier)
+            np.testing.assert_allclose(points, expected)
+            np.testing.assert_allclose(low, expected - 5)
+            np.testing.assert_allclose(high, expected + 8)
+    assert "artefact on odd" in figure.axes[1].get_title()
+
+
+def test_an_unknown_interval_is_a_point():
+    table = accuracies().assign(low=np.nan, high=np.nan)
+    figure = plots.accuracy_by_objective(table, {0: "side"}, {"biased": "honest"})
+    points, low, high = drawn(figure.axes[0].containers[2])
+    np.testing.assert_allclose(low, points)
+    np.testing.assert_allclose(high, points)
+
+
+def test_strengths_are_lines_and_the_rest_are_levels():
+    rows = [
+        (carrier, objective, strength, name, value, value - 0.1, value + 0.1)
+        for carrier in SIDES
+        for objective, strength, value in (
+            ("none", 0.0, 0.05), ("presence", 10.0, 0.5), ("presence", 1.0, 0.2), ("RRR", 1.0, 0.9), ("RRR", 10.0, 0.7),
+        )
+        for name in ("inverse-biased", "biased")
+    ]  # fmt: skip
+    columns = ["carrier", "objective", "strength", "set", "accuracy", "low", "high"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.loc[table.set == "biased", "accuracy"] = 1.0  # not to be drawn
+    figure = plots.accuracy_by_strength(table, SIDES)
+    ax = figure.axes[0]
+    lines = {container.get_label(): container.lines[0] for container in ax.containers}
+    np.testing.assert_allclose(
+        lines["presence"].get_ydata().astype(float), [20, 50]
+    )  # in order of the strength
+    np.testing.assert_allclose(lines["RRR"].get_ydata().astype(float), [90, 70])
+    ratio = lines["presence"].get_xdata().astype(float) / [1, 10]
+    assert ratio == pytest.approx([ratio[0]] * 2) and 0.8 < ratio[0] < 1.25
+    (level,) = [line for line in ax.lines if line.get_label() == "none"]
+    assert set(level.get_ydata()) == {5.0} and ax.get_xscale() == "log"
+
+
+def test_evidence_keeps_its_sign_and_is_the_mean_over_seeds():
+    rows = [
+        (carrier, objective, 10.0 * (objective != "none"), seed, epoch, 2.0 * epoch + seed, -3.0 * epoch - seed)
+        for carrier in SIDES for objective in NAMES for seed in (0, 1) for epoch in (1, 2)
+    ]  # fmt: skip
+    columns = ["carrier", "objective", "strength", "seed", "epoch", "evidence for the carrier's logit",
+               "evidence for the other logit"]  # fmt: skip
+    figure = plots.evidence_over_training(pd.DataFrame(rows, columns=columns), SIDES)
+    assert len(figure.axes) == 6
+    for ax in figure.axes:
+        target, other = ax.lines[:2]
+        np.testing.assert_allclose(target.get_ydata(), [2.5, 4.5])
+        np.testing.assert_allclose(other.get_ydata(), [-3.5, -6.5])
+        band = ax.collections[1].get_paths()[0].vertices[:, 1]
+        assert (band.min(), band.max()) == (-7.0, -3.0)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[0] == "none" and titles[1] == "presence\nstrength 10" and titles[3:] == ["", "", ""]
+
+
+def test_scores_of_both_logits_keep_their_sign():
+    rows = [
+        (carrier, objective, logit, sign * (3 - number), sign * (3 - number) - 0.5, sign * (3 - number) + 0.5)
+        for carrier in SIDES
+        for number, objective in enumerate(NAMES)
+        for logit, sign in (("carrier", -1), ("other", 1))
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["carrier", "objective", "logit", "score", "low", "high"])
+    figure = plots.artefact_scores(table, SIDES)
+    target, other = figure.axes[1].containers
+    np.testing.assert_allclose(drawn(target)[0], [-3, -2, -1])
+    np.testing.assert_allclose(drawn(other)[0], [3, 2, 1])
+    np.testing.assert_allclose(drawn(other)[1], [2.5, 1.5, 0.5])
+
+
+@pytest.mark.parametrize("smooth", [0.0, 0.05])
+def test_examples_show_the_target_map_first_and_outline_the_artefact(smooth):
+    examples = []
+    for case, label in (("even, artefact", 0), ("odd, artefact", 1)):
+        for network in ("none", "presence 10"):
+            maps = torch.stack([torch.full((8, 8), 2.0), torch.full((8, 8), -1.0)])
+            outline = torch.zeros(8, 8, dtype=torch.bool)
+            outline[:2] = True
+            logits = torch.tensor([2.0, -1.0])
+            examples.append(Example(case, network, torch.rand(1, 8, 8), maps, outline, logits, label))
+    figure = plots.shortcut_examples(examples, ("even", "odd"), smooth)
+    axes = np.array(figure.axes).reshape(2, 5)
+    values = [[float(ax.images[0].get_array().mean()) for ax in row[1:]] for row in axes]
+    np.testing.assert_allclose(values, [[2, -1, 2, -1], [-1, 2, -1, 2]], atol=1e-6)
+    assert axes[0, 1].get_title() == "none\ntarget logit" and axes[0, 4].get_title().endswith(
+        "non-target logit"
+    )
+    assert axes[0, 1].get_xlabel() == "even: +2.00"
+    assert axes[1, 2].get_xlabel().startswith("even: +2.00") and "wrong" in axes[1, 2].get_xlabel()
+    assert "wrong" not in axes[0, 2].get_xlabel() and len(axes[0, 1].collections) == 1
+    assert axes[1, 0].get_ylabel() == "odd, artefact"
