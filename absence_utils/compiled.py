@@ -1,0 +1,359 @@
+"""Compiled networks: rules written into the weights by hand, so that every right answer is known exactly.
+
+A trained network can only be compared with what it was meant to learn. These are *compiled*: their weights are the
+rule. Concepts are squares of lit pixels at fixed places that never overlap, so an image follows from a presence
+vector, any two vectors that differ in one concept render to an exact counterfactual pair, and all vectors of a network
+can be enumerated. All networks share one form,
+
+    pixels -> concepts (mean over each mask, 0..1) -> hidden (the rule) -> relu -> output
+
+and are read like this: in `hidden`, a row is a hidden unit and a column a concept. AND is `a + b - 1` rectified, NOT
+is `1 - b`, and a veto is the rectified AND with a negative weight in `output`. The straight path from black to an image
+may cross the kink of a rectifier but never runs along it, where rounding alone would decide about the gradient.
+
+Two look like an absence and are none: "only the bias" and "superposed decoy". A method that reports them is wrong.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+from .images import IDENTITY
+from .units import responses
+
+SIZE, EDGE = 6, 2  # pixels: edge of an image, edge of a concept
+CELLS = (0, 8, 2, 6, 4, 1, 7, 3, 5)  # of the 3 x 3 grid, row by row; far apart first: a blur mixes little
+LETTERS = "ABCDEFGHI"
+
+KINDS = {
+    "presence": "raises the response in some contexts and lowers it in none",
+    "local absence": "lowers the response in every context",
+    "veto": "lowers the response in some contexts only, because the rule says so",
+    "bias-driven": "changes nothing: the unit fires without it because of its bias",
+    "interference": "lowers the response although the rule does not ask for it",
+    "unused": "changes nothing, and the unit does not fire by itself",
+}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a concept does to a unit, by construction.
+
+    Attributes:
+        layer: name of the layer as in `units.Unit`, None for the model's output.
+        channel: index of the unit in this layer.
+        concept: its name.
+        sign: of the average causal effect over all presence vectors, +1, -1 or 0; -1 is an encoded absence
+            (definition 2.1 of the paper). The sign can be 0 though the concept acts, see `a_xor_b`.
+        kind: one of `KINDS`, which says what each means.
+    """
+
+    layer: str | None
+    channel: int
+    concept: str
+    sign: int
+    kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A hand-compiled network with its inputs and its known answers.
+
+    Attributes:
+        name: key in `COMPILED`.
+        rule: what the output tells, in words.
+        model: in eval mode, without gradients of its own. Input [batch, 1, height, width] in 0..1, not normalised;
+            output [batch, unit], signed. The layer `hidden`, where there is one, is read before its rectification.
+        concepts: names, in the order of all concept axes.
+        masks: [concept, height, width] bool, disjoint: the pixels that are lit where the concept is present.
+        truths: what concepts do to units, see `Truth`.
+    """
+
+    name: str
+    rule: str
+    model: nn.Module
+    concepts: tuple[str, ...]
+    masks: Tensor
+    truths: tuple[Truth, ...]
+
+    def render(self, presence: Tensor) -> Tensor:
+        """Images of presence vectors: [batch, concept] bool -> [batch, 1, height, width], pixels 0 or 1.
+
+        Raises:
+            InputError: presence is not [batch, concept] bool.
+        """
+        count = len(self.concepts)
+        if not isinstance(presence, Tensor) or presence.dtype != torch.bool or presence.ndim != 2:
+            raise InputError("presence", "it is not a [batch, concept] tensor of bool", "Give truth values.")
+        if presence.shape[1] != count:
+            problem = f"{presence.shape[1]} columns for the {count} concepts {', '.join(self.concepts)}"
+            raise InputError("presence", problem, "Give one column for each concept.")
+        return torch.einsum("bc,chw->bhw", presence.float(), self.masks.float())[:, None]
+
+    def present(self, *names: str) -> Tensor:
+        """The presence vector of an image that shows these concepts and no other: [1, concept] bool.
+
+        Raises:
+            InputError: no such concept.
+        """
+        for name in names:
+            if name not in self.concepts:
+                raise InputError("names", f"no concept {name!r}", f"There are {', '.join(self.concepts)}.")
+        return torch.tensor([[concept in names for concept in self.concepts]])
+
+    def all_presences(self) -> Tensor:
+        """Every presence vector once: [2**concept, concept] bool; the first concept changes fastest."""
+        count = len(self.concepts)
+        return (torch.arange(2**count)[:, None] >> torch.arange(count)) & 1 > 0
+
+
+@torch.no_grad()
+def effects_in_contexts(compiled: Compiled, layer: str | None = None) -> Tensor:
+    """Change of every unit when one concept is added, in every context that the other concepts can make.
+
+    Args:
+        layer: as in `units.responses`; responses are signed, before the nonlinearity.
+
+    Returns:
+        [unit, concept, context] float64, in the units of the layer; negative: presence lowers the response.
+        Contexts are the presence vectors without the concept, in the order of `all_presences`.
+
+    Raises:
+        InputError: no such layer.
+    """
+    presence = compiled.all_presences()
+    read = responses(compiled.model, layer, compiled.render(presence)).double()
+    changes = []
+    for index in range(len(compiled.concepts)):
+        without = torch.nonzero(~presence[:, index])[:, 0]
+        # the row number is the vector read as a binary number: adding concept i adds 2**i
+        changes.append((read[without + 2**index] - read[without]).T)
+    return torch.stack(changes, dim=1)
+
+
+def effect(compiled: Compiled, layer: str | None = None) -> Tensor:
+    """Exact average causal effect of every concept on every unit of a layer (definition 2.1 of the paper).
+
+    The mean of `effects_in_contexts` over all contexts, each equally probable: no sampling, no error.
+
+    Returns:
+        [unit, concept] float64, in the units of the layer; negative: the unit encodes the concept's absence.
+
+    Raises:
+        InputError: no such layer.
+    """
+    return effects_in_contexts(compiled, layer).mean(dim=-1)
+
+
+# -- the networks
+
+
+def a() -> Compiled:
+    """A: fires where A is present; B is there for comparison and is not read. Output [batch, 1], 0 or 1."""
+    concepts = ("A", "B")
+    model, masks = _network(concepts, hidden=[[1, 0]], bias=[0], output=[[1]])
+    truths = _truths("hidden", 0, A=(+1, "presence"), B=(0, "unused"))
+    truths += _truths(None, 0, A=(+1, "presence"), B=(0, "unused"))
+    return Compiled("A", "A", model, concepts, masks, truths)
+
+
+def not_b() -> Compiled:
+    """Not B: fires unless B is present, whatever else is: a local absence. Output [batch, 1], 0 or 1."""
+    concepts = ("A", "B")
+    model, masks = _network(concepts, hidden=[[0, -1]], bias=[1], output=[[1]])
+    truths = _truths("hidden", 0, A=(0, "unused"), B=(-1, "local absence"))
+    truths += _truths(None, 0, A=(0, "unused"), B=(-1, "local absence"))
+    return Compiled("not B", "not B", model, concepts, masks, truths)
+
+
+def a_and_not_b() -> Compiled:
+    """A and not B as "A" minus "A and B": a veto, for B has nothing to take away where A is absent.
+
+    Output [batch, 1], 0 or 1. The hidden units encode presences only; the absence arises in the negative weight
+    of the output, where no rectifier hides it from gradients.
+    """
+    concepts = ("A", "B")
+    hidden = [[1, 0],  # A
+              [1, 1]]  # A and B  # fmt: skip
+    model, masks = _network(concepts, hidden, bias=[0, -1], output=[[1, -1]])
+    truths = _truths("hidden", 0, A=(+1, "presence"), B=(0, "unused"))
+    truths += _truths("hidden", 1, A=(+1, "presence"), B=(+1, "presence"))
+    truths += _truths(None, 0, A=(+1, "presence"), B=(-1, "veto"))
+    return Compiled("A and not B", "A and not B", model, concepts, masks, truths)
+
+
+def a_and_not_b_rectified() -> Compiled:
+    """The same rule as relu(a - 2 b): where B is present, the rectifier is shut and passes no gradient at all.
+
+    Output [batch, 1], 0 or 1: a veto no gradient sees. The hidden unit before the rectifier is additive, so there
+    B is a local absence in plain view: the reason why this package reads units before their nonlinearity.
+    """
+    concepts = ("A", "B")
+    model, masks = _network(concepts, hidden=[[1, -2]], bias=[0], output=[[1]])
+    truths = _truths("hidden", 0, A=(+1, "presence"), B=(-1, "local absence"))
+    truths += _truths(None, 0, A=(+1, "presence"), B=(-1, "veto"))
+    return Compiled("A and not B, rectified", "A and not B", model, concepts, masks, truths)
+
+
+def a_xor_b() -> Compiled:
+    """A xor B as a + b minus twice "A and B": each concept vetoes the other.
+
+    Output [batch, 1], 0 or 1. Adding A raises the output by 1 without B and lowers it by 1 with B, so the average
+    effect is 0 although half of the contexts show an absence: averages over contexts hide it.
+    """
+    concepts = ("A", "B")
+    hidden = [[1, 1],  # how many of A and B
+              [1, 1]]  # A and B  # fmt: skip
+    model, masks = _network(concepts, hidden, bias=[0, -1], output=[[1, -2]])
+    truths = _truths("hidden", 0, A=(+1, "presence"), B=(+1, "presence"))
+    truths += _truths("hidden", 1, A=(+1, "presence"), B=(+1, "presence"))
+    truths += _truths(None, 0, A=(0, "veto"), B=(0, "veto"))
+    return Compiled("A xor B", "either A or B, not both", model, concepts, masks, truths)
+
+
+def count_below_k(k: int = 2, n: int = 4) -> Compiled:
+    """Count below k: fires while fewer than k of n concepts are present.
+
+    Output [batch, 1], 0 or 1: the rectified k - count minus the rectified k - 1 - count. A concept lowers it only as
+    the k-th one, so at the output each is a veto, with effect -(n-1 choose k-1) / 2**(n-1); in the hidden units,
+    which count down one by one, each is a local absence.
+
+    Args:
+        k: from 1 ("none of them") to n ("not all of them").
+        n: number of concepts, 2 to 9.
+
+    Raises:
+        InputError: k or n out of range.
+    """
+    if not 2 <= n <= len(LETTERS):
+        raise InputError("n", f"{n} concepts", f"Use 2 to {len(LETTERS)}: that many places the image has.")
+    if not 1 <= k <= n:
+        raise InputError("k", f"{k} of {n} concepts", f"Use 1 to {n}.")
+    concepts = tuple(LETTERS[:n])
+    hidden = [[-1] * n,  # k - count
+              [-1] * n]  # k - 1 - count  # fmt: skip
+    model, masks = _network(concepts, hidden, bias=[k, k - 1], output=[[1, -1]])
+    each = dict.fromkeys(concepts, (-1, "local absence"))
+    truths = _truths("hidden", 0, **each) + _truths("hidden", 1, **each)
+    truths += _truths(None, 0, **dict.fromkeys(concepts, (-1, "veto")))
+    return Compiled("count below k", f"fewer than {k} of {n} concepts", model, concepts, masks, truths)
+
+
+def a_left_of_b() -> Compiled:
+    """A left of B: an opponent detector of order, after Hassenstein and Reichardt's motion detector (1956).
+
+    Output [batch, 1]: 1 for A left and B right, -1 for A right and B left, 0 for both orders or none. One half
+    detects the order, the mirrored half its opposite, and the output is their difference. Concepts are placements,
+    so an image may show A at both places.
+    """
+    concepts = ("A left", "A right", "B left", "B right")
+    hidden = [[1, 0, 0, 1],  # A left and B right
+              [0, 1, 1, 0]]  # A right and B left  # fmt: skip
+    # A above, B below, so that no placement covers another
+    model, masks = _network(concepts, hidden, bias=[-1, -1], output=[[1, -1]], cells=(0, 2, 6, 8))
+    wanted, opposite = ("A left", "B right"), ("A right", "B left")
+    truths = _truths("hidden", 0, **dict.fromkeys(wanted, (+1, "presence")))
+    truths += _truths("hidden", 0, **dict.fromkeys(opposite, (0, "unused")))
+    truths += _truths("hidden", 1, **dict.fromkeys(opposite, (+1, "presence")))
+    truths += _truths("hidden", 1, **dict.fromkeys(wanted, (0, "unused")))
+    truths += _truths(None, 0, **dict.fromkeys(wanted, (+1, "presence")))
+    truths += _truths(None, 0, **dict.fromkeys(opposite, (-1, "veto")))
+    rule = "A left and B right, against A right and B left"
+    return Compiled("A left of B", rule, model, concepts, masks, truths)
+
+
+def only_the_bias() -> Compiled:
+    """Only the bias: fires at 1 with nothing shown, as "not B" does, but no concept lowers it.
+
+    Output [batch, 1]: 1 + a / 2. A response without evidence is not yet an absence: only showing B tells the two apart.
+    """
+    concepts = ("A", "B")
+    model, masks = _network(concepts, hidden=[[0.5, 0]], bias=[1], output=[[1]])
+    truths = _truths("hidden", 0, A=(+1, "presence"), B=(0, "bias-driven"))
+    truths += _truths(None, 0, A=(+1, "presence"), B=(0, "bias-driven"))
+    return Compiled("only the bias", "always, more with A", model, concepts, masks, truths)
+
+
+def superposed_decoy() -> Compiled:
+    """Superposed decoy: three concepts in a plane, 120 degrees apart, each read along its own direction.
+
+    Output [batch, 3] for A, B and C: 1 for the concept itself minus 1/2 for each other one. An output above 1/4 tells
+    its concept exactly while at most two are present; all three cancel to nothing. The rule of output A does not ask
+    for B, yet B lowers it: interference (Elhage et al., Toy Models of Superposition, 2022), not an encoded absence,
+    though no effect on this unit alone can tell. The two directions of `plane` have no truths: no rule is theirs.
+    """
+    concepts = ("A", "B", "C")
+    directions = [[1, 0], [-1 / 2, 3**0.5 / 2], [-1 / 2, -(3**0.5) / 2]]  # [concept, axis of the plane]
+    masks = _masks(CELLS[:3])
+    model = _sequence(
+        concepts=_linear(_means(masks)),
+        plane=_linear([list(axis) for axis in zip(*directions, strict=True)]),
+        readout=_linear(directions),
+    )
+    truths = ()
+    for channel, own in enumerate(concepts):
+        others = dict.fromkeys([name for name in concepts if name != own], (-1, "interference"))
+        truths += _truths(None, channel, **{own: (+1, "presence")}, **others)
+    rule = "A, B and C, one output each, read from two dimensions"
+    return Compiled("superposed decoy", rule, model, concepts, masks, truths)
+
+
+COMPILED: dict[str, Callable[[], Compiled]] = {
+    "A": a,
+    "not B": not_b,
+    "A and not B": a_and_not_b,
+    "A and not B, rectified": a_and_not_b_rectified,
+    "A xor B": a_xor_b,
+    "count below k": count_below_k,
+    "A left of B": a_left_of_b,
+    "only the bias": only_the_bias,
+    "superposed decoy": superposed_decoy,
+}
+
+
+# -- how they are built
+
+
+def _network(concepts, hidden, bias, output, cells=CELLS) -> tuple[nn.Module, Tensor]:
+    masks = _masks(cells[: len(concepts)])
+    model = _sequence(
+        concepts=_linear(_means(masks)), hidden=_linear(hidden, bias), relu=nn.ReLU(), output=_linear(output)
+    )
+    return model, masks
+
+
+def _masks(cells: Sequence[int]) -> Tensor:
+    masks = torch.zeros(len(cells), SIZE, SIZE, dtype=torch.bool)
+    for mask, cell in zip(masks, cells, strict=True):
+        top, left = (EDGE * place for place in divmod(cell, SIZE // EDGE))
+        mask[top : top + EDGE, left : left + EDGE] = True
+    return masks
+
+
+def _means(masks: Tensor) -> list[list[float]]:
+    """Weights that take the mean over each mask: [concept, pixel]."""
+    return (masks.flatten(1) / EDGE**2).tolist()
+
+
+def _linear(weight: Sequence[Sequence[float]], bias: Sequence[float] | None = None) -> nn.Linear:
+    layer = nn.Linear(len(weight[0]), len(weight), bias=bias is not None)
+    layer.weight.data = torch.tensor(weight, dtype=torch.float32)
+    if bias is not None:
+        layer.bias.data = torch.tensor(bias, dtype=torch.float32)
+    return layer
+
+
+def _sequence(**layers: nn.Module) -> nn.Sequential:
+    model = nn.Sequential(OrderedDict(flatten=nn.Flatten(), **layers)).eval().requires_grad_(False)
+    model.normalisation = IDENTITY  # else a network without convolutions is taken for one of ImageNet's
+    return model
+
+
+def _truths(layer: str | None, channel: int, **known: tuple[int, str]) -> tuple[Truth, ...]:
+    return tuple(Truth(layer, channel, concept, sign, kind) for concept, (sign, kind) in known.items())
