@@ -35,9 +35,9 @@ KINDS = {
     "presence": "raises the response in some contexts and lowers it in none",
     "local absence": "lowers the response in every context",
     "veto": "lowers the response in some contexts only, because the rule says so",
-    "bias-driven": "changes nothing: the unit fires without it because of its bias",
+    "bias-driven": "changes nothing: the unit fires because of its bias, and no concept lowers it",
     "interference": "lowers the response although the rule does not ask for it",
-    "unused": "changes nothing, and the unit does not fire by itself",
+    "unused": "changes nothing",
 }
 
 
