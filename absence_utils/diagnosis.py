@@ -167,7 +167,7 @@ def diagnose(
 def account(
     baseline: str, response: float, baseline_response: float, presence: float, absence: float
 ) -> Account:
-    """Fill in gap, share and verdict of one baseline by the rules of `diagnose`, from numbers in the units of the layer.
+    """Fill in gap, share and verdict of one baseline by the rules of `diagnose`; numbers in the units of the layer.
 
     Raises:
         InputError: presence or absence is negative, or a number is not finite.
@@ -200,16 +200,16 @@ def account(
 
 def describe(diagnosis: Diagnosis) -> str:
     """One sentence for readers: the response, the verdict, and the numbers of the first baseline that gave it."""
-    start = f"{diagnosis.unit} responds with {_number(diagnosis.rows[0].response)}"
+    start = f"{diagnosis.unit} responds with {diagnosis.rows[0].response:.3g}"
     if diagnosis.verdict == DEPENDS:
         found = "; ".join(f"{row.baseline}: {row.verdict}" for row in diagnosis.rows)
         return f"{start}, and why depends on the baseline ({found}): name the baseline with every map."
     row = next(row for row in diagnosis.rows if row.verdict == diagnosis.verdict)
-    terms = (
-        f"baseline {_number(row.baseline_response)}, presence evidence {_number(row.presence)}, "
-        f"absence evidence {_number(row.absence)}, gap {_number(row.gap)} (from {row.baseline})"
-    )
-    return f"{start} and is {diagnosis.verdict}: {_REASONS[diagnosis.verdict]}; {terms}."
+    terms = {"baseline": row.baseline_response, "presence evidence": row.presence}
+    terms |= {"absence evidence": row.absence, "gap": row.gap}
+    rounding = SILENT * max(map(abs, terms.values()))
+    numbers = ", ".join(f"{k} {0.0 if abs(v) <= rounding else v:.3g}" for k, v in terms.items())
+    return f"{start} and is {diagnosis.verdict}: {_REASONS[diagnosis.verdict]} ({row.baseline}: {numbers})."
 
 
 _REASONS = {
@@ -221,10 +221,6 @@ _REASONS = {
     "silent": "too little in the image speaks for it, and nothing that is seen holds it down",
     "undecided": "the attribution does not add up to the response, so use a complete method or more steps",
 }
-
-
-def _number(value: float) -> str:
-    return f"{round(value, 6) + 0.0:.3g}"  # + 0.0 turns -0.0 into 0.0; rounding errors are no news
 
 
 def _overall(verdicts: list[str]) -> str:
