@@ -139,11 +139,11 @@ def diagnose(
         A `Diagnosis`; nothing in it needs gradients, and the network is left as found.
 
     Raises:
-        InputError: more than one image; no or unknown baselines, or of the wrong shape; a response or evidence that is
-            not finite; what `attribute` refuses.
+        InputError: more than one image; no or unknown baselines, or of the wrong shape; a normalisation with another
+            number of channels; a response or evidence that is not finite; what `attribute` refuses.
 
-    Source: completeness is Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, 2017; a lesson of their
-    section on baselines and of definition 2.1 of the paper.
+    Source: the account is the completeness axiom of Sundararajan, Taly and Yan (Axiomatic attribution for deep nets,
+    2017), absence evidence the paper's. The rules of the verdict are this package's own.
     """
     images = _one_image(image)
     if "baseline" in options:
@@ -261,7 +261,11 @@ def _baselines(
 
 def _reference(unit: Unit, images: Tensor, name: str, normalisation: Normalisation | None) -> Tensor:
     if name == "black":
-        return (normalisation or normalisation_of(unit.model)).apply(torch.zeros_like(images))
+        normalisation = normalisation or normalisation_of(unit.model)
+        if len(normalisation.mean) not in (1, images.shape[1]):
+            problem = f"it has {len(normalisation.mean)} channels, the image {images.shape[1]}"
+            raise InputError("normalisation", problem, "Give the one the image was made with.")
+        return normalisation.apply(torch.zeros_like(images))
     if name == "mean":  # normalising is affine, so the mean of the input is the normalised mean colour
         return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
     sigma = BLUR_SHARE * max(images.shape[-2:])
