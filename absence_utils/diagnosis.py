@@ -236,7 +236,7 @@ def _one_image(image: Tensor) -> Tensor:
     if not isinstance(image, Tensor) or image.ndim != 4 or len(image) != 1:
         shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
         raise InputError("image", f"expected one image, got {shape}", "Give [channel, height, width].")
-    return image.detach()
+    return image
 
 
 def _baselines(

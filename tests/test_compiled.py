@@ -131,13 +131,15 @@ def test_truths_have_the_sign_of_the_effect_and_the_kind_of_the_contexts(name):
         falls, rises = sum(change < 0 for change in changes), sum(change > 0 for change in changes)
         # hidden units have no rule of their own
         asked = truth.layer is None and asked_by_the_rule(name, truth.channel, index)
+        still = falls == rises == 0
+        from_bias = still and fires_alone_and_is_never_lowered(name, truth)
         holds = {
             "presence": rises > 0 and falls == 0,
             "local absence": falls == len(changes),
             "veto": 0 < falls < len(changes) and asked,
             "interference": falls > 0 and not asked,
-            "bias-driven": falls == rises == 0 and fires_alone_and_is_never_lowered(name, truth),
-            "unused": falls == rises == 0,
+            "bias-driven": from_bias,
+            "unused": still and not from_bias,
         }
         assert set(holds) == set(KINDS) and holds[truth.kind], truth
         if truth.layer is None and truth.kind in ("local absence", "veto"):
@@ -245,6 +247,9 @@ def test_order_detector_changes_sign_in_the_mirror():
     seen = [net.model(net.render(net.present(*names))).item() for names in
             [("A left", "B right"), ("A right", "B left"), net.concepts]]  # fmt: skip
     assert seen == [1, -1, 0]
+    for concept, mask in zip(net.concepts, net.masks, strict=True):
+        rows, columns = torch.nonzero(mask).T
+        assert (columns < 3).all() == concept.endswith("left") and (rows < 3).all() == concept.startswith("A")
 
 
 def test_decoy_packs_three_concepts_in_two_dimensions():

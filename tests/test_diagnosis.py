@@ -207,8 +207,9 @@ def test_an_incomplete_method_is_not_given_a_verdict():
     found = diagnose(unit, both, ["black"], "occlusion", window=2, stride=2)
     assert (found.rows[0].absence, found.rows[0].gap) == (pytest.approx(2), pytest.approx(2))
     assert found.verdict == "undecided"
-    mixed = diagnose(unit, both, ["mean", "black"], "occlusion", window=2, stride=2)
-    assert mixed.verdict == "undecided"
+    references = {"itself": both, "black": 0 * both}
+    mixed = diagnose(unit, both, references, "occlusion", window=2, stride=2)
+    assert [row.verdict for row in mixed.rows] == ["silent", "undecided"] and mixed.verdict == "undecided"
     assert (
         diagnose(unit, shown_image(net, "A"), ["black"], "occlusion", window=2, stride=2).verdict
         == "presence-driven"
@@ -326,6 +327,13 @@ def test_description_names_the_baseline_that_gave_the_verdict():
     text = describe(Diagnosis("layer:3", rows, torch.zeros(2, 1, 1, 1), "undecided"))
     assert "layer:3 responds with 1 and is undecided" in text
     assert "(mean: baseline 0.25, presence evidence 0.25, absence evidence 0, gap 0.5)" in text
+    rounded = Diagnosis("layer:3", (account("black", 1.0, -1e-9, 1.0, 0.0),), rows, "presence-driven")
+    assert "baseline 0, presence evidence 1, absence evidence 0, gap 0)" in describe(rounded)
+
+
+def test_a_single_name_is_not_read_letter_by_letter():
+    with pytest.raises(InputError, match="got 'black'"):
+        diagnose(Unit(COMPILED["A"]().model), IMAGE, "black")
 
 
 IMAGE = torch.zeros(1, 6, 6)
