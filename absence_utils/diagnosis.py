@@ -31,17 +31,17 @@ from .images import Normalisation, normalisation_of
 from .units import Unit
 
 BASELINES = ("black", "mean", "blurred")
-BLUR_SHARE = (
-    0.5  # sd of the blur by the longer side: shapes are gone, a gradient of colour across the image stays
-)
+BLUR_SHARE = 0.5  # sd of the blur by the longer side: shapes are gone, a slow change of colour stays
 
 # Thresholds of the verdict, all but the first as shares of the scale, see `diagnose`.
-SILENT = 1e-6  # units of the layer: float32 rounds sums of numbers around 1 to about that
-GAP_SHARE = (
-    0.1  # a larger gap could turn a verdict; integrated gradients in 32 steps stays below 0.02 at a kink
-)
-LOW = 0.1  # a response that small is a cancellation: for f(b) = 0, absence takes 9/11 of the presence or more
-EVIDENCE = 0.2  # one fifth: half-lit remains of the concept in a grey or blurred baseline stay below
+# Units of the layer: float32 rounds sums of numbers around 1 to about that.
+SILENT = 1e-6
+# As LOW, which a larger gap could cross. 32 steps of integrated gradients over sharp kinks miss up to 0.07.
+GAP_SHARE = 0.1
+# A response that small is a cancellation: with f(b) = 0, absence evidence takes 9/11 of the presence evidence or more.
+LOW = 0.1
+# A fifth: grey and blurred baselines show a little of every concept, and gaining or losing that is mostly less.
+EVIDENCE = 0.2
 
 VERDICTS = ("presence-driven", "absence-driven", "vetoed", "suppressed", "silent", "undecided")
 DEPENDS = "depends on the baseline"
