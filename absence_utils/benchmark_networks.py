@@ -1,0 +1,74 @@
+"""Networks with planted truth for the benchmark: trained on the scenes' rules, and twins that need no absence.
+
+The weights ship in data/benchmark_networks.safetensors and are made by data/make_benchmark_networks.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from .errors import InputError
+from .paths import DATA
+from .scenes import CONCEPTS, LOGIT, RULES, ConceptNet, Rule, rule_logits, rule_truth
+
+WEIGHTS = DATA / "benchmark_networks.safetensors"
+SEEDS = 5
+
+# The same outputs without any negation: what is not asked to be absent can't be encoded by absence.
+TWIN_RULES: dict[str, Rule] = {
+    "disc": Rule(present=("disc",)),
+    "ring": Rule(present=("ring",)),
+    "triangle or bars": RULES["triangle or bars"],
+    "triangle": Rule(present=("triangle",)),
+    "checker": RULES["checker"],
+}
+
+
+def twin_truth(presence: Tensor) -> Tensor:
+    """Truth of the twins' rules: presence [scene, concept] bool -> [scene, rule] bool."""
+    return torch.stack([rule(presence) for rule in TWIN_RULES.values()], dim=-1)
+
+
+def twin_logits(presence: Tensor) -> Tensor:
+    """What a perfect twin answers, see `scenes.Rule.logit`: presence [scene, concept] bool -> [scene, rule]."""
+    return torch.stack([rule.logit(presence) for rule in TWIN_RULES.values()], dim=-1)
+
+
+def concept_logits(presence: Tensor) -> Tensor:
+    """What a perfect detector of the concepts answers: +8 where one is there, -8 where not: [scene, concept]."""
+    return torch.where(presence, LOGIT, -LOGIT)
+
+
+# kind: (names of the outputs, their truth, what they are trained to answer)
+KINDS: dict[str, tuple[tuple[str, ...], Callable, Callable]] = {
+    "rules": (tuple(RULES), rule_truth, rule_logits),
+    "twin": (tuple(TWIN_RULES), twin_truth, twin_logits),
+    "detector": (CONCEPTS, lambda presence: presence, concept_logits),
+}
+
+
+def load_benchmark_network(kind: str, seed: int = 0) -> ConceptNet:
+    """A trained network in eval mode, images [batch, 3, 64, 64] to logits [batch, output].
+
+    Args:
+        kind: "rules" (outputs `scenes.RULES`), "twin" (`TWIN_RULES`), or "detector" (`scenes.CONCEPTS`, seed 0 alone).
+        seed: 0 to 4.
+
+    Raises:
+        InputError: an unknown kind or seed.
+    """
+    if kind not in KINDS:
+        raise InputError("kind", f"{kind!r} is not known", f"Use one of {', '.join(KINDS)}.")
+    prefix = f"{kind}/{seed}/"
+    with safe_open(WEIGHTS, "pt") as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118, not a dict
+        if not names:
+            raise InputError("seed", f"there is no {kind} network of seed {seed}", f"Use 0 to {SEEDS - 1}.")
+        state = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+    network = ConceptNet(len(KINDS[kind][0]))
+    network.load_state_dict(state)
+    return network.eval()
