@@ -15,24 +15,23 @@ deviations of the unit's response over untouched images.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.linalg import splu
+import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from .errors import InputError
+from .regions import control_regions, negative_regions, paint_over, pixel_ranks
 from .stats import Estimate, paired_difference
 from .units import Unit
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 FILLS = ("background", "inpaint")
-NEIGHBOURS = {  # offset -> weight in `inpaint`, those of ROAD
-    (y, x): 1 / 12 if x and y else 1 / 6 for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,6 @@ class FillAgreement:
 
 
 def _mean(values: Tensor, level: float = 0.95) -> Estimate:
-    if len(values) > 1 and (values == values[0]).all():  # a map that says nothing: no scatter, no interval
-        return Estimate(*(float(values[0]),) * 3)
     return paired_difference(values, torch.zeros_like(values), level)
 
 
@@ -97,8 +94,8 @@ def curve_area(curves: Tensor, shares) -> Tensor:
     """Area under curves [image, share] over log(share), trapezoids, divided by the width: a mean height, [image].
 
     Logarithmic, so that every doubling of the region counts alike. Over the share itself the step from 10 to 20 %
-    would be half of the area, though by then nearly any map has covered a glyph: it is in the first few percent that
-    maps differ. One share is its own area.
+    would be half of the area, though a glyph covers some 3 % of a scene: it is in the first few percent that maps
+    differ. One share is its own area.
     """
     if len(shares) == 1:
         return curves[:, 0]
@@ -151,22 +148,21 @@ def faithfulness(
     if targets.shape != images.shape:
         problem = f"shape {tuple(targets.shape)} for images {tuple(images.shape)}"
         raise InputError("targets", problem, "Give one target image for each image.")
-    counts, empty, answers = _counts(shares, images), [], []
-    step = max(1, batch_size // (4 * len(shares)))
-    for start in range(0, len(images), step):
-        changed = []
-        for index in range(start, min(start + step, len(images))):
-            image, behind = images[index], None if fill == "inpaint" else background[index]
-            marked = negative_regions(maps[index], counts, seed)
-            control = control_regions(marked, image, seed)
-            empty.append(~marked.flatten(1).any(dim=1))
-            for regions in (marked, control):
-                changed += [paint_over(image, regions, behind), torch.where(
-                    regions[:, None].to(image.device), image, targets[index])]  # fmt: skip
-        answers.append(_respond(unit, torch.cat(changed)).view(-1, 2, 2, len(shares)))
-    answers = torch.cat(answers) / spread  # [image, marked or control, painted over or pasted, share]
+    counts = _counts(shares, images, most=images.shape[-2] * images.shape[-1] // 2)
+    marked = [negative_regions(each, counts, seed) for each in maps]
+
+    def changed():
+        for index, image in enumerate(images):
+            for regions in (marked[index], control_regions(marked[index], image, seed)):
+                yield paint_over(image, regions, background[index] if fill == "background" else None)
+                yield paint_over(targets[index], regions, image)  # the image's content, pasted
+
+    answers = _respond(unit, changed(), batch_size) / float(spread)
+    # [image, marked or control, painted over or pasted, share]
+    answers = answers.view(len(images), 2, 2, len(shares))
     gain = answers[:, 0] - answers[:, 1]
-    gain = gain.masked_fill(torch.stack(empty)[:, None], 0.0)
+    empty = ~torch.stack(marked).flatten(2).any(dim=2)  # the same image twice may differ by rounding
+    gain = gain.masked_fill(empty[:, None], 0.0)
     return Faithfulness(shares, gain[:, 0], -gain[:, 1])
 
 
@@ -197,6 +193,7 @@ def descending_score(
     shares=SHARES,
     fill: str = "background",
     seed: int = 0,
+    batch_size: int = 128,
 ) -> Tensor:
     """The usual measure, for comparison: remove pixels from the highest attribution down and watch the response fall.
 
@@ -205,7 +202,7 @@ def descending_score(
     presence end of a map. A map that is right about an absence and silent about the rest is, at that end, noise.
 
     Args:
-        unit, maps, images, spread, background, fill, seed: as for `faithfulness`.
+        unit, maps, images, spread, background, fill, seed, batch_size: as for `faithfulness`.
         shares: of the pixels removed, ascending, in 0..1.
 
     Returns:
@@ -214,153 +211,61 @@ def descending_score(
     Raises:
         InputError: as `faithfulness`.
     """
-    shares = _checked(maps, images, shares, fill, background, spread, largest=0.99)
-    falls = []
-    for index, image in enumerate(images):
-        order = _ranks(-maps[index], seed)  # the highest first
-        regions = torch.stack([order < count for count in _counts(shares, images)])
-        behind = None if fill == "inpaint" else background[index]
-        answers = _respond(unit, torch.cat([image[None], paint_over(image, regions, behind)]))
-        falls.append((answers[0] - answers[1:]) / spread)
-    return curve_area(torch.stack(falls), shares)
+    shares = _checked(maps, images, shares, fill, background, spread, largest=1.0)
+    counts = _counts(shares, images, most=images.shape[-2] * images.shape[-1] - 1)
 
+    def changed():
+        for index, image in enumerate(images):
+            order = pixel_ranks(-maps[index], seed)  # the highest first
+            regions = torch.stack([order < count for count in (0, *counts)])
+            yield paint_over(image, regions, background[index] if fill == "background" else None)
 
-# -- regions
-
-
-def _ranks(values: Tensor, seed: int) -> Tensor:
-    """[height, width]: 0 for the lowest value; ties in a random order."""
-    flat = values.detach().flatten().cpu().double().numpy()
-    chance = np.random.default_rng([seed, 0]).random(flat.size)
-    ranks = np.empty(flat.size, dtype=int)
-    ranks[np.lexsort((chance, flat))] = np.arange(flat.size)
-    return torch.from_numpy(ranks).view(values.shape)
-
-
-def _counts(shares, images: Tensor) -> list[int]:
-    pixels = images.shape[-2] * images.shape[-1]
-    return [max(1, int(share * pixels + 0.5)) for share in shares]
-
-
-def negative_regions(values: Tensor, counts: list[int], seed: int = 0) -> Tensor:
-    """The `counts` most negative pixels of a map [height, width], fewer if fewer are below 0: [count, h, w] bool."""
-    ranks, negative = _ranks(values, seed), (values < 0).cpu()
-    return torch.stack([(ranks < count) & negative for count in counts])
-
-
-def control_regions(regions: Tensor, image: Tensor, seed: int = 0) -> Tensor:
-    """For each region another one of the same image: as many pixels, the same shape, similar contrast.
-
-    A region is mirrored, turned by quarters (square images) and shifted around the borders in every way. Of all these
-    places that one is taken where the sum of two numbers is smallest: the relative difference of contrast, and the
-    share of its pixels that lie in *any* of the regions. The latter are then moved to random pixels outside, so
-    controls never touch what the map marks. (Were only its own region forbidden, the control of a few pixels of a glyph
-    would be the glyph's other pixels.) For a compact region next to none have to move, for noise as many as it must.
-
-    Contrast is the root mean square distance from the image's mean colour, not the deviation within the region: a
-    glyph of one colour has none within.
-
-    Args:
-        regions: [region, height, width] bool, together at most half of the pixels.
-        image: [channel, height, width].
-        seed: of the pixels that move, and of the choice between equal places.
-
-    Returns:
-        Like regions; an empty region has an empty control.
-    """
-    taken = regions.any(dim=0).numpy()
-    pixels = image.detach().cpu().double().numpy()
-    energy = ((pixels - pixels.mean(axis=(1, 2), keepdims=True)) ** 2).mean(axis=0)
-    generator = np.random.default_rng([seed, 1])
-    return torch.stack([torch.from_numpy(_control(each, taken, energy, generator)) for each in regions.numpy()])
-
-
-def _control(region, taken, energy, generator) -> np.ndarray:
-    size = int(region.sum())
-    if size == 0:
-        return region
-    square = region.shape[0] == region.shape[1]
-    turns = [np.rot90(way, k) for way in (region, region[::-1]) for k in range(0, 4, 1 if square else 2)]
-    spectrum = np.fft.rfft2(np.stack([energy, taken.astype(float)]))
-    # the sum of energy, and of taken pixels, under every turn at every shift
-    under = np.fft.irfft2(np.conj(np.fft.rfft2(np.stack(turns)))[:, None] * spectrum, s=region.shape) / size
-    contrast, own = np.sqrt(under[:, 0].clip(0)), np.sqrt(energy[region].mean())
-    cost = (np.abs(contrast - own) / max(own, 1e-9) + under[:, 1]).round(6)  # rounded: equal is equal
-    turn, *shift = np.unravel_index(generator.choice(np.flatnonzero(cost == cost.min())), cost.shape)
-    placed = np.roll(turns[turn], shift, axis=(0, 1))
-    control = placed & ~taken
-    free = np.flatnonzero(~placed & ~taken)
-    control.flat[generator.choice(free, size - int(control.sum()), replace=False)] = True
-    return control
-
-
-# -- changing images
-
-
-def paint_over(image: Tensor, regions: Tensor, behind: Tensor | None = None) -> Tensor:
-    """One image [channel, height, width] with each region [region, height, width] painted over.
-
-    By `behind`, shaped like the image, or where it is None by `inpaint`: [region, channel, height, width].
-    """
-    if behind is None:
-        return torch.stack([inpaint(image, region) for region in regions])
-    return torch.where(regions[:, None].to(image.device), behind.to(image), image)
-
-
-def inpaint(image: Tensor, region: Tensor) -> Tensor:
-    """Fill a region from its rim: every pixel of it becomes the weighted mean of its eight neighbours, solved exactly.
-
-    The linear imputation of ROAD (Rong et al., ICML 2022, section 4), without its noise. Nothing of what was inside is
-    left, and the region must leave at least one pixel.
-
-    Args:
-        image: [channel, height, width].
-        region: [height, width] bool.
-    """
-    rows, columns = np.nonzero(region.numpy())
-    if len(rows) == 0:
-        return image.clone()
-    height, width = region.shape
-    number = np.full((height, width), -1)
-    number[rows, columns] = np.arange(len(rows))
-    pixels = image.detach().cpu().double().numpy()
-    total, known, entries = np.zeros(len(rows)), np.zeros((len(rows), len(pixels))), []
-    for (down, right), weight in NEIGHBOURS.items():
-        y, x = rows + down, columns + right
-        here = np.flatnonzero((y >= 0) & (y < height) & (x >= 0) & (x < width))
-        y, x = y[here], x[here]
-        other, total[here] = number[y, x], total[here] + weight
-        rim = other < 0
-        known[here[rim]] += weight * pixels[:, y[rim], x[rim]].T
-        entries.append(np.stack([here[~rim], other[~rim], np.full((~rim).sum(), -weight)]))
-    row, column, value = np.concatenate([*entries, np.stack([np.arange(len(rows))] * 2 + [total])], axis=1)
-    system = coo_matrix((value, (row.astype(int), column.astype(int)))).tocsc()
-    result = image.detach().clone()
-    result[:, rows, columns] = torch.from_numpy(splu(system).solve(known).T).to(image)
-    return result
+    answers = _respond(unit, changed(), batch_size).view(len(images), -1) / float(spread)
+    return curve_area(answers[:, :1] - answers[:, 1:], shares)
 
 
 @torch.no_grad()
-def _respond(unit: Unit, images: Tensor) -> Tensor:
-    return unit.response(images).double().cpu()
+def _respond(unit: Unit, parts: Iterable[Tensor], batch_size: int) -> Tensor:
+    """Responses [image] to all images of all parts [image, channel, height, width], in their order."""
+    answers, waiting = [], []
+    for part in chain(parts, [None]):
+        if part is not None:
+            waiting.append(part)
+        if waiting and (part is None or sum(map(len, waiting)) >= batch_size):
+            answers.append(unit.response(torch.cat(waiting)).double().cpu())
+            waiting = []
+    return torch.cat(answers)
+
+
+def _counts(shares, images: Tensor, most: int) -> list[int]:
+    pixels = images.shape[-2] * images.shape[-1]
+    return [min(most, max(1, int(share * pixels + 0.5))) for share in shares]
 
 
 # -- maps that are known, and checks
 
 
-def oracle_map(mask: Tensor, concept_sign: int = -1) -> Tensor:
+def oracle_map(mask: Tensor, concept_sign: int = -1, rim: int = 0) -> Tensor:
     """The right answer for a planted concept: its sign inside the mask, 0 elsewhere.
 
+    It says where, not how much: inside, all pixels are equal. With shares smaller than the mask, N_q is therefore a
+    random part of it, and a map that knows which of its pixels the network minds most may score higher. And a
+    network reads a glyph by its edge, which has two sides: pasted without its surround it may be hard to see. `rim`
+    adds the outer side.
+
     Args:
-        mask: [..., height, width] bool, as `scenes.Scenes.masks` of one concept.
+        mask: [image, height, width] bool, as `scenes.Scenes.masks` of one concept.
         concept_sign: -1 for a concept whose absence the unit encodes, +1 for one whose presence it does.
+        rim: by how many pixels the mask grows in every direction.
 
     Returns:
         Like mask, float.
     """
     if concept_sign not in (-1, 1):
         raise InputError("concept_sign", f"{concept_sign!r} is no sign", "Use -1 or 1.")
-    return mask.float() * concept_sign
+    if rim < 0:
+        raise InputError("rim", f"{rim} pixels", "Use 0 or more.")
+    return F.max_pool2d(mask.float()[:, None], 2 * rim + 1, stride=1, padding=rim)[:, 0] * concept_sign
 
 
 def random_map(shape, seed: int = 0) -> Tensor:
@@ -376,7 +281,7 @@ def _checked(maps, images, shares, fill, background, spread, largest) -> tuple[f
         raise InputError("maps", problem, "Give [image, height, width]: sum an attribution over channels.")
     if not torch.isfinite(maps).all():
         raise InputError("maps", "some values are not finite", "Check the attribution.")
-    if not (np.isfinite(spread) and spread > 0):
+    if not 0 < float(spread) < float("inf"):
         remedy = "Give the standard deviation of the unit over untouched images."
         raise InputError("spread", f"{spread} is no positive number", remedy)
     shares = tuple(float(share) for share in np.atleast_1d(shares))
