@@ -99,6 +99,15 @@ def test_controls_have_the_contrast_of_the_region_and_no_pixel_of_the_largest():
     assert not control_regions(torch.zeros(2, 32, 32, dtype=torch.bool), image).any()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_control_of_noise_finds_room_outside_it(seed):
+    """No turn or shift of half of the pixels keeps clear of them: those that would touch are moved."""
+    values = random_map((9, 9), seed)
+    regions = negative_regions(values - 9, [4, 20, 40])
+    controls = control_regions(regions, random_map((2, 9, 9), seed + 9))
+    assert controls.sum((1, 2)).tolist() == [4, 20, 40] and not (controls & regions[2]).any()
+
+
 def test_where_nothing_is_alike_the_seed_decides():
     regions = torch.zeros(1, 8, 8, dtype=torch.bool)
     regions[0, 2, 2] = True
@@ -162,7 +171,7 @@ def world(seed=0, n=3, shape=(2, 4, 5)):
 @pytest.mark.parametrize("fill", FILLS)
 def test_the_measure_follows_its_definition(fill):
     weight, maps, images, targets, background = world()
-    shares, spread = (0.05, 0.1, 0.3, 0.5), 1.7
+    shares, spread = (0.05, 0.13, 0.3, 0.5), 1.7  # 1, 3, 6 and 10 pixels: rounded
     found = faithfulness(linear(weight), maps, images, targets, spread,
                          background=background, shares=shares, fill=fill, seed=4)  # fmt: skip
     for index, values in enumerate(maps):
@@ -229,8 +238,7 @@ def test_sign_matters_and_scale_does_not():
     maps = world(7, 5, (1, 8, 8))[1]
     assert torch.equal(scores(maps), scores(2 * maps))
     assert (scores(maps) - scores(-maps)).abs().min() > 1e-3
-    assert torch.equal(scores(maps.abs()), torch.zeros(5, dtype=torch.float64))
-    assert torch.equal(scores(torch.zeros_like(maps)), torch.zeros(5, dtype=torch.float64))
+    assert not scores(maps.abs()).any() and not scores(torch.zeros_like(maps)).any()
     all_negative = maps - maps.max() - 1
     small = (0.05, 0.1)  # fewer pixels than are negative: the order alone counts
     torch.testing.assert_close(scores(all_negative, shares=small), scores(maps, shares=small))
@@ -250,6 +258,12 @@ def test_batched_equals_image_by_image_and_the_seed_repeats():
         torch.testing.assert_close(scores(maps, **options), torch.cat(single))
         assert torch.equal(scores(maps, **options), scores(maps, **options))
         assert not torch.equal(scores(maps, **options), scores(maps, seed=1, **options))
+
+
+def test_half_of_an_odd_number_of_pixels_leaves_room():
+    weight, maps, images, targets, background = world(1, 2, (1, 3, 3))
+    unit, options = linear(weight), {"background": background, "shares": (0.5,)}
+    assert faithfulness(unit, maps - 9, images, targets, 1.0, **options).release.abs().min() > 0
 
 
 def test_agreement_of_the_fills():
@@ -389,6 +403,29 @@ def test_right_maps_are_far_above_noise(rule, fill):
     for name in ("oracle", "integrated gradients"):
         assert min(part.low for part in measured(rule, fill, name).summary().values()) > noise.high + 0.1
         assert measured(rule, fill, name).summary()["score"].low > 0.7
+
+
+def test_the_sign_of_a_real_map_is_its_message():
+    unit, images, behind, targets, spread, _ = (part[:8] if isinstance(part, torch.Tensor) else part
+                                                for part in shown("not ring"))  # fmt: skip
+    signed = explained("not ring")["integrated gradients"][:8]
+    maps = {"signed": signed, "doubled": 2 * signed, "negated": -signed, "absolute": signed.abs(),
+            "all negative": signed - signed.max() - 1}  # fmt: skip
+    found = {
+        name: faithfulness(unit, values, images, targets, spread, background=behind, shares=(0.02, 0.1))
+        for name, values in maps.items()
+    }
+    assert not found["absolute"].release.any() and not found["absolute"].transplant.any()
+    assert tuple(found["absolute"].summary()["score"]) == (0, 0, 0)
+    torch.testing.assert_close(found["doubled"].score, found["signed"].score)
+    torch.testing.assert_close(found["all negative"].score, found["signed"].score)
+    assert found["negated"].summary()["score"].high < 0 < 1 < found["signed"].summary()["score"].low
+    single = [
+        faithfulness(unit, *(part[i : i + 1] for part in (signed, images, targets)), spread,
+                     background=behind[i : i + 1], shares=(0.02, 0.1)).score
+        for i in range(8)
+    ]  # fmt: skip
+    torch.testing.assert_close(torch.cat(single), found["signed"].score, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("fill", FILLS)
