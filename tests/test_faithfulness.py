@@ -298,6 +298,15 @@ def test_descending_removal_follows_its_definition(fill):
         assert float(found[index]) == pytest.approx(float(expected))
 
 
+def test_descending_removal_breaks_ties_by_the_seed():
+    weight, maps, images, _, background = world()
+    first, again, other = (
+        descending_score(linear(weight), 0 * maps, images, 1.0, background=background, seed=seed)
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
 def test_known_maps():
     mask = torch.zeros(1, 5, 5, dtype=torch.bool)
     mask[0, 2, 2] = True
@@ -323,6 +332,7 @@ def test_known_maps():
         ("targets", {"targets": torch.zeros(2, 2, 4, 5)}),
         ("spread", {"spread": 0.0}),
         ("spread", {"spread": float("nan")}),
+        ("spread", {"spread": float("inf")}),
         ("shares", {"shares": (0.2, 0.1)}),
         ("shares", {"shares": (0.0, 0.1)}),
         ("shares", {"shares": (0.6,)}),
