@@ -124,7 +124,8 @@ def faithfulness(
 
     Painting over is exact for rendered scenes (`fill="background"`: the same scenes rendered with no concept). For
     photographs there is `fill="inpaint"`, which fills a region from its rim and needs nothing else; how far the two
-    disagree tells `fill_agreement`. The transplant does not depend on it.
+    disagree tells `fill_agreement`. The transplant does not depend on it. What is scattered within a glyph is inpainted
+    with the glyph, so the release by inpainting is small until a share has room for a whole one.
 
     Args:
         unit: whose response the maps explain.
