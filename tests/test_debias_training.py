@@ -243,3 +243,12 @@ def test_a_run_that_diverges_says_so():
 def test_bad_input(make, name):
     with pytest.raises(InputError, match=name):
         make()
+
+
+def test_the_rate_follows_the_whole_run(monkeypatch):
+    seen, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self: seen.append(self.param_groups[0]["lr"]) or step(self)
+    )
+    train(network(), data(), "none", 0.0, RECIPE)
+    assert seen == [RECIPE.rate(number, 18) for number in range(18)]
