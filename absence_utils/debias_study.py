@@ -28,7 +28,7 @@ REFERENCE = (
 GROUP_DRO_STEP = 10.0  # per mille, the step that its paper uses
 RULES = {
     "bias-free": "bias-free validation images (the published recipe: needs what a biased data set has not)",
-    "biased": "biased validation images: accuracy with the attribution of the artefact taken out of both logits",
+    "biased": "biased validation images alone: accuracy and the attribution inside the artefact, see `merit`",
 }
 
 
@@ -197,12 +197,16 @@ def _inside(model, images, masks) -> dict[str, Tensor]:
 
 
 def merit(row) -> float:
-    """Rule "biased": accuracy on biased images with the artefact's attribution taken out of both logits, 0..1.
+    """Rule "biased": accuracy on biased images with the artefact's attribution taken out of both logits, less the share
+    of the attribution that lies in the artefact, mean of both logits.
 
     It needs the masks, which a penalty needs anyway, and no image that breaks the bias. Whoever lives off the artefact
-    loses its images; whoever was ruined by the penalty has a low accuracy to begin with.
+    loses its images or has a high share; whoever was ruined by the penalty has a low accuracy to begin with. Either
+    part alone is fooled: taking evidence out is first-order and misses what the artefact gates, and a share
+    says nothing of the sign.
     """
-    return row["without the artefact's evidence"]
+    share = (row["share of the carrier's logit"] + row["share of the other logit"]) / 2
+    return row["without the artefact's evidence"] - share
 
 
 # ---------------------------------------------------------------------- runs
