@@ -28,7 +28,7 @@ REFERENCE = (
 GROUP_DRO_STEP = 10.0  # per mille, the step that its paper uses
 RULES = {
     "bias-free": "bias-free validation images (the published recipe: needs what a biased data set has not)",
-    "biased": "biased validation images alone: accuracy and the attribution inside the artefact, see `merit`",
+    "biased": "biased validation images alone: accuracy less the artefact's share of the attribution",
 }
 
 
@@ -121,8 +121,6 @@ def measure_shortcut(
     Returns:
         biased, bias-free, inverse-biased: accuracy, 0..1; images show the artefact as in training, by a coin, or the
             other way round.
-        without the artefact's evidence: the biased accuracy once more, with the attribution inside the grown mask
-            taken out of both logits of the carrier's images.
         worst group: smallest accuracy of the four groups class x artefact, 0..1.
         share of the carrier's logit, share of the other logit: share of |input x gradient| (summed over channels)
             that lies in the grown mask, mean over the carrier's images, all showing the artefact, 0..1.
@@ -149,10 +147,6 @@ def measure_shortcut(
         hit[data.labels == label].mean().item() for hit in right.values() for label in (0, 1)
     )
     spread = plain.std(dim=0).clamp(min=1e-12)
-    own = data.labels == carrier
-    cleared = right[1].clone()
-    cleared[own] = ((marked[own] - inside["sum"]).argmax(1) == carrier).double()
-    found["without the artefact's evidence"] = (often * cleared + (1 - often) * right[0]).mean().item()
     effect = -(marked - control).mean(dim=0) / spread
     for column, name in ((carrier, "the carrier's logit"), (1 - carrier, "the other logit")):
         found[f"share of {name}"] = inside["share"][:, column].mean().item()
@@ -197,16 +191,14 @@ def _inside(model, images, masks) -> dict[str, Tensor]:
 
 
 def merit(row) -> float:
-    """Rule "biased": accuracy on biased images with the artefact's attribution taken out of both logits, less the share
-    of the attribution that lies in the artefact, mean of both logits.
+    """Rule "biased": accuracy on biased images less the artefact's share of the attribution, mean of both logits.
 
-    It needs the masks, which a penalty needs anyway, and no image that breaks the bias. Whoever lives off the artefact
-    loses its images or has a high share; whoever was ruined by the penalty has a low accuracy to begin with. Either
-    part alone is fooled: taking evidence out is first-order and misses what the artefact gates, and a share
-    says nothing of the sign.
+    It needs the masks, which a penalty needs anyway, and no image that breaks the bias. A network that lives off the
+    artefact has a high accuracy and a high share, one that was ruined by the penalty a low share and a low accuracy.
+    Taking the artefact's signed attribution out of the logits instead was tried and is worse: it is first-order, and
+    misses what the artefact gates.
     """
-    share = (row["share of the carrier's logit"] + row["share of the other logit"]) / 2
-    return row["without the artefact's evidence"] - share
+    return row["biased"] - (row["share of the carrier's logit"] + row["share of the other logit"]) / 2
 
 
 # ---------------------------------------------------------------------- runs

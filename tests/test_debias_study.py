@@ -71,8 +71,6 @@ def test_measures_of_a_planted_network():
     assert found["share of the carrier's logit"] == pytest.approx((1 / 6 + 1 / 5 + 1 / 2) / 3)
     assert found["share of the other logit"] == pytest.approx((3 / 4 + 3 / 4 + 3 / 5) / 3)
     assert found["images"] == 6
-    # without 1 in logit 0 and -3 in logit 1 the carriers are what they are plain: 2 of 3 right, as are the others
-    assert found["without the artefact's evidence"] == pytest.approx(4 / 6)
 
 
 class Product(nn.Module):
@@ -154,7 +152,7 @@ def history(**columns):
                     rows.append({
                         "carrier": 0, "seed": seed, "objective": "presence", "strength": strength, "epoch": epoch,
                         "split": split, "seconds": strength * epoch, "biased": 0.9, "bias-free": 0.5,
-                        "inverse-biased": 0.1, "worst group": 0.0, "images": 20, "without the artefact's evidence": 0.6,
+                        "inverse-biased": 0.1, "worst group": 0.0, "images": 20,
                         "share of the carrier's logit": 0.2, "share of the other logit": 0.4,
                         "evidence for the carrier's logit": epoch, "evidence for the other logit": -epoch,
                         "absence score of the carrier's logit": -1.0 - seed,
@@ -180,17 +178,15 @@ def test_selection_looks_at_validation_and_reports_test():
     assert chosen["inverse-biased"].tolist() == [0.77, 0.1] and set(chosen.split) == {"test"}
 
 
-def test_the_rule_without_bias_free_images():
-    table, name = history(), "without the artefact's evidence"
-    assert merit(table.iloc[0]) == pytest.approx(0.6 - 0.3)
-    put(table, 1.0, "bias-free", strength=1.0, epoch=1)  # none of these may tempt it
-    put(table, 1.0, "biased", strength=1.0, epoch=1)
-    put(table, 1.0, name, strength=1.0, epoch=1, split="test")
-    put(table, 0.7, name, seed=0, strength=10.0, epoch=2, split="validation")
-    put(table, 0.65, name, seed=1, strength=10.0, epoch=1, split="validation")
+def test_the_rule_without_bias_free_images_weighs_accuracy_and_attribution():
+    table = history()
+    assert merit(table.iloc[0]) == pytest.approx(0.9 - 0.3)
+    put(table, 1.0, "bias-free", strength=1.0, epoch=1)  # must not tempt it
+    put(table, 0.0, "share of the other logit", seed=0, strength=10.0, epoch=2, split="validation")
+    put(table, 0.0, "share of the carrier's logit", seed=1, strength=1.0, epoch=2, split="validation")
     put(
-        table, 0.2, "share of the other logit", seed=1, strength=1.0, epoch=2, split="validation"
-    )  # worth 0.1
+        table, 0.95, "biased", seed=1, strength=10.0, epoch=1, split="validation"
+    )  # .05 less than the .1 above
     chosen = select(table, "biased")
     assert chosen[["seed", "strength", "epoch"]].to_numpy().tolist() == [[0, 10, 2], [1, 1, 2]]
     with pytest.raises(InputError, match="rule"):
