@@ -364,6 +364,15 @@ def test_examples(study):
     for example in examples:  # without biases the map of a logit adds up to it
         torch.testing.assert_close(example.maps.sum(dim=(1, 2)), example.logits, rtol=1e-4, atol=1e-4)
         assert example.outline.any() and example.pixels.shape == (1, 14, 14)
+    model = dense(0)
+    model.load_state_dict(study.weights[Plan(0, 0, "none", 0.0)])
+    even = task.test.batch((task.test.labels == 0).nonzero()[:, 0]).pasted
+    with torch.no_grad():
+        margins = (model(even)[:, 1] - model(even)[:, 0]).sort().values
+    margin = examples[0].logits[1] - examples[0].logits[0]
+    assert (
+        (margins < margin - 1e-4).sum() <= len(margins) / 2 <= (margins <= margin + 1e-4).sum() + 1
+    )  # the median one
     shown = examples[0].pixels[0][examples[0].outline]
     assert shown.allclose(torch.tensor(0.4)) and examples[6].pixels[0][examples[6].outline].max() < 0.4
     inside = table.set_index(["case", "network", "class"])["evidence inside the artefact"]
