@@ -127,6 +127,11 @@ class Task:
     skipped: tuple[str, ...] = ()
     normalisation: Normalisation = IDENTITY
 
+    @property
+    def channels(self) -> int:
+        """Of the images."""
+        return self.train.pixels.shape[1]
+
     def image_list(self) -> pd.DataFrame:
         """One row for each image used: split, id, class, whether it shows the artefact under the train bias."""
         parts = []

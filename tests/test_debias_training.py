@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(objective, at, tmp_path):
                 raise Killed
             return {"weight": state(model).sum().item()}
 
-        options = {"seed": 3, "measure": measure, "score": lambda row: -row["weight"], "checkpoint": file}
+        options = {"seed": 3, "measure": measure, "score": lambda row: -row["epoch"], "checkpoint": file}
         return model, train(model, data(), objective, 10.0, RECIPE, **options)
 
     file = tmp_path / "run.safetensors"
@@ -96,7 +96,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(objective, at, tmp_path):
     plain = [{k: v for k, v in row.items() if k not in drop} for row in whole.history]
     again = [{k: v for k, v in row.items() if k not in drop} for row in resumed.history]
     assert plain == again and [row["epoch"] for row in plain] == [2, 4, 6]
-    assert whole.best_epoch == resumed.best_epoch
+    assert whole.best_epoch == resumed.best_epoch == 2  # from before the kill
     assert all(torch.equal(whole.best[name], resumed.best[name]) for name in whole.best)
 
 
@@ -150,6 +150,26 @@ def test_seeds_and_the_global_generator():
         assert torch.rand(1) == expected
         runs.append(state(model))
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+
+
+def test_the_seed_decides_the_order_of_the_images():
+    runs = []
+    for seed in (0, 1):
+        model = DenseXNet(10, (12,))  # without dropout, nothing else is random
+        train(model, data(), "none", 0.0, RECIPE, seed=seed)
+        runs.append(state(model))
+    assert not torch.equal(*runs)
+
+
+def test_dropout_and_order_differ_between_epochs():
+    model, order, dropped = network(), [], []
+    model.register_forward_pre_hook(lambda _, inputs: order.append(inputs[0].sum(dim=(1, 2, 3))))
+    model.features[-1].register_forward_hook(
+        lambda _, inputs, output: dropped.append((output == 0) & (inputs[0] > 0))
+    )
+    train(model, data(), "none", 0.0, Recipe(epochs=2, batch_size=24))
+    assert len(order) == 2 and torch.equal(order[0].sort().values, order[1].sort().values)
+    assert not torch.equal(order[0], order[1]) and not torch.equal(dropped[0], dropped[1])
 
 
 def test_the_best_weights_are_those_of_the_best_epoch():
@@ -223,3 +243,12 @@ def test_a_run_that_diverges_says_so():
 def test_bad_input(make, name):
     with pytest.raises(InputError, match=name):
         make()
+
+
+def test_the_rate_follows_the_whole_run(monkeypatch):
+    seen, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self: seen.append(self.param_groups[0]["lr"]) or step(self)
+    )
+    train(network(), data(), "none", 0.0, RECIPE)
+    assert seen == [RECIPE.rate(number, 18) for number in range(18)]

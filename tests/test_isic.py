@@ -38,6 +38,7 @@ def test_images_go_where_their_diagnosis_says(downloaded, tmp_path):
     owner = table.patient_id.fillna(table.lesion_id)[list(seen)]
     splits = pd.Series(seen).groupby(owner).nunique()
     assert (splits == 1).all() and set(seen.values()) == {"train", "val"}
+    assert list(seen.values()).count("val") < 0.4 * len(seen)  # a fifth of the patients
     again = sort_images(downloaded, tmp_path / "again")
     other = sort_images(downloaded, tmp_path / "other", 0.5, seed=1)
     assert again.equals(counts) and not other.equals(counts)

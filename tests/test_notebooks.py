@@ -12,7 +12,7 @@ import yaml
 
 from absence_utils.parameters import read_parameters, read_profile, resolve_parameters
 from absence_utils.paths import NOTEBOOKS
-from absence_utils.run import all_notebooks, declared_figures, read_notebook
+from absence_utils.run import all_notebooks, declared_figures, declared_files, read_notebook
 
 PATHS = all_notebooks()
 TWICE = ("01", "06")  # byte-identical numbers are shown for these two
@@ -133,7 +133,8 @@ def test_runs(path, tmp_path):
         assert done.returncode == 0, done.stderr
         assert not re.search(r"Warning|\x1b", done.stderr), done.stderr
     figures = declared_figures(read_notebook(path))
-    assert done.stdout.split() == [f"out{repeats - 1}/{figure}.png" for figure in figures]
+    files = [*(f"{figure}.png" for figure in figures), *declared_files(read_notebook(path))]
+    assert done.stdout.split() == [f"out{repeats - 1}/{name}" for name in files]
     for name in [f"{figure}{suffix}" for figure in figures for suffix in (".csv", ".png")]:
         assert len({(tmp_path / f"out{repeat}" / name).read_bytes() for repeat in range(repeats)}) == 1, name
     provenance = json.loads((tmp_path / "out0" / f"{figures[0]}.json").read_text())

@@ -242,6 +242,15 @@ def test_tasks_by_name(lesions):
     assert len(folder.train) == 14 and folder.carrier == 0
 
 
+def test_an_incomplete_bias_is_drawn_by_the_seed():
+    first, again, other = (
+        digits_task(0, seed, bias=0.7).train for seed in (0, 0, 5)
+    )  # folds count modulo five
+    assert torch.equal(first.shown, again.shown) and not torch.equal(first.shown, other.shown)
+    share = [first.shown[first.labels == label].float().mean().item() for label in (0, 1)]
+    assert 0.65 < share[0] < 0.75 and 0.25 < share[1] < 0.35
+
+
 def test_grown_masks_are_dilated_ones():
     given = data(grow=2)
     assert torch.equal(given.grown, dilate(given.artefacts.mask, 2))

@@ -116,7 +116,10 @@ def accuracy_by_strength(table, sides: dict[int, str]):
                 ax.errorbar(aside * rows.strength, 100 * rows.accuracy, yerr=error, fmt="o-", color=colour,
                             markersize=4, linewidth=1.2, capsize=2, label=objective)  # fmt: skip
             ax.set_xscale("log")
-            if (strengths > 0).any():
+            positive = strengths[strengths > 0]
+            if len(positive):
+                ax.set_xticks(positive, [f"{strength:g}" for strength in positive])
+                ax.minorticks_off()
                 ax.set_xlim(strengths[strengths > 0].min() / 1.6, strengths.max() * 1.6)
             ax.set(xlabel="strength of the penalty", title=side, ylim=(-4, 104))
         axes[0, 0].set_ylabel("accuracy where the artefact\nmarks the wrong class (%)")
