@@ -1,8 +1,9 @@
 """The explanation methods of the benchmark, each a function of one `Subject`.
 
 A method says for every unit and concept how strongly it shows that the concept's *presence lowers* the unit: [unit,
-concept], positive for an absence, negative for a presence, 0 where it says nothing. Only the order and the sign of
-its numbers count. To add one, write such a function and put it into `METHODS` (or into a dict of your own).
+concept], positive for an absence, negative for a presence, NaN where it says nothing (a concept that none of the images
+shows cannot be seen to do anything). Only the order and the sign of its numbers count. To add one, write such a
+function and put it into `METHODS`, or into a dict of your own.
 
 Methods that draw maps are functions (unit, images [image, channel, height, width], pixels) -> [image, height, width],
 signed; `MAPS` holds them, and `on_targets` and `on_non_targets` turn them into methods.
@@ -150,8 +151,8 @@ def _from_maps(name: str, function: MapMethod, target: bool, subject: Subject) -
         rows, maps = subject.maps(name, function, index, target)
         masks = subject.scenes.masks[rows]
         inside = (maps[:, None].double() * masks).sum(dim=(2, 3))  # [image, concept]
-        shown = masks.any(dim=3).any(dim=2)
-        found[index] = -inside.sum(dim=0) / shown.sum(dim=0).clamp(min=1) / subject.spread[index]
+        shown = masks.any(dim=3).any(dim=2).sum(dim=0)
+        found[index] = torch.where(shown > 0, -inside.sum(dim=0) / shown / subject.spread[index], torch.nan)
     return found
 
 

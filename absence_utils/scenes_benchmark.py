@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from .benchmark_methods import MAPS, METHODS, Method, Subject, read
+from .benchmark_methods import MAPS, METHODS, Method, Subject
 from .benchmark_networks import KINDS, SEEDS, TWIN_RULES, load_benchmark_network
 from .errors import InputError
 from .record import progress
@@ -99,6 +99,27 @@ def subject_of(kind: str, seed: int, layer: str | None, units: list[int], settin
 
 
 # ---------------------------------------------------------------------- scores
+def ranked_above(positives: np.ndarray, others: np.ndarray) -> float:
+    """AUROC: the share of (positive, other) in which the positive has the larger value; a tie counts half, and so does
+    a NaN on either side, which says nothing."""
+    difference = positives[:, None] - others[None, :]
+    return float(np.where(np.isnan(difference), 0.5, (np.sign(difference) + 1) / 2).mean())
+
+
+def mean_precision(truth: np.ndarray, said: np.ndarray, draws: int = 50) -> float:
+    """Average precision of `said` for `truth`, with NaN put at random places of the ranking, mean over draws."""
+    silent, generator, found = np.isnan(said), np.random.default_rng(0), []
+    if not silent.any():
+        return float(average_precision_score(truth, said))
+    ranks = stats.rankdata(said[~silent])  # uniform among ranks, not among values, which may have a long tail
+    for _ in range(draws):
+        values = np.empty(len(said))
+        values[~silent] = ranks
+        values[silent] = generator.uniform(0.5, len(ranks) + 0.5, silent.sum())
+        found.append(average_precision_score(truth, values))
+    return float(np.mean(found))
+
+
 def output_scores(found: Tensor, twin: Tensor) -> dict[str, float]:
     """How well a method tells the planted absences of a network's outputs.
 
@@ -107,24 +128,24 @@ def output_scores(found: Tensor, twin: Tensor) -> dict[str, float]:
         twin: [output, concept] what it says of the twin.
 
     Returns:
-        auroc and average_precision for "is this pair an absence" over all pairs; sign accuracy over the planted pairs,
-        where saying nothing counts half; false alarms, the share of all pairs of the twin that lie at or above the
-        threshold at which 80 % of the planted absences are found. A method that says nothing of so many of them has
-        its threshold at 0, and everything it does not deny is a false alarm.
+        AUROC and average precision for "is this pair an absence" over all pairs; sign accuracy over the planted pairs
+        (silence counts half); false alarms, the share of the twin's pairs at or above the value at which 80 % of the
+        planted absences are found. A method that is silent about so many that it never finds them would have to call
+        every pair: its share is 1.
     """
     signs = planted_signs("rules")
     absent = (signs < 0).flatten().numpy()
-    said = found.flatten().double().numpy()
-    said = np.where(np.isfinite(said), said, 0.0)
-    planted = signs != 0
-    agrees = torch.where(found[planted] == 0, 0.5, (found[planted].sign() == -signs[planted]).double())
-    ranked = np.sort(said[absent])[::-1]
+    said, planted = found.flatten().double().numpy(), signs != 0
+    agrees = (found[planted].sign() == -signs[planted]).double()
+    agrees[found[planted].isnan() | (found[planted] == 0)] = 0.5
+    ranked = np.sort(np.nan_to_num(said[absent], nan=-np.inf))[::-1]
     threshold = ranked[int(np.ceil(RECALL * len(ranked))) - 1]
+    alarms = np.nan_to_num(twin.flatten().double().numpy(), nan=-np.inf) >= threshold
     return {
-        "AUROC": roc_auc_score(absent, said),
-        "average precision": average_precision_score(absent, said),
+        "AUROC": ranked_above(said[absent], said[~absent]),
+        "average precision": mean_precision(absent, said),
         "sign accuracy": agrees.mean().item(),
-        "false alarms": (twin >= threshold).double().mean().item(),
+        "false alarms": float(alarms.mean()),
     }
 
 
@@ -151,11 +172,13 @@ def map_scores(subject: Subject, name: str, function: Callable) -> dict[str, flo
 
 
 def hidden_correlation(found: Tensor, effects: Tensor) -> float:
-    """Spearman's rank correlation over units and concepts of minus what a method says with the measured effect."""
-    said, truth = (-found).flatten().numpy(), effects.flatten().numpy()
-    if np.ptp(said) == 0:
+    """Spearman's rank correlation over units and concepts of minus what a method says with the measured effect.
+    Pairs of which it says nothing are left out."""
+    said, truth = (-found).flatten().double().numpy(), effects.flatten().double().numpy()
+    known = ~np.isnan(said)
+    if known.sum() < 3 or np.ptp(said[known]) == 0:
         return 0.0
-    return float(stats.spearmanr(said, truth).statistic)
+    return float(stats.spearmanr(said[known], truth[known]).statistic)
 
 
 def run_benchmark(

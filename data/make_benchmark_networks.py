@@ -20,7 +20,9 @@ from absence_utils.record import file_hash
 from absence_utils.scenes import NORMALISATION, draw_presence, render_scenes, train_concept_net
 from absence_utils.training import predict
 
-FIRST = 100  # seed of the first network: none shares its start or its scenes with data/concept_scenes.safetensors
+FIRST = (
+    100  # seed of the first network: none shares its start or its scenes with data/concept_scenes.safetensors
+)
 TEST_SCENES, TEST_SEED = 2000, 910  # never used in training
 ALL = [f"{kind}/{seed}" for kind in KINDS for seed in range(1 if kind == "detector" else SEEDS)]
 
@@ -44,7 +46,9 @@ def accuracy(name: str, net) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=ALL, help="train one network into --parts")
-    parser.add_argument("--parts", type=Path, default=DATA / "parts", help="folder of single networks, not in git")
+    parser.add_argument(
+        "--parts", type=Path, default=DATA / "parts", help="folder of single networks, not in git"
+    )
     options = parser.parse_args()
     options.parts.mkdir(exist_ok=True)
     torch.set_num_threads(1)  # another number of threads adds in another order
@@ -65,6 +69,7 @@ def main() -> None:
         facts[name] = accuracy(name, net)
     path, listed = DATA / "benchmark_networks.safetensors", DATA / "manifest.json"
     save_file(tensors, path)
+    path.chmod(0o644)
     manifest = json.loads(listed.read_text())
     files = [entry for entry in manifest["files"] if entry["path"] != f"data/{path.name}"]
     entry = {
