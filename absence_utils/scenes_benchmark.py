@@ -194,31 +194,32 @@ def run_benchmark(
     Returns:
         Columns seed, method, score, value; scores as in `output_scores`, `map_scores`, and "hidden correlation".
     """
-    setting, methods, maps = (
-        setting or Setting(),
-        METHODS if methods is None else methods,
-        MAPS if maps is None else maps,
+    setting = setting or Setting()
+    methods, maps = METHODS if methods is None else methods, MAPS if maps is None else maps
+    return pd.concat(
+        [run_seed(seed, setting, methods, maps) for seed in range(setting.seeds)], ignore_index=True
     )
+
+
+def run_seed(seed: int, setting: Setting, methods: dict[str, Method], maps: dict) -> pd.DataFrame:
+    """Every method on the networks of one seed, see `run_benchmark`."""
     outputs, rows = list(range(len(RULES))), []
-    for seed in range(setting.seeds):
-        own, twin = (subject_of(kind, seed, None, outputs, setting) for kind in ("rules", "twin"))
-        hidden, effects = None, None
-        if setting.hidden:
-            units = np.linspace(0, 63, setting.hidden).round().astype(int).tolist()
-            hidden = subject_of("rules", seed, HIDDEN, units, setting)
-            table = measured_effects(own.model, HIDDEN, setting.pairs)
-            effects = torch.tensor(
-                table.pivot(index="unit", columns="concept", values="effect")[list(CONCEPTS)].to_numpy()
-            )
-            effects = effects[units]
-        for name, method in progress(methods.items(), f"seed {seed}", len(methods)):
-            scores = output_scores(method(own), method(twin))
-            if hidden is not None:
-                scores["hidden correlation"] = hidden_correlation(method(hidden), effects)
-            short = name.removesuffix(", non-target")
-            if short in maps and name.endswith("non-target"):
-                scores |= map_scores(own, short, maps[short])
-            rows += [(seed, name, score, value) for score, value in scores.items()]
+    own, twin = (subject_of(kind, seed, None, outputs, setting) for kind in ("rules", "twin"))
+    hidden, effects = None, None
+    if setting.hidden:
+        units = np.linspace(0, 63, setting.hidden).round().astype(int).tolist()
+        hidden = subject_of("rules", seed, HIDDEN, units, setting)
+        table = measured_effects(own.model, HIDDEN, setting.pairs)
+        wide = table.pivot(index="unit", columns="concept", values="effect")[list(CONCEPTS)]
+        effects = torch.tensor(wide.to_numpy())[units]
+    for name, method in progress(methods.items(), f"seed {seed}", len(methods)):
+        scores = output_scores(method(own), method(twin))
+        if hidden is not None:
+            scores["hidden correlation"] = hidden_correlation(method(hidden), effects)
+        short = name.removesuffix(", non-target")
+        if short in maps and name.endswith("non-target"):
+            scores |= map_scores(own, short, maps[short])
+        rows += [(seed, name, score, value) for score, value in scores.items()]
     return pd.DataFrame(rows, columns=["seed", "method", "score", "value"])
 
 
@@ -244,6 +245,6 @@ def leaderboard(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def missing_reference(methods: Iterable[str], reference: pd.DataFrame) -> list[str]:
-    """Names of methods that the reference has no numbers for."""
-    return [name for name in methods if name not in set(reference.method)]
+def mean_of(board: pd.DataFrame, methods: Iterable[str], score: str) -> float:
+    """Mean of one score over several methods of a leaderboard."""
+    return float(board[(board.score == score) & board.method.isin(list(methods))]["mean"].mean())

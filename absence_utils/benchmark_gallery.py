@@ -1,0 +1,172 @@
+"""What the benchmark's notebook shows beside its scores: a gallery of rules, maps put to the faithfulness measure, and
+the bookkeeping of predictions of hand-compiled networks."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .attribution import attribute
+from .benchmark_methods import Subject
+from .compiled import COMPILED
+from .diagnosis import diagnose
+from .faithfulness import Faithfulness, descending_score, faithfulness, oracle_map, random_map
+from .images import IDENTITY, Normalisation
+from .scenes import CONCEPTS, NORMALISATION, RULES, Rule, render_scenes
+from .units import Unit
+
+SHOWN = (  # network, layer, concepts shown: predictions that end in different verdicts
+    ("A", None, ("A",)),
+    ("not B", None, ()),
+    ("not B", None, ("B",)),
+    ("A and not B", None, ("A",)),
+    ("A and not B", None, ("A", "B")),
+    ("A xor B", None, ("A", "B")),
+    ("count below k", None, ("A",)),
+    ("A left of B", None, ("A right", "B left")),
+    ("only the bias", None, ("B",)),
+    ("superposed decoy", None, ("B",)),
+)
+
+
+def key_concept(rule: Rule) -> int:
+    """Column of the concept that a rule turns on: the one that must be absent, or else the first that must be there."""
+    return CONCEPTS.index((rule.absent or rule.present)[0])
+
+
+def gallery_rows(subject: Subject) -> list[dict]:
+    """One row for each rule, see `plots.benchmark.gallery`: the first non-target scene that shows the key concept (for
+    rules without an absence: that does not), and the first target scene."""
+    rows = []
+    for index, (name, rule) in enumerate(RULES.items()):
+        column, unit = key_concept(rule), subject.unit(index)
+        shown = subject.scenes.presence[:, column] == bool(rule.absent)
+        non_target = int((~subject.target[:, index] & shown).nonzero()[0, 0])
+        target = int(subject.target[:, index].nonzero()[0, 0])
+        maps = attribute(unit, subject.images[[target, non_target]], "integrated_gradients").sum(dim=1)
+        pair = subject.pairs[index]
+        image, (top, left, height, width) = (
+            int(subject.book.lowest.image[subject.units[index], 0]),
+            subject.book.lowest.box[subject.units[index], 0].tolist(),
+        )
+        rows.append({
+            "name": name, "image": subject.scenes.pixels[non_target], "mask": subject.scenes.masks[non_target, column],
+            "target_image": subject.scenes.pixels[target], "target_map": maps[0], "non_target_map": maps[1],
+            "maximum": _picture(pair.highest.image), "minimum": _picture(pair.lowest.image),
+            "patch": subject.scenes.pixels[image, :, top : top + height, left : left + width],
+        })  # fmt: skip
+    return rows
+
+
+def _picture(image) -> Tensor:
+    """[channel, height, width] of the first facet."""
+    image = torch.as_tensor(image)
+    return image.reshape(-1, *image.shape[-3:])[0]
+
+
+def _suppressed(subject: Subject, rule: str, images: int):
+    """Unit, non-target scenes in which the planted concept alone decides, its masks, target scenes, and the backgrounds
+    of the former without any concept; as network input."""
+    index, column = list(RULES).index(rule), key_concept(RULES[rule])
+    target = subject.target[:, index]
+    chosen = (~target & subject.scenes.presence[:, column]).nonzero()[:, 0]
+    if RULES[rule].present:
+        others = [CONCEPTS.index(name) for name in RULES[rule].present]
+        chosen = chosen[subject.scenes.presence[chosen][:, others].all(dim=1)]
+    targets = target.nonzero()[:, 0]
+    count = min(images, len(chosen), len(targets))
+    chosen, targets = chosen[:count], subject.images[targets[:count]]
+    empty = torch.zeros(1, len(CONCEPTS), dtype=torch.bool)
+    behind = torch.cat([render_scenes(empty, 600 + subject.seed, int(row)).pixels for row in chosen])
+    masks = subject.scenes.masks[chosen]
+    return (
+        Unit(subject.model, None, index),
+        subject.images[chosen],
+        masks,
+        targets,
+        NORMALISATION.apply(behind),
+    )
+
+
+def scene_faithfulness(
+    subject: Subject, rule: str, images: int, seed: int = 0, shares=(0.01, 0.02, 0.05, 0.1, 0.2)
+) -> dict[str, dict[str, Faithfulness]]:
+    """Faithfulness of several maps of one rule's logit under both fills: map to {fill: result}.
+
+    Maps: the mask of the concept whose absence is planted, grown by 2 px ("oracle"); integrated gradients; input x
+    gradient; noise; and the absolute values of integrated gradients, which name no absence and must score 0.
+
+    Args:
+        subject: outputs of a network on the rules.
+        rule: name of a rule with an absence.
+        images: number of non-target scenes that show the concept, and of target scenes.
+        seed: of noise and ties.
+        shares: of the pixels, see `faithfulness.faithfulness`.
+    """
+    unit, inputs, masks, targets, behind = _suppressed(subject, rule, images)
+    masks = masks[:, key_concept(RULES[rule])]
+    gradients = {
+        name: attribute(unit, inputs, name).sum(dim=1)
+        for name in ("integrated_gradients", "input_x_gradient")
+    }
+    maps = {
+        "oracle": oracle_map(masks, rim=2),
+        "integrated gradients": gradients["integrated_gradients"],
+        "input x gradient": gradients["input_x_gradient"],
+        "random": random_map(masks.shape, seed),
+        "absolute values": gradients["integrated_gradients"].abs(),
+    }
+    spread = float(subject.spread[list(RULES).index(rule)])
+    return {
+        name: {
+            fill: faithfulness(unit, values, inputs, targets, spread, background=behind,
+                               shares=shares, fill=fill, seed=seed)
+            for fill in ("background", "inpaint")
+        }
+        for name, values in maps.items()
+    }  # fmt: skip
+
+
+def descending_example(subject: Subject, rule: str, images: int, seed: int = 0) -> dict[str, float]:
+    """Mean `faithfulness.descending_score` in sd of three maps: the mask of the planted suppressor ("oracle"), noise,
+    and the mask of what speaks for the rule, silent about the suppressor ("disc only")."""
+    unit, inputs, masks, _, behind = _suppressed(subject, rule, images)
+    speaking = masks[:, CONCEPTS.index(RULES[rule].present[0])]
+    maps = {
+        "oracle": oracle_map(masks[:, key_concept(RULES[rule])], rim=2),
+        "random": random_map(speaking.shape, seed),
+        f"{RULES[rule].present[0]} only": oracle_map(speaking, 1),
+    }
+    spread = float(subject.spread[list(RULES).index(rule)])
+    return {
+        name: float(descending_score(unit, values, inputs, spread, background=behind, seed=seed).mean())
+        for name, values in maps.items()
+    }
+
+
+def faithfulness_table(results: dict[str, dict[str, Faithfulness]]) -> pd.DataFrame:
+    """Score with 95 % interval over images for each map and fill: columns map, fill, score, low, high, images."""
+    rows = []
+    for name, fills in results.items():
+        for fill, found in fills.items():
+            score = found.summary()["score"]
+            rows.append((name, fill, *score, len(found.score)))
+    return pd.DataFrame(rows, columns=["map", "fill", "score", "low", "high", "images"])
+
+
+def compiled_diagnoses(normalisation: Normalisation = IDENTITY) -> pd.DataFrame:
+    """The bookkeeping of `SHOWN`: columns case, baseline_response, presence, absence, response (all against black),
+    verdict (over all baselines)."""
+    rows = []
+    for name, layer, concepts in SHOWN:
+        compiled = COMPILED[name]()
+        image = compiled.render(compiled.present(*concepts))[0]
+        found = diagnose(Unit(compiled.model, layer, 0), image, normalisation=normalisation)
+        black = found.table().iloc[0]
+        rows.append({
+            "case": f"{name}: shows {' + '.join(concepts) or 'nothing'}",
+            **{column: black[column] for column in ("baseline_response", "presence", "absence", "response")},
+            "verdict": found.verdict,
+        })  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,159 @@
+"""Figures of the benchmark: the leaderboard, false alarms, faithfulness curves, bookkeeping of predictions, gallery."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from .base import (
+    ABSENCE,
+    NEUTRAL,
+    PRESENCE,
+    bare,
+    companion_style,
+    show_image,
+    signed_limit,
+    signed_map,
+    to_numpy,
+)
+from .maps import smoothed
+from .patches import PAGE
+
+PANELS = {  # score: title, value of a method that knows nothing
+    "AUROC": ("finds planted absences\n(AUROC)", 0.5),
+    "sign accuracy": ("sign accuracy", 0.5),
+    "mask precision": ("lies on the concept\n(precision-recall area)", None),
+    "hidden correlation": ("measured effect, hidden units\n(rank correlation)", 0.0),
+    "false alarms": ("false alarms on twins\n(lower is better)", None),
+}
+
+
+def leaderboard(table, reference=None):
+    """Methods by score, with 95 % intervals over networks where there are several.
+
+    Args:
+        table: as `scenes_benchmark.leaderboard` gives it: method, score, mean, low, high.
+        reference: the same of the full run, drawn pale behind; None for none.
+    """
+    methods = table.method.drop_duplicates().tolist()
+    with companion_style():
+        size = (PAGE * 1.15, 0.9 + 0.19 * len(methods))
+        fig, axes = plt.subplots(1, len(PANELS), figsize=size, sharey=True)
+        for ax, (score, (title, chance)) in zip(axes, PANELS.items(), strict=True):
+            for rows, colour, size in ((reference, "#9ecae1", 5.5), (table, "black", 3.0)):
+                if rows is not None:
+                    _points(ax, rows[rows.score == score].set_index("method").reindex(methods), colour, size)
+            if chance is not None:
+                ax.axvline(chance, color="black", linewidth=0.6, linestyle=":")
+            ax.set_title(title, fontsize=7.5)
+            ax.set_xlim((-0.4, 1.05) if score == "hidden correlation" else (-0.05, 1.05))
+            ax.tick_params(labelsize=7)
+            ax.grid(axis="y", color="#eeeeee")
+            ax.set_axisbelow(True)
+        axes[0].set_yticks(range(len(methods)), methods)
+        axes[0].set_ylim(len(methods) - 0.4, -0.6)
+        label = "black: this run"
+        if reference is not None:
+            label += "; blue: the full run that ships, mean and 95 % interval over five networks; dotted: knows nothing"
+        fig.supxlabel(label, fontsize=8)
+    return fig
+
+
+def _points(ax, rows, colour: str, size: float) -> None:
+    values, low, high = (rows[name].to_numpy(float) for name in ("mean", "low", "high"))
+    error = np.nan_to_num(np.stack([values - low, high - values])).clip(0)
+    ax.errorbar(
+        values, np.arange(len(rows)), xerr=error, fmt="o", color=colour, markersize=size, linewidth=1.2
+    )
+
+
+def faithfulness_curves(results: dict, title: str = ""):
+    """Release and transplant of several maps against the share of pixels, mean and 95 % interval over images.
+
+    Args:
+        results: name of the map to {fill: `faithfulness.Faithfulness`}; fills "background" and "inpaint".
+        title: of the figure.
+    """
+    colours = dict(zip(results, ("black", ABSENCE, "#4393c3", "#e08214", NEUTRAL, PRESENCE), strict=False))
+    with companion_style():
+        fig, axes = plt.subplots(1, 3, figsize=(PAGE, 2.7), sharey=True)
+        panels = (("background", "release", "release, exact background"), ("inpaint", "release", "release, inpainted"),
+                  ("background", "transplant", "transplant"))  # fmt: skip
+        for ax, (fill, curve, name) in zip(axes, panels, strict=True):
+            for label, fills in results.items():
+                values = to_numpy(getattr(fills[fill], curve))
+                half = 1.96 * values.std(axis=0, ddof=1) / len(values) ** 0.5
+                shares = 100 * np.array(fills[fill].shares)
+                ax.errorbar(shares, values.mean(axis=0), yerr=half, fmt="o-", markersize=3, linewidth=1,
+                            color=colours[label], label=label)  # fmt: skip
+            ax.set_xscale("log")
+            ax.set_xticks(shares, [f"{share:g}" for share in shares])
+            ax.minorticks_off()
+            ax.axhline(0, color="black", linewidth=0.6)
+            ax.set(title=name, xlabel="share of pixels (%)")
+        axes[0].set_ylabel("beyond the control (sd)")
+        handles, labels = axes[0].get_legend_handles_labels()
+        fig.legend(
+            handles, labels, loc="outside upper center", ncols=5, frameon=False, fontsize=7.5, title=title
+        )
+    return fig
+
+
+def diagnosis_bars(table):
+    """Where the response of one prediction comes from: baseline, presence and absence evidence, and the verdict.
+
+    Args:
+        table: columns case, baseline_response, presence, absence, response, verdict; a row for each prediction.
+    """
+    at = np.arange(len(table))
+    with companion_style():
+        fig, ax = plt.subplots(figsize=(PAGE, 0.8 + 0.27 * len(table)))
+        ax.barh(at, table.baseline_response, 0.6, color="#bdbdbd", label="baseline")
+        ax.barh(
+            at, table.presence, 0.6, left=table.baseline_response, color=PRESENCE, label="presence evidence"
+        )
+        start = table.baseline_response + table.presence
+        ax.barh(at, -table.absence, 0.25, left=start, color=ABSENCE, label="absence evidence")
+        ax.plot(table.response, at, "k|", markersize=11, label="response")
+        ax.axvline(0, color="black", linewidth=0.6)
+        ax.set_yticks(at, table.case, fontsize=7.5)
+        ax.set_ylim(len(table) - 0.4, -0.6)
+        right = max(float(start.max()), float(table.response.max())) * 1.05
+        for place, verdict in zip(at, table.verdict, strict=True):
+            ax.text(right, place, verdict, va="center", fontsize=7.5)
+        ax.set_xlim(right=right * 1.35)
+        ax.set_xlabel("units of the layer (black baseline)")
+        fig.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    return fig
+
+
+def gallery(rows, smooth: float = 0.015):
+    """One row a rule: a non-target image, the mask of the planted concept, maps, synthesised extremes, lowest patch.
+
+    Args:
+        rows: dicts with name, image and target_image [channel, height, width] in 0..1, mask [height, width] bool,
+            target_map and non_target_map [height, width] signed, maximum, minimum and patch as images.
+        smooth: width of the Gaussian under which maps are drawn, as a share of the edge.
+    """
+    titles = ("non-target image", "planted concept", "target image", "target map", "non-target map", "maximum",
+              "minimum", "lowest patch")  # fmt: skip
+    with companion_style():
+        fig, axes = plt.subplots(
+            len(rows), len(titles), figsize=(PAGE * 1.1, 0.4 + 1.08 * len(rows)), squeeze=False
+        )
+        for line, row in zip(axes, rows, strict=True):
+            maps = {name: smoothed(row[name], smooth) for name in ("target_map", "non_target_map")}
+            limit = signed_limit(*maps.values())
+            show_image(line[0], row["image"])
+            line[1].imshow(to_numpy(row["mask"]), cmap="gray_r", vmin=0, vmax=1)
+            show_image(line[2], row["target_image"])
+            for ax, values in zip(line[3:5], maps.values(), strict=True):
+                signed_map(ax, values, limit)
+            for ax, name in zip(line[5:], ("maximum", "minimum", "patch"), strict=True):
+                show_image(ax, row[name])
+            for ax in line:
+                bare(ax)
+            line[0].set_ylabel(row["name"].replace(" and ", "\nand "), fontsize=7.5)
+        for ax, title in zip(axes[0], titles, strict=True):
+            ax.set_title(title, fontsize=7.5)
+    return fig

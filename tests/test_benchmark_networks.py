@@ -1,0 +1,87 @@
+"""The benchmark's networks: what they were trained on, that they answer it, and that they can be trained again."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from absence_utils import InputError
+from absence_utils.benchmark_networks import (
+    KINDS,
+    SEEDS,
+    TWIN_RULES,
+    concept_logits,
+    load_benchmark_network,
+    twin_logits,
+)
+from absence_utils.paths import DATA, ROOT
+from absence_utils.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes, train_concept_net
+from absence_utils.training import predict
+
+SCENES = draw_presence(400, 77)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return NORMALISATION.apply(render_scenes(SCENES, 77).pixels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"), [("rules", 0), ("rules", 4), ("twin", 0), ("twin", 3), ("detector", 0)]
+)
+def test_networks_answer_their_rules(kind, seed, images):
+    outputs, truth, _ = KINDS[kind]
+    network = load_benchmark_network(kind, seed)
+    logits = predict(network, images)
+    assert logits.shape == (400, len(outputs)) and not network.training
+    assert ((logits > 0) == truth(SCENES)).float().mean(dim=0).min() > 0.99
+
+
+def test_networks_of_two_seeds_differ():
+    first, second = (load_benchmark_network("rules", seed).block1.weight for seed in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_twins_ask_for_no_absence():
+    assert all(rule.absent == () for rule in TWIN_RULES.values())
+    presence = torch.eye(len(CONCEPTS), dtype=torch.bool)
+    nothing = twin_logits(torch.zeros(1, len(CONCEPTS), dtype=torch.bool))
+    assert (twin_logits(presence) >= nothing).all()  # no concept lowers any of them
+    assert twin_logits(presence)[CONCEPTS.index("ring")].tolist() == [-8, 8, -8, -8, -8]
+    assert concept_logits(presence).diagonal().tolist() == [8] * len(CONCEPTS)
+
+
+def test_bad_names():
+    with pytest.raises(InputError, match="kind"):
+        load_benchmark_network("rule")
+    with pytest.raises(InputError, match="seed.*no rules network of seed 9"):
+        load_benchmark_network("rules", 9)
+
+
+def test_the_manifest_holds_their_accuracy_and_the_file_is_small():
+    (entry,) = [
+        e for e in json.loads((DATA / "manifest.json").read_text())["files"] if "benchmark" in e["path"]
+    ]
+    assert entry["bytes"] < 8e6
+    facts = entry["facts"]["accuracy"]
+    assert len(facts) == 2 * SEEDS + 1 and min(min(each.values()) for each in facts.values()) > 0.995
+
+
+def test_a_short_retraining_learns_the_twins_rules(images):
+    """A tenth of the shipped networks' training, as in test_scenes; the commonest answer is right in 65 % at most."""
+    network = train_concept_net(
+        1500, 12, seed=100, targets=KINDS["twin"][2], batch_size=32, noise=0.03, push=0.0
+    )
+    right = ((predict(network, images) > 0) == KINDS["twin"][1](SCENES)).float().mean()
+    assert right > 0.8
+
+
+def test_the_script_says_what_it_does():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "data/make_benchmark_networks.py"), "--help"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "--only" in done.stdout
