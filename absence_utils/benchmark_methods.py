@@ -309,3 +309,15 @@ METHODS: dict[str, Method] = (
         "concept probe": concept_probe,
     }
 )
+
+GROUPS = {  # methods that differ in detail only
+    "attribution on target inputs": [f"{name}, target" for name in ATTRIBUTIONS],
+    "attribution on non-target inputs": [f"{name}, non-target" for name in ATTRIBUTIONS],
+    "maximisation": ["maximisation"],
+    "minimisation": ["minimisation"],
+    "highest patches": ["highest patches"],
+    "lowest patches": ["lowest patches"],
+    "insertion": ["insertion, absence score"],
+    "concept probe": ["concept probe"],
+    "edge detector": ["edge detector, non-target"],
+}

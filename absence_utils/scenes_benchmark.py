@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,21 @@ import pandas as pd
 import torch
 from scipy import stats
 from sklearn.metrics import average_precision_score
-from torch import Tensor
+from torch import Tensor, nn
 
-from .benchmark_methods import MAPS, METHODS, Method, Subject
+from .benchmark_methods import GROUPS, MAPS, METHODS, Method, Subject
 from .benchmark_networks import KINDS, SEEDS, TWIN_RULES, load_benchmark_network
 from .errors import InputError
 from .record import progress
-from .scenes import CONCEPTS, RULES, average_causal_effect, draw_presence, render_scenes
+from .scenes import (
+    CONCEPTS,
+    NORMALISATION,
+    RULES,
+    average_causal_effect,
+    counterfactual_pairs,
+    draw_presence,
+    render_scenes,
+)
 
 HIDDEN = "block4"
 RECALL = 0.8  # false alarms are counted where this share of the planted absences is found
@@ -79,6 +87,72 @@ def measured_effects(model, layer: str | None, pairs: int, seed: int = 500) -> p
         columns = {"effect": found.mean, "low": found.mean - half, "high": found.mean + half}
         tables.append(pd.DataFrame({"unit": range(len(found.mean)), "concept": concept, **columns}))
     return pd.concat(tables, ignore_index=True)
+
+
+@torch.no_grad()
+def effects_everywhere(model: nn.Module, pairs: int, seed: int = 500) -> pd.DataFrame:
+    """As `measured_effects`, for all units of all convolutions and linear layers, each pair through the network once.
+
+    Column layer in addition. Every such layer is read before its nonlinearity, averaged over space.
+    """
+    layers = [name for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    tables = []
+    for concept in CONCEPTS:
+        shown, hidden = (
+            _read_all(model, layers, NORMALISATION.apply(scenes.pixels))
+            for scenes in counterfactual_pairs(concept, pairs, seed)
+        )
+        usual = draw_presence(pairs, seed)[
+            :, CONCEPTS.index(concept), None
+        ]  # one half of each pair is the usual scene
+        for layer in layers:
+            change = shown[layer] - hidden[layer]
+            scale = torch.where(usual, shown[layer], hidden[layer]).std(dim=0).clamp(min=1e-12)
+            mean, error = change.mean(dim=0) / scale, change.std(dim=0) / pairs**0.5 / scale
+            half = stats.norm.ppf(0.975) * error
+            columns = {"effect": mean, "low": mean - half, "high": mean + half}
+            tables.append(
+                pd.DataFrame({"layer": layer, "unit": range(len(mean)), "concept": concept, **columns})
+            )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _read_all(model: nn.Module, layers: list[str], images: Tensor) -> dict[str, Tensor]:
+    """[image, unit] responses of several layers from one pass, float64."""
+    kept = {layer: [] for layer in layers}
+
+    def keep(layer, output):
+        values = output.double().cpu()
+        kept[layer].append(values.mean(dim=(2, 3)) if values.ndim == 4 else values)
+
+    handles = [
+        model.get_submodule(layer).register_forward_hook(
+            lambda _, __, output, layer=layer: keep(layer, output)
+        )
+        for layer in layers
+    ]
+    try:
+        for part in images.split(256):
+            model(part)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {layer: torch.cat(parts) for layer, parts in kept.items()}
+
+
+def absences_by_layer(effects: pd.DataFrame, clear: float = 0.25) -> pd.DataFrame:
+    """For each layer: its units, and the shares of units that have a clear absence and whose strongest effect is one.
+
+    Args:
+        effects: as `effects_everywhere` gives them.
+        clear: an effect is clear beyond this many standard deviations.
+    """
+    rows = []
+    for layer, group in effects.groupby("layer", sort=False):
+        wide = group.pivot(index="unit", columns="concept", values="effect").to_numpy()
+        strongest = wide[np.arange(len(wide)), np.abs(wide).argmax(axis=1)]
+        rows.append((layer, len(wide), (wide < -clear).any(axis=1).mean(), (strongest < -clear).mean()))
+    return pd.DataFrame(rows, columns=["layer", "units", "with a clear absence", "strongest effect is one"])
 
 
 def subject_of(kind: str, seed: int, layer: str | None, units: list[int], setting: Setting) -> Subject:
@@ -245,6 +319,7 @@ def leaderboard(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def mean_of(board: pd.DataFrame, methods: Iterable[str], score: str) -> float:
-    """Mean of one score over several methods of a leaderboard."""
-    return float(board[(board.score == score) & board.method.isin(list(methods))]["mean"].mean())
+def by_group(board: pd.DataFrame) -> pd.DataFrame:
+    """Mean of every score over the methods of each of `benchmark_methods.GROUPS`: [group, score]."""
+    wide = board.pivot(index="method", columns="score", values="mean")
+    return pd.DataFrame({name: wide.reindex(methods).mean() for name, methods in GROUPS.items()}).T

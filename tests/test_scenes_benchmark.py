@@ -12,10 +12,12 @@ from absence_utils.benchmark_methods import MAPS, METHODS, Subject, on_non_targe
 from absence_utils.scenes import CONCEPTS, RULES, draw_presence, render_scenes
 from absence_utils.scenes_benchmark import (
     Setting,
+    absences_by_layer,
+    by_group,
+    effects_everywhere,
     hidden_correlation,
     leaderboard,
     map_scores,
-    mean_of,
     mean_precision,
     measured_effects,
     output_scores,
@@ -218,6 +220,28 @@ def test_measured_effects_show_what_was_planted():
             assert abs(row.effect) < 0.3
 
 
+def test_effects_of_all_layers_at_once_are_those_of_each():
+    model = subject_of("rules", 0, None, [0], SMALL).model
+    found = effects_everywhere(model, 30)
+    layers = ["block1", "block2", "block3", "block4", "hidden", "fc"]
+    assert found.layer.drop_duplicates().tolist() == layers and not model._forward_hooks
+    assert not any(module._forward_hooks for module in model.modules())
+    for layer in ("block3", "hidden", "fc"):
+        alone = measured_effects(model, layer, 30)
+        both = found[found.layer == layer].merge(alone, on=["unit", "concept"], suffixes=("", "_alone"))
+        assert len(both) == len(alone)
+        np.testing.assert_allclose(
+            both[["effect", "low"]], both[["effect_alone", "low_alone"]], rtol=1e-3, atol=1e-4
+        )
+
+
+def test_absences_by_layer_by_hand():
+    rows = [("x", unit, concept, effect) for unit, effects in enumerate(((-0.5, 0.2), (-0.3, 0.9), (0.1, -0.1)))
+            for concept, effect in zip("ab", effects, strict=True)]  # fmt: skip
+    table = absences_by_layer(pd.DataFrame(rows, columns=["layer", "unit", "concept", "effect"]))
+    assert table.iloc[0].tolist() == ["x", 3, pytest.approx(2 / 3), pytest.approx(1 / 3)]
+
+
 def test_map_scores_look_at_the_negative_end():
     subject = subject_of("rules", 0, None, list(range(5)), SMALL)
 
@@ -244,7 +268,6 @@ def test_leaderboard_by_hand():
         0.9,
         1.0,
     ]  # 0.6 -+ 12.7 x 0.1, clipped
-    assert mean_of(board, ["a", "b"], "AUROC") == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(
@@ -253,3 +276,14 @@ def test_leaderboard_by_hand():
 def test_bad_settings(name, value):
     with pytest.raises(InputError, match=name):
         Setting(**{name: value})
+
+
+def test_groups_are_means_over_their_methods():
+    targets = [f"{name}, target" for name in ("deeplift", "occlusion")]
+    rows = [(0, targets[0], "AUROC", 0.4), (0, targets[1], "AUROC", 0.6), (0, "maximisation", "AUROC", 0.3)]
+    found = by_group(leaderboard(pd.DataFrame(rows, columns=["seed", "method", "score", "value"])))
+    assert (
+        found.AUROC["attribution on target inputs"] == pytest.approx(0.5)
+        and found.AUROC["maximisation"] == 0.3
+    )
+    assert set(sum(bm.GROUPS.values(), [])) <= set(METHODS)

@@ -1,0 +1,111 @@
+"""Figures of the benchmark: the numbers drawn, not the picture; and what is put into them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from absence_utils import benchmark_gallery as shown
+from absence_utils.faithfulness import Faithfulness
+from absence_utils.plots import benchmark as plots
+from absence_utils.scenes import CONCEPTS, RULES
+from absence_utils.scenes_benchmark import Setting, subject_of
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return subject_of("rules", 0, None, list(range(5)), Setting(1, 256, 4, 2, 0, 10))
+
+
+def board(shift=0.0):
+    rows = [
+        (method, score, 0.1 * place + shift, 0.1 * place + shift - 0.05, 0.1 * place + shift + 0.02)
+        for place, method in enumerate(("a", "b", "c"))
+        for score in plots.PANELS
+    ]
+    return pd.DataFrame(rows, columns=["method", "score", "mean", "low", "high"])
+
+
+def test_leaderboard_draws_this_run_over_the_reference():
+    reference = board(0.3).iloc[::-1]  # in another order
+    figure = plots.leaderboard(board(), reference)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
+    for ax in figure.axes:
+        pale, own = ax.containers
+        np.testing.assert_allclose(own.lines[0].get_xdata(), [0.0, 0.1, 0.2])
+        np.testing.assert_allclose(pale.lines[0].get_xdata(), [0.3, 0.4, 0.5])
+        (bars,) = own.lines[2]
+        np.testing.assert_allclose(bars.get_segments()[1][:, 0], [0.05, 0.12])
+    assert "blue" not in plots.leaderboard(board())._supxlabel.get_text()
+
+
+def test_faithfulness_curves_are_means_over_images():
+    def result(shift):
+        release = torch.tensor([[0.0, 1.0], [2.0, 3.0]]) + shift
+        return Faithfulness((0.01, 0.1), release, release + 10)
+
+    figure = plots.faithfulness_curves({"oracle": {"background": result(0), "inpaint": result(5)}})
+    drawn = [ax.containers[0].lines[0].get_ydata().astype(float).tolist() for ax in figure.axes]
+    assert drawn == [[1, 2], [6, 7], [11, 12]]
+
+
+def test_bookkeeping_adds_up_in_the_picture():
+    table = shown.compiled_diagnoses()
+    figure = plots.diagnosis_bars(table)
+    bars = figure.axes[0].containers
+    ends = [c.get_x() + c.get_width() for c in bars[2]]
+    np.testing.assert_allclose(ends, table.response, atol=0.15)  # up to the gap of the integration
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == table.verdict.tolist()
+
+
+def test_every_verdict_of_the_shown_cases():
+    verdicts = shown.compiled_diagnoses().set_index("case").verdict.to_dict()
+    assert (
+        verdicts["A: shows A"] == "presence-driven" and verdicts["not B: shows nothing"] == "absence-driven"
+    )
+    assert verdicts["A and not B: shows A + B"] == "vetoed" and verdicts["not B: shows B"] == "suppressed"
+    assert verdicts["A xor B: shows A + B"] == "depends on the baseline"
+
+
+def test_gallery_shows_what_it_says(subject):
+    rows = shown.gallery_rows(subject)
+    assert [row["name"] for row in rows] == list(RULES)
+    for index, row in enumerate(rows):
+        rule = list(RULES.values())[index]
+        assert bool(row["mask"].any()) is bool(
+            rule.absent
+        )  # the concept is there where its absence is planted
+        scene = int((subject.scenes.pixels == row["image"]).flatten(1).all(dim=1).nonzero()[0, 0])
+        target = int((subject.scenes.pixels == row["target_image"]).flatten(1).all(dim=1).nonzero()[0, 0])
+        assert not rule(subject.scenes.presence[scene]) and rule(subject.scenes.presence[target])
+        assert row["patch"].shape == (3, 24, 24) and row["maximum"].shape == (3, 64, 64)
+        if rule.absent:  # what suppresses lies in the mask
+            assert row["non_target_map"][row["mask"]].sum() < 0
+    figure = plots.gallery(rows)
+    assert len(figure.axes) == 8 * len(RULES)
+
+
+def test_faithfulness_of_scene_maps_keeps_the_order(subject):
+    results = shown.scene_faithfulness(subject, "disc and not cross", 12, shares=(0.1, 0.2))
+    table = shown.faithfulness_table(results).set_index(["map", "fill"])
+    for fill in ("background", "inpaint"):
+        score = table.score.xs(fill, level="fill")
+        assert score["oracle"] > score["integrated gradients"] > score["random"]
+        assert table.low[("integrated gradients", fill)] > table.high[("random", fill)]
+        assert score["absolute values"] == 0
+    assert (table.images == 12).all()
+
+
+def test_the_suppressed_scenes_are_those_where_the_concept_decides(subject):
+    unit, inputs, masks, targets, behind = shown._suppressed(subject, "disc and not cross", 8)
+    assert masks[:, CONCEPTS.index("cross")].flatten(1).any(1).all()
+    assert masks[:, CONCEPTS.index("disc")].flatten(1).any(1).all()
+    outside = ~masks.any(dim=1)
+    assert torch.equal(inputs[:, 0][outside], behind[:, 0][outside]) and not torch.equal(inputs, behind)
+    assert unit.response(targets).min() > 0 > unit.response(inputs).max()
+
+
+def test_descending_removal_prefers_the_map_that_is_silent_about_the_absence(subject):
+    found = shown.descending_example(subject, "disc and not cross", 12)
+    assert found["disc only"] > found["oracle"] + 0.1 and abs(found["oracle"] - found["random"]) < 0.5
