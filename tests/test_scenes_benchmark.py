@@ -8,7 +8,9 @@ from torch import nn
 
 from absence_utils import InputError
 from absence_utils import benchmark_methods as bm
+from absence_utils.attribution import METHODS as ATTRIBUTIONS
 from absence_utils.benchmark_methods import MAPS, METHODS, Subject, on_non_targets, on_targets
+from absence_utils.paths import DATA
 from absence_utils.scenes import CONCEPTS, RULES, draw_presence, render_scenes
 from absence_utils.scenes_benchmark import (
     Setting,
@@ -287,3 +289,16 @@ def test_groups_are_means_over_their_methods():
         and found.AUROC["maximisation"] == 0.3
     )
     assert set(sum(bm.GROUPS.values(), [])) <= set(METHODS)
+
+
+def test_the_shipped_reference_covers_every_method_and_says_what_is_claimed():
+    board = pd.read_csv(DATA / "reference" / "09_leaderboard.csv")
+    assert set(board.method) == set(METHODS) and set(board.networks) == {5}
+    auroc = board[board.score == "AUROC"].set_index("method")
+    assert auroc.low["maximisation"] < 0.5 < auroc.high["maximisation"]
+    for name in ATTRIBUTIONS:
+        assert auroc["mean"][f"{name}, target"] == 0.5 and auroc.low[f"{name}, non-target"] > 0.8
+    for name in ("minimisation", "lowest patches", "insertion, absence score"):
+        assert auroc.low[name] > max(0.8, auroc.high["maximisation"])
+    again = by_group(board)["AUROC"]
+    assert again["attribution on non-target inputs"] > again["edge detector"]
