@@ -152,7 +152,9 @@ def _from_maps(name: str, function: MapMethod, target: bool, subject: Subject) -
         masks = subject.scenes.masks[rows]
         inside = (maps[:, None].double() * masks).sum(dim=(2, 3))  # [image, concept]
         shown = masks.any(dim=3).any(dim=2).sum(dim=0)
-        found[index] = torch.where(shown > 0, -inside.sum(dim=0) / shown / subject.spread[index], torch.nan)
+        found[index] = (
+            -inside.sum(dim=0) / shown / subject.spread[index]
+        )  # 0 / 0, NaN, where no image shows it
     return found
 
 

@@ -238,7 +238,8 @@ def test_effects_of_all_layers_at_once_are_those_of_each():
 
 
 def test_absences_by_layer_by_hand():
-    rows = [("x", unit, concept, effect) for unit, effects in enumerate(((-0.5, 0.2), (-0.3, 0.9), (-0.6, 0.1), (0.1, 0.0)))
+    units = ((-0.5, 0.2), (-0.3, 0.9), (-0.6, 0.1), (0.1, 0.0))
+    rows = [("x", unit, concept, effect) for unit, effects in enumerate(units)
             for concept, effect in zip("ab", effects, strict=True)]  # fmt: skip
     table = absences_by_layer(pd.DataFrame(rows, columns=["layer", "unit", "concept", "effect"]))
     assert table.iloc[0].tolist() == ["x", 4, 0.75, 0.5]
