@@ -73,9 +73,16 @@ def start(notebook, tmp_path):
 
     def begin(*words):
         pipe = subprocess.PIPE
-        return subprocess.Popen([*command, *words], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(
+            [*command, *words], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, preexec_fn=listen
+        )
 
     return begin
+
+
+def listen():
+    """Ctrl-C counts, also where the tests themselves run in a shell's background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def finish(process):
