@@ -8,7 +8,7 @@ import torch
 from absence_utils import benchmark_gallery as shown
 from absence_utils.faithfulness import Faithfulness
 from absence_utils.plots import benchmark as plots
-from absence_utils.scenes import CONCEPTS, RULES
+from absence_utils.scenes import CONCEPTS, NORMALISATION, RULES
 from absence_utils.scenes_benchmark import Setting, subject_of
 
 
@@ -82,6 +82,9 @@ def test_gallery_shows_what_it_says(subject):
         assert row["patch"].shape == (3, 24, 24) and row["maximum"].shape == (3, 64, 64)
         if rule.absent:  # what suppresses lies in the mask
             assert row["non_target_map"][row["mask"]].sum() < 0
+        unit = subject.unit(index)
+        low, high = (unit.response(NORMALISATION.apply(row[name][None])) for name in ("minimum", "maximum"))
+        assert low < high
     figure = plots.gallery(rows)
     assert len(figure.axes) == 8 * len(RULES)
 

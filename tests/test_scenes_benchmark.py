@@ -166,6 +166,7 @@ def test_methods_that_must_turn_over_with_the_unit(subject):
             assert (found[0] < 0).all() and (found[1] > 0).all()
         else:
             torch.testing.assert_close(found[0], -found[1], rtol=1e-3, atol=1e-5)
+            assert found[0].mean() < 0 < found[1].mean()  # glyphs are brighter than what is behind them
     highest, lowest = METHODS["highest patches"](subject), METHODS["lowest patches"](subject)
     torch.testing.assert_close(highest[0], -lowest[1]) and torch.testing.assert_close(lowest[0], -highest[1])
 
