@@ -33,3 +33,10 @@ def close_figures():
     from matplotlib import pyplot
 
     pyplot.close("all")
+
+
+@pytest.fixture(autouse=True)
+def small_numbers():
+    """A run that a test starts flushes denormals for the rest of its process; the next test begins without that."""
+    yield
+    torch.set_flush_denormal(False)
