@@ -152,9 +152,8 @@ def _from_maps(name: str, function: MapMethod, target: bool, subject: Subject) -
         masks = subject.scenes.masks[rows]
         inside = (maps[:, None].double() * masks).sum(dim=(2, 3))  # [image, concept]
         shown = masks.any(dim=3).any(dim=2).sum(dim=0)
-        found[index] = (
-            -inside.sum(dim=0) / shown / subject.spread[index]
-        )  # 0 / 0, NaN, where no image shows it
+        # 0 / 0, NaN, where no image shows the concept
+        found[index] = -inside.sum(dim=0) / shown / subject.spread[index]
     return found
 
 
@@ -187,10 +186,9 @@ def _synthesised(highest: bool, subject: Subject) -> Tensor:
 
 def _patches(highest: bool, subject: Subject) -> Tensor:
     """How much more often than random windows the extreme patches show more than half of a concept."""
-    book = subject.book
-    side = book.highest if highest else book.lowest
+    side = subject.book.highest if highest else subject.book.lowest
     shown = (visible_share(side, subject.scenes.masks) > 0.5).double().mean(dim=1)[subject.units]
-    usual = shown.mean(dim=0) if book.random is None else _random_share(subject)
+    usual = _random_share(subject)
     return -(shown - usual) if highest else shown - usual
 
 

@@ -102,9 +102,8 @@ def effects_everywhere(model: nn.Module, pairs: int, seed: int = 500) -> pd.Data
             _read_all(model, layers, NORMALISATION.apply(scenes.pixels))
             for scenes in counterfactual_pairs(concept, pairs, seed)
         )
-        usual = draw_presence(pairs, seed)[
-            :, CONCEPTS.index(concept), None
-        ]  # one half of each pair is the usual scene
+        # one half of each pair is the usual scene
+        usual = draw_presence(pairs, seed)[:, CONCEPTS.index(concept), None]
         for layer in layers:
             change = shown[layer] - hidden[layer]
             scale = torch.where(usual, shown[layer], hidden[layer]).std(dim=0).clamp(min=1e-12)

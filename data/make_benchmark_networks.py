@@ -8,30 +8,29 @@ parts that are there are used.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
+from make_concept_scenes import write_entry
 from safetensors.torch import load_file, save_file
 
 from absence_utils.benchmark_networks import KINDS, SEEDS
 from absence_utils.paths import DATA
 from absence_utils.record import file_hash
-from absence_utils.scenes import NORMALISATION, draw_presence, render_scenes, train_concept_net
+from absence_utils.scenes import NORMALISATION, ConceptNet, draw_presence, render_scenes, train_concept_net
 from absence_utils.training import predict
 
-FIRST = (
-    100  # seed of the first network: none shares its start or its scenes with data/concept_scenes.safetensors
-)
+# Seed of the first network: none shares its start or its scenes with data/concept_scenes.safetensors.
+FIRST = 100
 TEST_SCENES, TEST_SEED = 2000, 910  # never used in training
 ALL = [f"{kind}/{seed}" for kind in KINDS for seed in range(1 if kind == "detector" else SEEDS)]
 
 
-def train(name: str, n: int = 8000, epochs: int = 10):
+def train(name: str):
     """The network called "kind/seed"; each kind and seed has a start and scenes of its own."""
     kind, _, seed = name.partition("/")
     own = FIRST + 10 * int(seed) + 2 * list(KINDS).index(kind)
-    return train_concept_net(n, epochs, seed=own, targets=KINDS[kind][2])
+    return train_concept_net(8000, 10, seed=own, targets=KINDS[kind][2])
 
 
 def accuracy(name: str, net) -> dict:
@@ -64,21 +63,19 @@ def main() -> None:
     for name in ALL:
         state = load_file(options.parts / f"{name.replace('/', '-')}.safetensors")
         tensors |= {f"{name}/{key}": value for key, value in state.items()}
-        net = train(name, 1, 1)  # of the right shape
+        net = ConceptNet(len(KINDS[name.partition("/")[0]][0]))
         net.load_state_dict(state)
         facts[name] = accuracy(name, net)
-    path, listed = DATA / "benchmark_networks.safetensors", DATA / "manifest.json"
+    path = DATA / "benchmark_networks.safetensors"
     save_file(tensors, path)
     path.chmod(0o644)
-    manifest = json.loads(listed.read_text())
-    files = [entry for entry in manifest["files"] if entry["path"] != f"data/{path.name}"]
     entry = {
         "path": f"data/{path.name}", "sha256": file_hash(path), "bytes": path.stat().st_size,
         "origin": "trained by this project on scenes it renders itself (absence_utils/scenes.py)",
         "licence": "MIT", "made_by": "python data/make_benchmark_networks.py",
         "facts": {"test_scenes": TEST_SCENES, "accuracy": facts},
     }  # fmt: skip
-    listed.write_text(json.dumps({**manifest, "files": [*files, entry]}, indent=1) + "\n")
+    write_entry(DATA / "manifest.json", entry)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ side; without it, parts that are there are used.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import pandas as pd
 import torch
+from make_concept_scenes import write_entry
 
 from absence_utils.benchmark_methods import MAPS, METHODS
 from absence_utils.benchmark_networks import SEEDS
@@ -38,12 +38,11 @@ def main() -> None:
     if options.seed is not None:
         return
     scores = pd.concat([pd.read_csv(options.parts / f"scores-{seed}.csv") for seed in range(SEEDS)])
-    path, listed = DATA / "reference" / "09_leaderboard.csv", DATA / "manifest.json"
+    path = DATA / "reference" / "09_leaderboard.csv"
     path.parent.mkdir(exist_ok=True)
     board = leaderboard(scores)
     board.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
     best = board[board.score == "AUROC"].set_index("method")["mean"].round(3).to_dict()
-    manifest = json.loads(listed.read_text())
     name = "data/reference/09_leaderboard.csv"
     entry = {
         "path": name, "sha256": file_hash(path), "bytes": path.stat().st_size,
@@ -51,8 +50,7 @@ def main() -> None:
         "licence": "MIT", "made_by": "python data/make_benchmark_reference.py",
         "facts": {"seeds": SEEDS, "AUROC": best},
     }  # fmt: skip
-    files = sorted([*(e for e in manifest["files"] if e["path"] != name), entry], key=lambda e: e["path"])
-    listed.write_text(json.dumps({**manifest, "files": files}, indent=1) + "\n")
+    write_entry(DATA / "manifest.json", entry)
 
 
 if __name__ == "__main__":
