@@ -17,7 +17,8 @@ from packaging.version import Version
 from absence_utils.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-WANTED = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+EXTRAS = PROJECT["optional-dependencies"]
+WANTED = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["site"]]
 LOCK = (ROOT / "requirements.lock").read_text()
 PINNED = [Requirement(line) for line in LOCK.splitlines() if line and not line.lstrip().startswith("#")]
 CUDA = re.compile(r"nvidia|cuda|triton")
