@@ -8,6 +8,7 @@ from importlib import import_module
 
 _HOME = {
     "load_model": "models",
+    "open_model": "bring",
     "load_images": "images",
     "Unit": "units",
     "responses": "units",

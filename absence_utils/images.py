@@ -49,17 +49,39 @@ IDENTITY = Normalisation()
 
 
 def input_channels(model: nn.Module) -> int:
-    """Number of channels the network's first convolution takes; 3 if it has none."""
+    """Number of channels the network takes: as declared, else as its first convolution takes; 3 if it has none."""
+    declared = getattr(model, "_input_channels", None)
+    if declared is not None:
+        return declared
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     return 3 if first is None else first.in_channels
 
 
 def normalisation_of(model: nn.Module) -> Normalisation:
     """The network's own `normalisation` if it has one, ImageNet's for other RGB networks, else the identity."""
-    own = getattr(model, "normalisation", None)
-    if own is not None:
-        return own
+    for name in _OWN:
+        own = getattr(model, name, None)
+        if isinstance(own, Normalisation):
+            return own
     return IMAGENET if input_channels(model) == 3 else IDENTITY
+
+
+_OWN = (
+    "normalisation",
+    "_input_normalisation",
+)  # the second where a network uses the first name for its own ends
+
+
+def declare_input(model: nn.Module, normalisation: Normalisation, channels: int) -> nn.Module:
+    """Tell the network what it takes, for `normalisation_of` and `input_channels` and all that ask them.
+
+    Copies of the network know it as well. Returns the network.
+    """
+    taken = getattr(model, _OWN[0], None)
+    free = taken is None or isinstance(taken, Normalisation)
+    setattr(model, _OWN[0] if free else _OWN[1], normalisation)
+    model._input_channels = channels
+    return model
 
 
 @dataclass
@@ -125,6 +147,8 @@ class FolderImages:
         InputError: no such folder, no images in it, an image that cannot be decoded.
     """
 
+    recipe = ""  # how pixels are made from files, where a subclass makes them in another way
+
     def __init__(self, root, normalisation, *, size=224, limit=0, seed=0, broken="raise", channels=3):
         if broken not in ("raise", "skip"):
             raise InputError("broken", f"{broken!r} is not known", "Use 'raise' or 'skip'.")
@@ -133,6 +157,7 @@ class FolderImages:
         if limit < 0:
             raise InputError("limit", f"{limit} images", "Give 0 for all images or a positive number.")
         self.root, self.normalisation, self.channels = Path(root), normalisation, channels
+        self.mode = "RGB" if channels == 3 else "L"
         self.source, self.skipped = f"folder {self.root.name}", []
         self.files, self.classes = self._scan()
         self.class_names = readable_classes(self.classes)
@@ -177,7 +202,7 @@ class FolderImages:
         kept = []
         for index, file in enumerate(progress(self.files, "checking images")):
             try:
-                self.pixels(index)
+                self._open(index)
                 kept.append(file)
             except InputError:
                 self.skipped.append(str(file.relative_to(self.root)))
@@ -192,10 +217,13 @@ class FolderImages:
 
     def pixels(self, index: int) -> Tensor:
         """[channel, size, size] bytes 0..255 of an image, before normalisation."""
+        return self._transform(self._open(index))
+
+    def _open(self, index: int) -> Image.Image:
         file = self.files[index]
         try:
             with Image.open(file) as image:
-                return self._transform(image.convert("RGB" if self.channels == 3 else "L"))
+                return image.convert(self.mode)
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(
                 "images",
