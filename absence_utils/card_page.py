@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -64,12 +65,13 @@ def picture(pixels, alt: str, caption: str = "", largest: int = 0) -> Picture:
     return Picture(f"data:image/{kind};base64,{data}", alt, caption, *image.size, photo)
 
 
-def card_page(card: Card, *, index: str = "", before: str = "", after: str = "") -> str:
+def card_page(card: Card, *, index: str = "", before: str = "", after: str = "", also: str = "") -> str:
     """The card as one HTML page.
 
     Args:
         card: see `unit_card.collect_cards`.
         index, before, after: addresses of the atlas and of the neighbouring cards; "" for none.
+        also: address of the same card as a picture; "" for none.
     """
     return _template("card.html.j2").render(
         card=card,
@@ -82,6 +84,7 @@ def card_page(card: Card, *, index: str = "", before: str = "", after: str = "")
         index=index,
         before=before,
         after=after,
+        also=also,
     )
 
 
@@ -90,14 +93,23 @@ def page_name(channel: int) -> str:
     return f"unit_{channel:04d}.html"
 
 
-def write_atlas(cards: Iterable[Card], study: LayerStudy, folder: Path, title: str) -> list[Path]:
+def write_card(card: Card, path: Path) -> Path:
+    """Write a card as a page of its own."""
+    write_atomically(path, card_page(card).encode())
+    return path
+
+
+def write_atlas(
+    cards: Iterable[Card], study: LayerStudy, folder: Path, title: str, *, pictures: bool = False
+) -> list[Path]:
     """Write a page for every card, as it comes, and the index of all of them.
 
     Args:
-        cards: an iterator is enough: no two cards are held at a time.
+        cards: an iterator is enough: no more than two cards are held at a time.
         study: what they are from.
         folder: made if absent.
         title: of the index.
+        pictures: write every card as PNG, too, and link it from its page.
 
     Returns:
         Paths: the index, then the cards.
@@ -110,11 +122,11 @@ def write_atlas(cards: Iterable[Card], study: LayerStudy, folder: Path, title: s
     for card in cards:
         tiles.append(_tile(card))
         if waiting:
-            paths.append(_write_card(*waiting, page_name(card.channel), folder))
+            paths.append(_write_card(*waiting, page_name(card.channel), folder, pictures))
         waiting = card, page_name(waiting[0].channel) if waiting else ""
     if not waiting:
         raise InputError("cards", "there are none", "Give at least one unit.")
-    paths.append(_write_card(*waiting, "", folder))
+    paths.append(_write_card(*waiting, "", folder, pictures))
     index = folder / "index.html"
     page = _template("atlas.html.j2").render(
         title=title,
@@ -128,10 +140,16 @@ def write_atlas(cards: Iterable[Card], study: LayerStudy, folder: Path, title: s
     return [index, *paths]
 
 
-def _write_card(card: Card, before: str, after: str, folder: Path) -> Path:
+def _write_card(card: Card, before: str, after: str, folder: Path, pictures: bool) -> Path:
     path = folder / page_name(card.channel)
-    page = card_page(card, index="index.html", before=before, after=after)
+    also = path.with_suffix(".png").name if pictures else ""
+    page = card_page(card, index="index.html", before=before, after=after, also=also)
     write_atomically(path, page.encode())
+    if pictures:
+        target, figure = BytesIO(), plots.card_figure(card)
+        figure.savefig(target, format="png", dpi=110, metadata={"Software": None})
+        plt.close(figure)
+        write_atomically(folder / also, target.getvalue())
     return path
 
 

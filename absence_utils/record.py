@@ -292,7 +292,7 @@ def about_run(inputs: dict[str, str | Path] | None = None) -> dict[str, str]:
     commit = git.get("commit", "")[:12] + (", changed since" if git.get("dirty") else "")
     about = {
         "made by": " ".join(part for part in (found["notebook"], found["profile"]) if part),
-        **{name: f"sha256 {value[:16]}" for name, value in found["inputs"].items()},
+        **{f"{name}, sha256": value[:16] for name, value in found["inputs"].items()},
         "parameters": ", ".join(f"{name}: {value}" for name, value in found["parameters"].items()),
         "seed, threads": f"{found['seed']}, {found['threads']}",
         "device": f"{found['device']}, {found['platform']}",

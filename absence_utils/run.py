@@ -96,7 +96,9 @@ def declared_files(notebook: nbformat.NotebookNode) -> list[str]:
     """
     files = notebook.metadata.get("companion", {}).get("files", [])
     for name in files if isinstance(files, list) else [None]:
-        if not re.fullmatch(r"(\w[\w-]*/)?\w[\w.-]*", f"{name or ''}") or str(name).endswith((".png", ".ipynb")):
+        if not re.fullmatch(r"(\w[\w-]*/)?\w[\w.-]*", f"{name or ''}") or str(name).endswith(
+            (".png", ".ipynb")
+        ):
             remedy = 'Write "files": ["name.suffix"] in its metadata; pictures belong in "figures".'
             raise InputError("notebook", f"it declares the file {name!r}", remedy)
     return list(files)

@@ -6,7 +6,7 @@ patches and images, the same seed and budget for the synthesised ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .errors import InputError
 from .image_cache import Subset
 from .scores import calibrate
 from .screening import (
@@ -28,11 +29,17 @@ from .screening import (
     strongest_targets,
     target_split,
 )
-from .unit_study import LayerStudy, describe_verdict
+from .unit_study import CONTEXT, NONE, SUPPRESSED, UNDECIDED, LayerStudy, describe_verdict
 from .units import Unit
 from .visualize import RenderedPair, render_pair
 
 SIDES = ("highest", "lowest")
+HEADLINES = {
+    CONTEXT: "an absence that depends on context (veto)",
+    SUPPRESSED: "suppressed more than at random weights",
+    NONE: "no absence found",
+    UNDECIDED: "undecided",
+}
 FEWEST_IN_CLASS = 3  # images of a class whose mean is worth showing
 
 
@@ -132,6 +139,11 @@ class Card:
     def channel(self) -> int:
         return self.unit.channel
 
+    @property
+    def headline(self) -> str:
+        """The verdict in a few words."""
+        return HEADLINES[self.verdict["verdict"]]
+
 
 def collect_cards(
     study: LayerStudy,
@@ -140,7 +152,7 @@ def collect_cards(
     units: Sequence[int],
     effort: Effort,
     about: dict[str, str] | None = None,
-):
+) -> Iterator[Card]:
     """Cards of some units of a studied layer, one after the other.
 
     Args:
@@ -151,15 +163,28 @@ def collect_cards(
         effort: see `Effort`.
         about: for the foot of every card.
 
-    Yields:
-        Card.
+    Returns:
+        An iterator of `Card`: each is made when it is asked for.
 
     Raises:
         InputError: a unit that was not studied.
     """
+    missing = sorted(set(units) - set(study.verdicts["unit"]))
+    if missing:
+        remedy = f"Study it, or choose among {study.verdicts['unit'].tolist()}."
+        raise InputError("units", f"unit {missing[0]} was not studied", remedy)
+    return _collect(study, dataset, columns, list(units), effort, about or {})
+
+
+def _collect(study: LayerStudy, dataset, columns: Columns, units: list[int], effort: Effort, about: dict):
     screened = _screened(study, dataset, columns, units, effort)
+    scores = calibrate(study.fair.scores, study.null)
     for position, channel in enumerate(units):
-        yield _card(study, dataset, channel, position, screened, effort, about or {})
+        evidence = None
+        if screened:
+            evidence = _evidence(_unit(study, channel), position, *screened, effort)
+        own = sorted_scores(scores[scores["unit"] == channel].drop(columns="unit"))
+        yield _card(study, channel, own, evidence, effort, about)
 
 
 def _screened(study, dataset, columns: Columns, units, effort: Effort):
@@ -178,10 +203,9 @@ def _unit(study: LayerStudy, channel: int) -> Unit:
     return Unit(study.model, study.layer, int(channel), pool=study.setting.pool)
 
 
-def _card(study: LayerStudy, dataset, channel: int, position: int, screened, effort: Effort, about) -> Card:
+def _card(study: LayerStudy, channel: int, scores, evidence: Evidence | None, effort: Effort, about) -> Card:
     unit = _unit(study, channel)
     verdict = study.verdicts.set_index("unit", drop=False).loc[channel]
-    scores = calibrate(study.fair.scores, study.null)
     pair = None
     if effort.facets:
         pair = render_pair(
@@ -196,8 +220,8 @@ def _card(study: LayerStudy, dataset, channel: int, position: int, screened, eff
         pair=pair,
         patches=_patches(study, channel, effort.shown),
         images=_images(study, channel, effort.shown),
-        evidence=None if screened is None else _evidence(unit, position, *screened, effort),
-        scores=sorted_scores(scores[scores["unit"] == channel].drop(columns="unit")),
+        evidence=evidence,
+        scores=scores,
         limit=study.limit,
         effort=effort,
         about=about,

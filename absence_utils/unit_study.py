@@ -64,8 +64,9 @@ class LayerStudy:
 
 def fitting_setting(
     count: int,
-    patch: int,
-    stride: int,
+    edge: int,
+    patch: int = 0,
+    stride: int = 0,
     *,
     k: int = 8,
     images: int = 16,
@@ -76,9 +77,18 @@ def fitting_setting(
 
     A third of the images measures effects, of which `top_share` count as top images; each patch needs two of them.
 
+    Args:
+        count: images there are.
+        edge: px of their shorter side.
+        patch, stride: px; 0 for a quarter of the edge, and for half a patch.
+        k, images: most patches of each kind, and most images of each unit and group.
+        top_share, seed: see `protocols.fair_protocol` and `insertion_design.Setting`.
+
     Raises:
         InputError: too few images for three patches of each kind; says how many are needed.
     """
+    patch = patch or max(2, edge // 4)
+    stride = stride or max(1, patch // 2)
     available = int(count / 3 * top_share)
     images = min(images, available)
     k = min(k, images // 2)
@@ -227,6 +237,22 @@ def exceeds(scores: pd.DataFrame, least: float) -> np.ndarray:
         p = scipy_stats.t.sf((value - least) / error, df)
     p = np.where((error == 0) & (value == least), 1.0, p)
     return np.where(np.isnan(value) | np.isnan(half), np.nan, p)
+
+
+def found_in_nothing(null: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts on the random copies themselves, each judged against the others: whatever is found is wrong.
+
+    Args:
+        null: as in `LayerStudy`, of two copies or more; fewer give an empty table.
+
+    Returns:
+        As `judge`, with a column copy.
+    """
+    parts = []
+    for number in null["copy"].unique() if null["copy"].nunique() > 1 else []:
+        own = null["copy"] == number
+        parts.append(judge(null[own], null[~own]).assign(copy=number))
+    return pd.concat(parts, ignore_index=True) if parts else judge(null, null).iloc[:0].assign(copy=0)
 
 
 def describe_verdict(row: pd.Series) -> str:

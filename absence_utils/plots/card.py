@@ -65,7 +65,7 @@ def score_intervals(ax, scores, limit: float) -> None:
         )
     ax.set_yticks(range(len(names)), names, fontsize=7)
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set(xlabel="score, sd of the response", title="scores (dashed: 95 % at random weights)")
+    ax.set(xlabel="score, sd of the response", title="scores (dashed: random weights)")
 
 
 def _condition(score) -> str:
@@ -135,18 +135,19 @@ def card_figure(card):
     """
     strips = _strips(card)
     with companion_style():
-        figure = plt.figure(figsize=(11, 4.6 + 1.42 * len(strips)), layout="constrained")
-        parts = figure.subfigures(2 + len(strips), 1, height_ratios=[0.8, 2.7, *[1.25] * len(strips)])
+        figure = plt.figure(figsize=(11, 4.9 + 1.42 * len(strips)), layout="constrained")
+        parts = figure.subfigures(3 + len(strips), 1, height_ratios=[0.8, 2.7, *[1.25] * len(strips), 0.35])
         _head(parts[0], card)
         panels = parts[1].subplots(1, 3 if card.evidence else 2)
         response_histogram(panels[0], card.responses)
         score_intervals(panels[1], card.scores, card.limit)
         if card.evidence:
             class_bars(panels[2], card.evidence)
-        for part, (name, sides) in zip(parts[2:], strips, strict=True):
+        for part, (name, sides) in zip(parts[2:-1], strips, strict=True):
             halves = part.subfigures(1, 2)
             for half, (side, pictures) in zip(halves, sides.items(), strict=True):
                 _strip(half, f"{SIDES[side][0]}: {name[side]}", SIDES[side][1], pictures)
+        _foot(parts[-1], card)
     return figure
 
 
@@ -154,12 +155,16 @@ def _head(part, card) -> None:
     ax = part.subplots()
     bare(ax)
     ax.set(xlim=(0, 1), ylim=(0, 1))
-    ax.text(0, 0.98, card.title, fontsize=14, fontweight="bold", va="top")
+    ax.text(0, 0.98, f"{card.title}: {card.headline}", fontsize=14, fontweight="bold", va="top")
     ax.text(0, 0.62, "\n".join(textwrap.wrap(card.sentence, 150)), fontsize=9, va="top")
-    about = " · ".join(f"{name} {value}" for name, value in card.about.items())
-    ax.text(
-        1, 0.98, "\n".join(textwrap.wrap(about, 90)[:3]), fontsize=6.5, va="top", ha="right", color=NEUTRAL
-    )
+
+
+def _foot(part, card) -> None:
+    ax = part.subplots()
+    bare(ax)
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    about = " · ".join(f"{name}: {value}" for name, value in card.about.items())
+    ax.text(0, 1, "\n".join(textwrap.wrap(about, 235)), fontsize=6, va="top", color=NEUTRAL)
 
 
 def _strips(card) -> list[tuple[dict, dict]]:
