@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from io import StringIO
 
@@ -106,7 +107,12 @@ def as_svg(draw, width: float, height: float, name: str) -> str:
         figure.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         plt.close(figure)
     drawing = target.getvalue()
-    return drawing[drawing.index("<svg") :].replace(INK, "currentColor")
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing[drawing.index("<svg") :], flags=re.DOTALL)
+    used = set(
+        re.findall(r"#([\w-]+)", drawing)
+    )  # the other ids, "axes_1", would be there once for each drawing
+    drawing = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", drawing)
+    return drawing.replace(INK, "currentColor")
 
 
 def map_limit(card) -> float:
