@@ -134,7 +134,7 @@ class FolderImages:
     """Images below `root/<class>/...`, classes in sorted order, decoded when asked for.
 
     Args:
-        root: folder with one folder for each class.
+        root: folder with one folder for each class. A folder without folders is one class of that name.
         normalisation: what the network expects.
         size: edge in pixels of the square that is returned: the shorter side is resized to size * 256 / 224, then
             the centre is cropped, as torchvision's classifiers are evaluated.
@@ -170,11 +170,11 @@ class FolderImages:
         if broken == "skip":
             self._leave_out_broken()
         position = {name: index for index, name in enumerate(self.classes)}
-        self.labels = torch.tensor([position[file.relative_to(self.root).parts[0]] for file in self.files])
+        self.labels = torch.tensor([position[self._class_of(file)] for file in self.files])
         self.membership = one_hot(self.labels, len(self.classes))
 
     def _scan(self) -> tuple[list[Path], list[str]]:
-        remedy = "Give a folder that holds one folder of images for each class."
+        remedy = "Give a folder that holds one folder of images for each class, or images alone."
         if not self.root.is_dir():
             raise InputError("images", f"there is no folder {str(self.root)!r}", remedy)
         classes = sorted(folder.name for folder in self.root.iterdir() if folder.is_dir())
@@ -184,11 +184,13 @@ class FolderImages:
             for file in sorted((self.root / name).rglob("*"))
             if file.suffix.lower() in SUFFIXES
         ]
+        if not classes:
+            classes = [self.root.resolve().name]
+            files = sorted(file for file in self.root.iterdir() if file.suffix.lower() in SUFFIXES)
         if not files:
-            raise InputError(
-                "images", f"the folder {str(self.root)!r} has no images in class folders", remedy
-            )
-        used = {file.relative_to(self.root).parts[0] for file in files}
+            where = "in class folders" if any(self.root.glob("*/")) else "in it"
+            raise InputError("images", f"the folder {str(self.root)!r} has no images {where}", remedy)
+        used = {self._class_of(file) for file in files}
         empty = [name for name in classes if name not in used]
         if empty:
             raise InputError(
@@ -197,6 +199,10 @@ class FolderImages:
                 "Remove them, or put images there: classes are numbered by their folders.",
             )
         return files, classes
+
+    def _class_of(self, file: Path) -> str:
+        folders = file.relative_to(self.root).parts[:-1]
+        return folders[0] if folders else self.root.resolve().name
 
     def _leave_out_broken(self) -> None:
         kept = []
