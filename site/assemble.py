@@ -96,7 +96,7 @@ class Site:
         return "\n\n".join(self._card(page) for page in self.notebooks)
 
     def _card(self, page: NotebookPage) -> str:
-        lines = [":::::{container} figure-card", f"### [{page.title}]({page.place})", "", page.claim, ""]
+        lines = [":::::{container} figure-card", f"[{page.title}]({page.place})", "", page.claim, ""]
         with_picture = [(name, picture) for name in page.figures if (picture := page.picture(name))]
         if with_picture:
             name, picture = with_picture[0]
@@ -107,7 +107,7 @@ class Site:
             lines += [f"[![{_quiet(alternative)}](pictures/{picture.name})]({page.place})", ""]
         names = [self._figure_link(page, name) for name in page.figures]
         lines += [f"Figures: {', '.join(names)}.", ""]
-        lines += [f"{page.seconds:.0f} s" if page.seconds else "Not run here yet.", ":::::"]
+        lines += [f"Run in {page.seconds:.0f} s." if page.seconds else "Not run here yet.", ":::::"]
         return "\n".join(lines)
 
     def _figure_link(self, page: NotebookPage, name: str) -> str:

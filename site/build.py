@@ -54,8 +54,9 @@ def build(results: Path, out: Path, atlas: Path) -> int:
 
 
 def _prune(html: Path) -> None:
-    """Leave out what no page loads: maps for debuggers, the theme's translations, Sphinx's notes to itself."""
-    for path in [*html.rglob("*.map"), html / ".buildinfo"]:
+    """Leave out what no page loads: maps for debuggers, the theme's templates and translations, Sphinx's notes."""
+    unused = ("*.map", "*macros.html", ".buildinfo")
+    for path in [path for pattern in unused for path in html.rglob(pattern)]:
         path.unlink(missing_ok=True)
     shutil.rmtree(html / "_static" / "locales", ignore_errors=True)
 

@@ -10,7 +10,7 @@ project = "What is missing?"
 author = "The authors of the companion"
 copyright = "the authors of the companion, MIT licence"
 html_title = "What is missing?"
-language = "en_GB"
+language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "docstrings"]
 exclude_patterns = ["results", "pictures", "_site_static"]  # files that pages link to
@@ -50,6 +50,8 @@ html_static_path = [os.environ["COMPANION_SITE_STATIC"]]
 html_css_files = ["companion.css"]
 html_show_search_summary = False  # summaries are fetched, which no browser allows from the file system
 html_show_sphinx = False
+html_use_index = False  # the reference has its own order, and the search
+html_domain_indices = False
 html_copy_source = False  # pages link their notebook and the files of their figures themselves
 html_show_sourcelink = False
 html_theme_options = {

@@ -70,6 +70,7 @@ class NotebookPage:
 
     @property
     def figures(self) -> list[str]:
+        """Names of the figures it declares; an exercise declares none."""
         return list(self.node.metadata.get("companion", {}).get("figures", []))
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import fnmatch
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from links import ROOT
@@ -18,7 +19,7 @@ class Group:
 
     name: str
     title: str
-    modules: str  # names with spaces between them
+    modules: str  # names or patterns with spaces between them
     says: str
 
 
@@ -50,6 +51,7 @@ GROUPS = (
           "plots.debias plots.benchmark", "Figures from arrays and tables; no science in here."),
     Group("running", "Running and recording", "record run parameters errors paths",
           "Strict runs of notebooks, and figures with their numbers and their provenance."),
+    Group("exercises", "Exercises", "exercises.*", "What the check cells of the exercises ask."),
 )  # fmt: skip
 MORE = ("more", "More modules", "What is in none of the groups before.")
 
@@ -65,7 +67,10 @@ def grouped() -> list[Group]:
     """The groups with modules that exist; those that no group names stand in a last one."""
     there = all_modules()
     groups = [
-        Group(g.name, g.title, " ".join(m for m in g.modules.split() if m in there), g.says) for g in GROUPS
+        replace(
+            g, modules=" ".join(m for pattern in g.modules.split() for m in fnmatch.filter(there, pattern))
+        )
+        for g in GROUPS
     ]
     named = {module for group in groups for module in group.modules.split()}
     rest = " ".join(module for module in there if module not in named)
@@ -109,10 +114,6 @@ def _index(groups: list[Group]) -> str:
             "brackets, as `[batch, channel, height, width]`. Responses and maps keep their sign: positive speaks "
             "for a unit, negative against it.",
             "",
-            "## Modules",
-            "",
-            *rows,
-            "",
             "```{toctree}\n:hidden:\n",
             *[group.name for group in groups],
             "```",
@@ -122,6 +123,10 @@ def _index(groups: list[Group]) -> str:
             "```{eval-rst}",
             *entries,
             "```",
+            "",
+            "## Modules",
+            "",
+            *rows,
             "",
         ]
     )
