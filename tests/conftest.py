@@ -26,6 +26,17 @@ def real() -> Path:
     return Path(folder).resolve()
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium for `browser.open_page`, or a skip; of one module, since asyncio of this thread is its while it runs."""
+    from browser import NAMES, chromium, launched
+
+    if not chromium():
+        pytest.skip(f"install Chromium (one of {', '.join(NAMES)} on PATH, or ABSENCE_CHROMIUM) to run this")
+    with launched() as opened:
+        yield opened
+
+
 @pytest.fixture(autouse=True)
 def close_figures():
     """No test leaves a figure open for the next."""
