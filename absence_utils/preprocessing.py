@@ -260,7 +260,9 @@ def _affine(transform, mode: str) -> Preprocessing:
         )
     std = (1 / (high - low)).tolist()
     mean = (-low / (high - low)).tolist()
-    normalisation = Normalisation(*(tuple(round(value, 7) for value in values) for values in (mean, std)))
+    normalisation = Normalisation(
+        *(tuple(float(f"{value:.6g}") for value in values) for values in (mean, std))
+    )
     return Preprocessing(normalisation, height, channels, transform=transform, mode=mode)
 
 
@@ -338,12 +340,11 @@ def _flat(colour, mode: str) -> Image.Image:
 
 
 def _noise_images() -> list[Image.Image]:
-    """A wide and a tall image of coloured noise, always the same."""
+    """A wide image of fine coloured noise and a tall one of large squares at full contrast, always the same."""
     generator = np.random.default_rng(0)
-    return [
-        Image.fromarray(generator.integers(0, 256, (*shape, 3), dtype=np.uint8))
-        for shape in ((240, 320), (400, 300))
-    ]
+    fine = generator.integers(0, 256, (240, 320, 3))
+    coarse = generator.integers(0, 2, (20, 15, 3)).repeat(20, axis=0).repeat(20, axis=1) * 255
+    return [Image.fromarray(pixels.astype(np.uint8)) for pixels in (fine, coarse)]
 
 
 def _refusal(problem: str, remedy: str) -> InputError:

@@ -40,7 +40,7 @@ def reason(error: BaseException) -> str:
 
 
 class Unreadable(Exception):
-    """The layer cannot be read, so that a check of its values cannot be made."""
+    """A check cannot be made; the message says why. Another check fails for the same reason."""
 
 
 class Subject:
@@ -99,7 +99,7 @@ class Subject:
             Unreadable: the layer cannot be read; its cause says why.
         """
         if isinstance(self._reading, Exception):
-            raise Unreadable(reason(self._reading)) from self._reading
+            raise Unreadable("the layer cannot be read") from self._reading
         return self._reading
 
     @cached_property
@@ -225,7 +225,7 @@ def runs_once(subject: Subject) -> Found:
     try:
         _, call = find_layer(subject.model, subject.layer)
     except InputError as error:
-        raise Unreadable(error.problem) from error
+        raise Unreadable("there is no such layer") from error
     name = subject.layer.partition(":")[0]
     calls = _calls(subject)[name]
     if calls == 0:
@@ -277,54 +277,57 @@ def gradients_flow(subject: Subject) -> Found:
         values = pool_space(feature_map(subject.model, subject.layer, images))
         if not values.requires_grad:
             return False, "the layer has no gradient with respect to the image", remedy
-        slopes, all_finite, units = _slopes(values, images)
-    if slopes is None:
-        return False, "the layer has no gradient with respect to the image", remedy
-    if not all_finite:
-        found = "gradients are not finite"
-        return False, found, "Look for a root, a logarithm or a norm of 0; add a small number inside."
-    if not slopes.any():
+        (gradient,) = torch.autograd.grad(values.sum(), images, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            return False, "the layer has no gradient with respect to the image", remedy
+        if not gradient.isfinite().all():
+            advice = "Look for a root, a logarithm or a norm of 0; add a small number inside."
+            return False, "gradients are not finite", advice
+        units, silent = _silent_units(values, images)
+    if len(silent) == len(units):
         return False, "the gradient is zero for every unit", remedy
-    cut = units[(slopes == 0).all(dim=0).cpu() & subject.varying[units].cpu()]
+    cut = silent[subject.varying[silent.to(subject.varying.device)].cpu()]
     if len(cut):
-        found = f"{len(cut)} of {len(units)} units have none though their response depends on the image ({_some(cut)})"
+        found = f"{len(cut)} of {len(units)} units have none, but their responses differ ({_some(cut)})"
         return False, found, remedy
-    silent = int((slopes == 0).all(dim=0).sum())
-    return (
-        True,
-        f"from {len(units) - silent} of {len(units)} units" + (", the others rest" if silent else ""),
-        "",
-    )
+    return True, f"from {len(units) - len(silent)} of {len(units)} units", ""
 
 
-def _slopes(values: Tensor, images: Tensor) -> tuple[Tensor | None, bool, Tensor]:
-    """Change of every unit's response along one random direction of the image: [image, unit], whether all is finite,
-    and the units' numbers.
+def _silent_units(values: Tensor, images: Tensor, most: int = 8) -> tuple[Tensor, Tensor]:
+    """The units that were looked at, and those of them whose gradient is exactly zero for all images.
+
+    Where a network has no second derivatives, and `_zero_slopes` is of no use, `most` units are looked at.
+    """
+
+    def zero(unit: int) -> bool:
+        (gradient,) = torch.autograd.grad(values[:, unit].sum(), images, retain_graph=True, allow_unused=True)
+        return gradient is None or not gradient.any()
+
+    def spread(numbers: Tensor) -> Tensor:
+        return numbers[torch.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().long()]
+
+    units = torch.arange(values.shape[1])
+    silent = _zero_slopes(values, images)
+    if silent is not None and all(zero(unit) for unit in spread(units[silent]).tolist()):
+        return units, units[silent]
+    units = spread(units)
+    return units, units[torch.tensor([zero(unit) for unit in units.tolist()])]
+
+
+def _zero_slopes(values: Tensor, images: Tensor) -> Tensor | None:
+    """[unit] truth of "does not change when images move in a random direction", None if that cannot be told.
 
     One backward pass with weights w on the units, and one through that for the derivative by w, give the slopes of
-    all units at once. Where a network has no second derivatives, eight units are taken one by one.
+    all units at once.
     """
     weights = torch.ones_like(values, requires_grad=True)
     direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
-    units = torch.arange(values.shape[1])
     try:
-        (gradient,) = torch.autograd.grad(values, images, weights, create_graph=True, allow_unused=True)
-        if gradient is None:
-            return None, True, units
-        if not gradient.requires_grad:
-            return torch.zeros_like(values), bool(gradient.isfinite().all()), units
-        (slopes,) = torch.autograd.grad(gradient, weights, direction, retain_graph=True, allow_unused=True)
-        slopes = torch.zeros_like(values) if slopes is None else slopes
-        return slopes, bool(gradient.isfinite().all() and slopes.isfinite().all()), units
+        (gradient,) = torch.autograd.grad(values, images, weights, create_graph=True)
+        (slopes,) = torch.autograd.grad(gradient, weights, direction, retain_graph=True)
     except (RuntimeError, NotImplementedError):
-        pass
-    units = torch.linspace(0, values.shape[1] - 1, min(8, values.shape[1])).round().long()
-    parts = []
-    for unit in units.tolist():
-        (gradient,) = torch.autograd.grad(values[:, unit].sum(), images, retain_graph=True, allow_unused=True)
-        parts.append(torch.zeros_like(images) if gradient is None else gradient)
-    slopes = torch.stack([(part * direction).flatten(1).sum(dim=1) for part in parts], dim=1)
-    return slopes, all(bool(part.isfinite().all()) for part in parts), units
+        return None
+    return (slopes == 0).all(dim=0).cpu()
 
 
 # -- responses
@@ -375,7 +378,7 @@ def sign_survives(subject: Subject) -> Found:
         return _one_sided(subject, "the values are shares that sum to 1")
     live, below, above, floor = _sides(positions)
     if not live.any():
-        return False, "cannot be told: all units are constant", "See above."
+        raise Unreadable("all units are constant")
     single = live & ~(below & above)
     if single.sum() == live.sum() and (floor[single].any() or positions[live].numel() >= FEW):
         side = "below" if not below.any() else "above"
