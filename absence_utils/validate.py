@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .validate_checks import CHECKS, Row, Subject, Unreadable, left_as_found, reason
+from .untouched import left_as_found
+from .validate_checks import CHECKS, Row, Subject, Unreadable, reason
 
 MOST = 16  # images that are used
 NOT_CHECKED = "not checked"
@@ -102,7 +103,7 @@ def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Valid
                         "See the other checks.",
                     )
                 rows.append(Row(name, passed, found, remedy))
-        rows.append(changes.row())
+        rows.append(Row("left as found", *changes.found()))
     return Validation(layer, pd.DataFrame(rows, columns=Row._fields).astype({"passed": bool}))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import NamedTuple
 
@@ -49,12 +47,16 @@ class Subject:
     def __init__(self, model: nn.Module, layer: str | None, images: Tensor):
         self.model, self.layer, self.images = model, layer, images
         self.returned: list[str] = []  # modules of one pass, in the order in which they return
+        self.overwrites = False  # a pass changes the images it is given
 
     @torch.no_grad()
     def output(self, images: Tensor) -> Tensor | None:
         """The model's output for images, None where it holds no tensor."""
+        given = _to_network(self.model, images).clone()
+        before = given.clone()
         with reading(self.model):
-            output = self.model(_to_network(self.model, images).clone())
+            output = self.model(given)
+        self.overwrites |= not torch.equal(given, before)
         try:
             return _first_tensor(output).clone()
         except InputError:
@@ -149,6 +151,9 @@ def takes_images(subject: Subject) -> Found:
     if isinstance(outcome, Exception):
         found = f"a pass of {shape} fails ({reason(outcome)})"
         return False, found, "Give images with the channels and the size that the network was made for."
+    if subject.overwrites:
+        found = f"a pass of {shape} overwrites the images it is given"
+        return False, found, "Begin the forward pass out of place: `x = x - mean` and not `x -= mean`."
     return True, shape, ""
 
 
@@ -274,7 +279,7 @@ def gradients_flow(subject: Subject) -> Found:
         sdpa_kernel(SDPBackend.MATH),
     ):  # the only attention with second derivatives
         warnings.simplefilter("ignore")
-        values = pool_space(feature_map(subject.model, subject.layer, images))
+        values = pool_space(feature_map(subject.model, subject.layer, images * 1))  # it may overwrite them
         if not values.requires_grad:
             return False, "the layer has no gradient with respect to the image", remedy
         (gradient,) = torch.autograd.grad(values.sum(), images, retain_graph=True, allow_unused=True)
@@ -366,7 +371,7 @@ def sign_survives(subject: Subject) -> Found:
     if averaged:
         return _one_sided(subject, "the layer averages rectified values")
     if subject.layer is None and _rectified_output(subject):
-        return False, "the network rectifies its output", "Read layer='logits', the output before that."
+        return False, "the network ends in a nonlinearity", "Read layer='logits', the output before that."
     values, probes = subject.layer_values, _probes(subject.images)
     try:
         more = subject.features(probes)[0]
@@ -412,7 +417,7 @@ def _rectified_output(subject: Subject) -> bool:
 def _one_sided(subject: Subject, found: str) -> Found:
     before = _signed_before(subject)
     advice = f": {before!r} has both signs." if before else ", before its nonlinearity."
-    return False, f"{found}: what lies below cannot be seen", f"Read the layer before{advice}"
+    return False, f"{found}, what lies beyond cannot be seen", f"Read the layer before{advice}"
 
 
 def _signed_before(subject: Subject, tries: int = 12) -> str | None:
@@ -436,69 +441,6 @@ def _signed_before(subject: Subject, tries: int = 12) -> str | None:
 def _some(numbers: Tensor) -> str:
     shown = ", ".join(str(number) for number in numbers[:4].tolist())
     return f"unit{'s' if len(numbers) > 1 else ''} {shown}" + (", ..." if len(numbers) > 4 else "")
-
-
-# -- what a pass does to the network itself
-
-
-class Changes:
-    """What was found changed in the network after all checks."""
-
-    def __init__(self):
-        self.names: list[str] = []
-
-    def row(self) -> Row:
-        if not self.names:
-            return Row("left as found", True, "weights, buffers, hooks, modes, gradients", "")
-        found = f"a forward pass changes {', '.join(self.names[:3])}" + (
-            ", ..." if len(self.names) > 3 else ""
-        )
-        remedy = (
-            "Let the forward pass change nothing in eval mode; results would depend on what was asked before."
-        )
-        return Row("left as found", False, found, remedy)
-
-
-@contextmanager
-def left_as_found(model: nn.Module) -> Iterator[Changes]:
-    """Note what passes change in a network. Buffers, modes and gradients are put back, also after an exception."""
-    before, changes = _state(model), Changes()
-    buffers = [
-        (module, key, value, value.detach().clone())
-        for module in model.modules()
-        if not isinstance(module, torch.jit.ScriptModule)
-        for key, value in module._buffers.items()
-        if value is not None
-    ]
-    flags = [(module, module.training) for module in model.modules()]
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    try:
-        yield changes
-    finally:
-        after = _state(model)
-        changes.names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-        with torch.no_grad():
-            for module, key, value, kept in buffers:
-                value.copy_(kept)
-                module._buffers[key] = value
-        for module, training in flags:
-            module.training = training
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-
-
-def _state(model: nn.Module) -> dict[str, object]:
-    """What can be told of a network's state without copying it, by name."""
-    state: dict[str, object] = {}
-    for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        total = str(value.detach().sum().item())  # as text: a sum that is not a number equals itself
-        state[repr(name)] = (value.shape, value.requires_grad, total, value._version)
-        state[f"the gradient of {name!r}"] = value.grad is not None
-    for name, module in model.named_modules():
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        state[f"the hooks of {name!r}"] = sum(map(len, hooks))
-        state[f"the mode of {name!r}"] = module.training
-    return state
 
 
 CHECKS = {
