@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import InputError
+from .slopes import silent_units
 from .units import _first_tensor, _to_network, feature_map, find_layer, pool_space, reading
 
 SAME = 1e-6  # of the largest value: two passes of the same input
@@ -288,7 +289,7 @@ def gradients_flow(subject: Subject) -> Found:
         if not gradient.isfinite().all():
             advice = "Look for a root, a logarithm or a norm of 0; add a small number inside."
             return False, "gradients are not finite", advice
-        units, silent = _silent_units(values, images)
+        units, silent = silent_units(values, images)
     if len(silent) == len(units):
         return False, "the gradient is zero for every unit", remedy
     cut = silent[subject.varying[silent.to(subject.varying.device)].cpu()]
@@ -296,43 +297,6 @@ def gradients_flow(subject: Subject) -> Found:
         found = f"{len(cut)} of {len(units)} units have none, but their responses differ ({_some(cut)})"
         return False, found, remedy
     return True, f"from {len(units) - len(silent)} of {len(units)} units", ""
-
-
-def _silent_units(values: Tensor, images: Tensor, most: int = 8) -> tuple[Tensor, Tensor]:
-    """The units that were looked at, and those of them whose gradient is exactly zero for all images.
-
-    Where a network has no second derivatives, and `_zero_slopes` is of no use, `most` units are looked at.
-    """
-
-    def zero(unit: int) -> bool:
-        (gradient,) = torch.autograd.grad(values[:, unit].sum(), images, retain_graph=True, allow_unused=True)
-        return gradient is None or not gradient.any()
-
-    def spread(numbers: Tensor) -> Tensor:
-        return numbers[torch.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().long()]
-
-    units = torch.arange(values.shape[1])
-    silent = _zero_slopes(values, images)
-    if silent is not None and all(zero(unit) for unit in spread(units[silent]).tolist()):
-        return units, units[silent]
-    units = spread(units)
-    return units, units[torch.tensor([zero(unit) for unit in units.tolist()])]
-
-
-def _zero_slopes(values: Tensor, images: Tensor) -> Tensor | None:
-    """[unit] truth of "does not change when images move in a random direction", None if that cannot be told.
-
-    One backward pass with weights w on the units, and one through that for the derivative by w, give the slopes of
-    all units at once.
-    """
-    weights = torch.ones_like(values, requires_grad=True)
-    direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
-    try:
-        (gradient,) = torch.autograd.grad(values, images, weights, create_graph=True)
-        (slopes,) = torch.autograd.grad(gradient, weights, direction, retain_graph=True)
-    except (RuntimeError, NotImplementedError):
-        return None
-    return (slopes == 0).all(dim=0).cpu()
 
 
 # -- responses
