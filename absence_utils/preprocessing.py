@@ -156,6 +156,10 @@ def described(model: nn.Module, given, size: int = 0) -> Preprocessing:
     unknown = [key for key in given if key not in KEYS]
     if unknown:
         raise InputError("preprocessing", f"unknown key {unknown[0]!r}", f"Known are {', '.join(KEYS)}.")
+    if ("mean" in given) != ("std" in given):
+        raise InputError(
+            "preprocessing", "mean without std, or the reverse", "Give both, for pixels in 0..1."
+        )
     channels = given.get("channels") or _channels(model, given)
     own = normalisation_of(model)
     try:
@@ -169,6 +173,12 @@ def described(model: nn.Module, given, size: int = 0) -> Preprocessing:
         if isinstance(error, InputError):
             raise
         raise InputError("preprocessing", f"not numbers ({error})", "Give numbers.") from error
+    if max(map(abs, mean)) > 2:
+        raise InputError(
+            "preprocessing",
+            f"mean {mean} is not of pixels in 0..1",
+            "Divide mean and std by 255, or give std=1/255.",
+        )
     if channels not in (1, 3) or edge < 1 or resize < edge or 0 in std:
         raise InputError(
             "preprocessing",

@@ -205,6 +205,7 @@ VALUES = {"responses finite", "responses differ", "sign survives", "gradients fl
         (lambda: Around(lambda x: x.detach()), "conv2", {"gradients flow"}, "no gradient|zero", "detach"),
         (lambda: Around(unbatched), "conv2", {"gradients flow"}, "no gradient|zero", "no_grad"),
         (lambda: Around(rounded), "conv2", {"gradients flow"}, "no gradient|zero", "rounding"),
+        (lambda: Around(lambda x: x + (x * 0).sqrt()), "conv2", {"gradients flow"}, "not finite", "a root"),
         (lambda: Branches(torch.detach), "join", {"gradients flow"}, r"2 of 8 units .*\(units 6, 7\)", "detach"),
         (lambda: Around(lambda x: x * 0), "conv2", VALUES - {"responses finite"}, "zero", "image and layer"),
         (lambda: Blocks(lambda x: x.clamp(min=0)), "second", {"sign survives"}, "ever below", "'second.conv' has"),
