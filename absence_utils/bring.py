@@ -151,11 +151,9 @@ def _made(name: str, seed: int) -> tuple[nn.Module, object]:
             ) from error
     model, given = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
-        what = (
-            f"({', '.join(type(part).__name__ for part in made)})"
-            if isinstance(made, tuple)
-            else type(made).__name__
-        )
+        what = type(made).__name__
+        if isinstance(made, tuple):
+            what = f"({', '.join(type(part).__name__ for part in made)})"
         raise InputError("model", f"{name!r} returned {what}", HOW)
     return model, given
 

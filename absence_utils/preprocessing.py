@@ -156,6 +156,10 @@ def described(model: nn.Module, given, size: int = 0) -> Preprocessing:
     unknown = [key for key in given if key not in KEYS]
     if unknown:
         raise InputError("preprocessing", f"unknown key {unknown[0]!r}", f"Known are {', '.join(KEYS)}.")
+    if ("mean" in given) != ("std" in given):
+        raise InputError(
+            "preprocessing", "mean without std, or the reverse", "Give both, for pixels in 0..1."
+        )
     channels = given.get("channels") or _channels(model, given)
     own = normalisation_of(model)
     try:
@@ -169,6 +173,12 @@ def described(model: nn.Module, given, size: int = 0) -> Preprocessing:
         if isinstance(error, InputError):
             raise
         raise InputError("preprocessing", f"not numbers ({error})", "Give numbers.") from error
+    if max(map(abs, mean)) > 2:
+        raise InputError(
+            "preprocessing",
+            f"mean {mean} is not of pixels in 0..1",
+            "Divide mean and std by 255, or give std=1/255.",
+        )
     if channels not in (1, 3) or edge < 1 or resize < edge or 0 in std:
         raise InputError(
             "preprocessing",
@@ -260,7 +270,9 @@ def _affine(transform, mode: str) -> Preprocessing:
         )
     std = (1 / (high - low)).tolist()
     mean = (-low / (high - low)).tolist()
-    normalisation = Normalisation(*(tuple(round(value, 7) for value in values) for values in (mean, std)))
+    normalisation = Normalisation(
+        *(tuple(float(f"{value:.6g}") for value in values) for values in (mean, std))
+    )
     return Preprocessing(normalisation, height, channels, transform=transform, mode=mode)
 
 
@@ -338,12 +350,11 @@ def _flat(colour, mode: str) -> Image.Image:
 
 
 def _noise_images() -> list[Image.Image]:
-    """A wide and a tall image of coloured noise, always the same."""
+    """A wide image of fine coloured noise and a tall one of large squares at full contrast, always the same."""
     generator = np.random.default_rng(0)
-    return [
-        Image.fromarray(generator.integers(0, 256, (*shape, 3), dtype=np.uint8))
-        for shape in ((240, 320), (400, 300))
-    ]
+    fine = generator.integers(0, 256, (240, 320, 3))
+    coarse = generator.integers(0, 2, (20, 15, 3)).repeat(20, axis=0).repeat(20, axis=1) * 255
+    return [Image.fromarray(pixels.astype(np.uint8)) for pixels in (fine, coarse)]
 
 
 def _refusal(problem: str, remedy: str) -> InputError:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .validate_checks import CHECKS, Row, Subject, Unreadable, left_as_found, reason
+from .untouched import left_as_found
+from .validate_checks import CHECKS, Row, Subject, Unreadable, reason
 
 MOST = 16  # images that are used
-NOT_CHECKED = "not checked, the layer cannot be read"
+NOT_CHECKED = "not checked"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Validation:
         if self.ok:
             return self
         failed = self.table[~self.table["passed"]]
-        failed = failed[failed["found"] != NOT_CHECKED]  # never alone: another check says why
+        failed = failed[~failed["found"].str.startswith(NOT_CHECKED)]  # never alone: another check says why
         problems = "; ".join(f"{row.check}: {row.found}" for row in failed.itertuples())
         remedies = dict.fromkeys(
             row.remedy for row in failed.itertuples() if row.remedy
@@ -93,8 +94,8 @@ def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Valid
             for name, check in CHECKS.items():
                 try:
                     passed, found, remedy = check(subject)
-                except Unreadable:
-                    passed, found, remedy = False, NOT_CHECKED, ""
+                except Unreadable as error:
+                    passed, found, remedy = False, f"{NOT_CHECKED}, {error}", ""
                 except Exception as error:  # a network of someone else's may raise anything
                     passed, found, remedy = (
                         False,
@@ -102,7 +103,7 @@ def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Valid
                         "See the other checks.",
                     )
                 rows.append(Row(name, passed, found, remedy))
-        rows.append(changes.row())
+        rows.append(Row("left as found", *changes.found()))
     return Validation(layer, pd.DataFrame(rows, columns=Row._fields).astype({"passed": bool}))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import NamedTuple
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import InputError
+from .slopes import silent_units
 from .units import _first_tensor, _to_network, feature_map, find_layer, pool_space, reading
 
 SAME = 1e-6  # of the largest value: two passes of the same input
@@ -40,7 +39,7 @@ def reason(error: BaseException) -> str:
 
 
 class Unreadable(Exception):
-    """The layer cannot be read, so that a check of its values cannot be made."""
+    """A check cannot be made; the message says why. Another check fails for the same reason."""
 
 
 class Subject:
@@ -49,12 +48,16 @@ class Subject:
     def __init__(self, model: nn.Module, layer: str | None, images: Tensor):
         self.model, self.layer, self.images = model, layer, images
         self.returned: list[str] = []  # modules of one pass, in the order in which they return
+        self.overwrites = False  # a pass changes the images it is given
 
     @torch.no_grad()
     def output(self, images: Tensor) -> Tensor | None:
         """The model's output for images, None where it holds no tensor."""
+        given = _to_network(self.model, images).clone()
+        before = given.clone()
         with reading(self.model):
-            output = self.model(_to_network(self.model, images).clone())
+            output = self.model(given)
+        self.overwrites |= not torch.equal(given, before)
         try:
             return _first_tensor(output).clone()
         except InputError:
@@ -99,7 +102,7 @@ class Subject:
             Unreadable: the layer cannot be read; its cause says why.
         """
         if isinstance(self._reading, Exception):
-            raise Unreadable(reason(self._reading)) from self._reading
+            raise Unreadable("the layer cannot be read") from self._reading
         return self._reading
 
     @cached_property
@@ -149,6 +152,9 @@ def takes_images(subject: Subject) -> Found:
     if isinstance(outcome, Exception):
         found = f"a pass of {shape} fails ({reason(outcome)})"
         return False, found, "Give images with the channels and the size that the network was made for."
+    if subject.overwrites:
+        found = f"a pass of {shape} overwrites the images it is given"
+        return False, found, "Begin the forward pass out of place: `x = x - mean` and not `x -= mean`."
     return True, shape, ""
 
 
@@ -225,7 +231,7 @@ def runs_once(subject: Subject) -> Found:
     try:
         _, call = find_layer(subject.model, subject.layer)
     except InputError as error:
-        raise Unreadable(error.problem) from error
+        raise Unreadable("there is no such layer") from error
     name = subject.layer.partition(":")[0]
     calls = _calls(subject)[name]
     if calls == 0:
@@ -274,57 +280,23 @@ def gradients_flow(subject: Subject) -> Found:
         sdpa_kernel(SDPBackend.MATH),
     ):  # the only attention with second derivatives
         warnings.simplefilter("ignore")
-        values = pool_space(feature_map(subject.model, subject.layer, images))
+        values = pool_space(feature_map(subject.model, subject.layer, images * 1))  # it may overwrite them
         if not values.requires_grad:
             return False, "the layer has no gradient with respect to the image", remedy
-        slopes, all_finite, units = _slopes(values, images)
-    if slopes is None:
-        return False, "the layer has no gradient with respect to the image", remedy
-    if not all_finite:
-        found = "gradients are not finite"
-        return False, found, "Look for a root, a logarithm or a norm of 0; add a small number inside."
-    if not slopes.any():
-        return False, "the gradient is zero for every unit", remedy
-    cut = units[(slopes == 0).all(dim=0).cpu() & subject.varying[units].cpu()]
-    if len(cut):
-        found = f"{len(cut)} of {len(units)} units have none though their response depends on the image ({_some(cut)})"
-        return False, found, remedy
-    silent = int((slopes == 0).all(dim=0).sum())
-    return (
-        True,
-        f"from {len(units) - silent} of {len(units)} units" + (", the others rest" if silent else ""),
-        "",
-    )
-
-
-def _slopes(values: Tensor, images: Tensor) -> tuple[Tensor | None, bool, Tensor]:
-    """Change of every unit's response along one random direction of the image: [image, unit], whether all is finite,
-    and the units' numbers.
-
-    One backward pass with weights w on the units, and one through that for the derivative by w, give the slopes of
-    all units at once. Where a network has no second derivatives, eight units are taken one by one.
-    """
-    weights = torch.ones_like(values, requires_grad=True)
-    direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
-    units = torch.arange(values.shape[1])
-    try:
-        (gradient,) = torch.autograd.grad(values, images, weights, create_graph=True, allow_unused=True)
+        (gradient,) = torch.autograd.grad(values.sum(), images, retain_graph=True, allow_unused=True)
         if gradient is None:
-            return None, True, units
-        if not gradient.requires_grad:
-            return torch.zeros_like(values), bool(gradient.isfinite().all()), units
-        (slopes,) = torch.autograd.grad(gradient, weights, direction, retain_graph=True, allow_unused=True)
-        slopes = torch.zeros_like(values) if slopes is None else slopes
-        return slopes, bool(gradient.isfinite().all() and slopes.isfinite().all()), units
-    except (RuntimeError, NotImplementedError):
-        pass
-    units = torch.linspace(0, values.shape[1] - 1, min(8, values.shape[1])).round().long()
-    parts = []
-    for unit in units.tolist():
-        (gradient,) = torch.autograd.grad(values[:, unit].sum(), images, retain_graph=True, allow_unused=True)
-        parts.append(torch.zeros_like(images) if gradient is None else gradient)
-    slopes = torch.stack([(part * direction).flatten(1).sum(dim=1) for part in parts], dim=1)
-    return slopes, all(bool(part.isfinite().all()) for part in parts), units
+            return False, "the layer has no gradient with respect to the image", remedy
+        if not gradient.isfinite().all():
+            advice = "Look for a root, a logarithm or a norm of 0; add a small number inside."
+            return False, "gradients are not finite", advice
+        units, silent = silent_units(values, images)
+    if len(silent) == len(units):
+        return False, "the gradient is zero for every unit", remedy
+    cut = silent[subject.varying[silent.to(subject.varying.device)].cpu()]
+    if len(cut):
+        found = f"{len(cut)} of {len(units)} units have none, but their responses differ ({_some(cut)})"
+        return False, found, remedy
+    return True, f"from {len(units) - len(silent)} of {len(units)} units", ""
 
 
 # -- responses
@@ -363,7 +335,7 @@ def sign_survives(subject: Subject) -> Found:
     if averaged:
         return _one_sided(subject, "the layer averages rectified values")
     if subject.layer is None and _rectified_output(subject):
-        return False, "the network rectifies its output", "Read layer='logits', the output before that."
+        return False, "the network ends in a nonlinearity", "Read layer='logits', the output before that."
     values, probes = subject.layer_values, _probes(subject.images)
     try:
         more = subject.features(probes)[0]
@@ -375,7 +347,7 @@ def sign_survives(subject: Subject) -> Found:
         return _one_sided(subject, "the values are shares that sum to 1")
     live, below, above, floor = _sides(positions)
     if not live.any():
-        return False, "cannot be told: all units are constant", "See above."
+        raise Unreadable("all units are constant")
     single = live & ~(below & above)
     if single.sum() == live.sum() and (floor[single].any() or positions[live].numel() >= FEW):
         side = "below" if not below.any() else "above"
@@ -409,7 +381,7 @@ def _rectified_output(subject: Subject) -> bool:
 def _one_sided(subject: Subject, found: str) -> Found:
     before = _signed_before(subject)
     advice = f": {before!r} has both signs." if before else ", before its nonlinearity."
-    return False, f"{found}: what lies below cannot be seen", f"Read the layer before{advice}"
+    return False, f"{found}, what lies beyond cannot be seen", f"Read the layer before{advice}"
 
 
 def _signed_before(subject: Subject, tries: int = 12) -> str | None:
@@ -433,69 +405,6 @@ def _signed_before(subject: Subject, tries: int = 12) -> str | None:
 def _some(numbers: Tensor) -> str:
     shown = ", ".join(str(number) for number in numbers[:4].tolist())
     return f"unit{'s' if len(numbers) > 1 else ''} {shown}" + (", ..." if len(numbers) > 4 else "")
-
-
-# -- what a pass does to the network itself
-
-
-class Changes:
-    """What was found changed in the network after all checks."""
-
-    def __init__(self):
-        self.names: list[str] = []
-
-    def row(self) -> Row:
-        if not self.names:
-            return Row("left as found", True, "weights, buffers, hooks, modes, gradients", "")
-        found = f"a forward pass changes {', '.join(self.names[:3])}" + (
-            ", ..." if len(self.names) > 3 else ""
-        )
-        remedy = (
-            "Let the forward pass change nothing in eval mode; results would depend on what was asked before."
-        )
-        return Row("left as found", False, found, remedy)
-
-
-@contextmanager
-def left_as_found(model: nn.Module) -> Iterator[Changes]:
-    """Note what passes change in a network. Buffers, modes and gradients are put back, also after an exception."""
-    before, changes = _state(model), Changes()
-    buffers = [
-        (module, key, value, value.detach().clone())
-        for module in model.modules()
-        if not isinstance(module, torch.jit.ScriptModule)
-        for key, value in module._buffers.items()
-        if value is not None
-    ]
-    flags = [(module, module.training) for module in model.modules()]
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    try:
-        yield changes
-    finally:
-        after = _state(model)
-        changes.names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-        with torch.no_grad():
-            for module, key, value, kept in buffers:
-                value.copy_(kept)
-                module._buffers[key] = value
-        for module, training in flags:
-            module.training = training
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-
-
-def _state(model: nn.Module) -> dict[str, object]:
-    """What can be told of a network's state without copying it, by name."""
-    state: dict[str, object] = {}
-    for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        total = str(value.detach().sum().item())  # as text: a sum that is not a number equals itself
-        state[repr(name)] = (value.shape, value.requires_grad, total, value._version)
-        state[f"the gradient of {name!r}"] = value.grad is not None
-    for name, module in model.named_modules():
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        state[f"the hooks of {name!r}"] = sum(map(len, hooks))
-        state[f"the mode of {name!r}"] = module.training
-    return state
 
 
 CHECKS = {
