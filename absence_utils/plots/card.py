@@ -232,6 +232,7 @@ def layer_overview(study, marked=()):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8))
         _against_null(left, study)
         _verdicts(right, study.verdicts, marked)
+        left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
         for ax in (left, right):
             ax.axvline(study.limit, color=NEUTRAL, linestyle="--", linewidth=1.4)
             ax.set_xlabel("absence score, sd")
