@@ -342,6 +342,23 @@ def test_buffers_changed_by_a_pass_are_put_back():
     assert net.seen.item() == 0
 
 
+def test_modes_changed_by_a_pass_are_put_back():
+    net = made(lambda: Counting(lambda net: net.train()))
+    validate_model(net, "conv", IMAGES)
+    assert not any(module.training for module in net.modules())
+
+
+def test_the_random_state_is_kept_and_the_callers_mode_does_not_matter():
+    net = made(lambda: Around(F.dropout))
+    random = torch.random.get_rng_state()
+    validate_model(net, "conv2", IMAGES)
+    assert torch.equal(random, torch.random.get_rng_state())
+    net = made(Blocks)
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            assert validate_model(net, "second", IMAGES.clone()).ok
+
+
 def test_nothing_is_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
