@@ -304,10 +304,17 @@ class NoSecondDerivative(torch.autograd.Function):
         return gradient
 
 
+class Apply(nn.Module):
+    def forward(self, x):
+        return NoSecondDerivative.apply(x)
+
+
 def test_gradients_of_networks_without_second_derivatives():
     assert validate_model(made(lambda: Around(NoSecondDerivative.apply)), "conv2", IMAGES).ok
     detached = made(lambda: Branches(lambda x: NoSecondDerivative.apply(x).detach()))
     assert failed(validate_model(detached, "join", IMAGES)) == {"gradients flow"}
+    both = made(lambda: nn.Sequential(nn.Conv2d(3, 6, 3), Apply(), Branches(torch.detach, 6)))
+    assert failed(validate_model(both, "2.join", IMAGES)) == {"gradients flow"}
     one_branch = made(lambda: Branches(NoSecondDerivative.apply))
     assert validate_model(one_branch, "join", IMAGES).ok
 
