@@ -100,9 +100,9 @@ class Around(nn.Module):
 class Branches(nn.Module):
     """Two branches side by side, the second treated by a function."""
 
-    def __init__(self, treat):
+    def __init__(self, treat, channels=3):
         super().__init__()
-        self.left, self.right, self.treat = nn.Conv2d(3, 6, 3), nn.Conv2d(3, 2, 3), treat
+        self.left, self.right, self.treat = nn.Conv2d(channels, 6, 3), nn.Conv2d(channels, 2, 3), treat
         self.join, self.fc = Join(), nn.Linear(8, 4)
 
     def forward(self, x):

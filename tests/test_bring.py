@@ -214,6 +214,14 @@ def test_scenes_for_any_network():
     )
 
 
+def test_scenes_are_enlarged_whole():
+    plain = open_model("concept_scenes").images("concept_scenes", limit=2, seed=4)
+    brought = open_model(Blocks(), preprocessing={"mean": 0, "std": 1, "size": 128})
+    scenes = brought.images("concept_scenes", limit=2, seed=4)
+    whole = nn.functional.interpolate(plain.normalisation.undo(plain.images), size=128, mode="bilinear")
+    assert (scenes.images - whole).abs().mean() < 0.01
+
+
 def test_stacked_images_are_the_images(folder, tmp_path):
     dataset = open_model(CifarResNet(), preprocessing=CIFAR).images(folder)
     stack = stack_images(dataset, tmp_path / "cache")

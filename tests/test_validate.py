@@ -304,10 +304,17 @@ class NoSecondDerivative(torch.autograd.Function):
         return gradient
 
 
+class Apply(nn.Module):
+    def forward(self, x):
+        return NoSecondDerivative.apply(x)
+
+
 def test_gradients_of_networks_without_second_derivatives():
     assert validate_model(made(lambda: Around(NoSecondDerivative.apply)), "conv2", IMAGES).ok
     detached = made(lambda: Branches(lambda x: NoSecondDerivative.apply(x).detach()))
     assert failed(validate_model(detached, "join", IMAGES)) == {"gradients flow"}
+    both = made(lambda: nn.Sequential(nn.Conv2d(3, 6, 3), Apply(), Branches(torch.detach, 6)))
+    assert failed(validate_model(both, "2.join", IMAGES)) == {"gradients flow"}
     one_branch = made(lambda: Branches(NoSecondDerivative.apply))
     assert validate_model(one_branch, "join", IMAGES).ok
 
@@ -340,6 +347,23 @@ def test_buffers_changed_by_a_pass_are_put_back():
     net = made(lambda: Counting(count))
     validate_model(net, "conv", IMAGES)
     assert net.seen.item() == 0
+
+
+def test_modes_changed_by_a_pass_are_put_back():
+    net = made(lambda: Counting(lambda net: net.train()))
+    validate_model(net, "conv", IMAGES)
+    assert not any(module.training for module in net.modules())
+
+
+def test_the_random_state_is_kept_and_the_callers_mode_does_not_matter():
+    net = made(lambda: Around(F.dropout))
+    random = torch.random.get_rng_state()
+    validate_model(net, "conv2", IMAGES)
+    assert torch.equal(random, torch.random.get_rng_state())
+    net = made(Blocks)
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            assert validate_model(net, "second", IMAGES.clone()).ok
 
 
 def test_nothing_is_warned_of():
