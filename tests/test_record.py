@@ -91,6 +91,18 @@ def test_provenance_says_what_was_run_but_not_on_whose_machine(out, tmp_path, mo
     assert found["outputs"]["06_a.csv"] == record.file_hash(out / "06_a.csv")
 
 
+def test_a_run_in_words_for_pages(tmp_path, monkeypatch):
+    monkeypatch.setenv("ABSENCE_PROFILE", "smoke")
+    images = str(tmp_path / "deep" / "images")
+    record.start_run("00_x", {"images": images, "k": 3}, seed=7, device="cpu")
+    about = record.about_run({"weights": "0123456789abcdef" * 4})
+    assert about["made by"] == "00_x smoke" and about["seed, threads"] == "7, 1"
+    assert about["weights, sha256"] == "0123456789abcdef" and "k: 3" in about["parameters"]
+    assert str(tmp_path) not in " ".join(about.values()) and "torch" in about["versions"]
+    assert all(isinstance(value, str) and value for value in about.values())
+    assert record.about_run()["time"] and "weights, sha256" not in record.about_run()
+
+
 def test_git_state_sees_commits_and_changes(tmp_path):
     def git(*words):
         command = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *words]

@@ -40,6 +40,7 @@ if do == "refuse": raise InputError("layer", "there is no 'a'", "Use 'b'.")
 if do == "forget": (out / "00_a.csv").unlink()
 if do == "surprise": (out / "00_b.png").write_text("")
 if do == "table": (out / "table.bin").write_text("1")
+if do == "folder": (out / "pages").mkdir(); (out / "pages" / f"{k}.html").write_text("1")
 if do == "quit": (out / "00_a.json").unlink(); raise SystemExit(0)
 """
 
@@ -293,6 +294,18 @@ def test_a_notebook_may_make_other_files(start, notebook, tmp_path):
     assert (tmp_path / "out" / "table.bin").read_bytes() == b"1"
 
 
+def test_a_declared_file_may_lie_in_a_folder_which_is_replaced_as_a_whole(start, notebook, tmp_path):
+    declare(notebook, ["00_a"], ["pages/5.html"])
+    (tmp_path / "out" / "pages").mkdir(parents=True)
+    (tmp_path / "out" / "pages" / "old.html").write_text("0")
+    status, _, errors = finish(start("-p", "do", "folder"))
+    assert status == 1 and "did not write pages/5.html" in errors
+    assert (tmp_path / "out" / "pages" / "old.html").exists()
+    status, output, errors = finish(start("-p", "do", "folder", "-p", "k", "5"))
+    assert (status, output.split()) == (0, ["out/00_a.png", "out/pages/5.html"]), errors
+    assert [path.name for path in (tmp_path / "out" / "pages").iterdir()] == ["5.html"]
+
+
 def test_a_notebook_of_files_alone_still_declares_its_figures(start, notebook, tmp_path, capsys):
     declare(notebook, [], ["table.bin"])
     status, output, errors = finish(start("-p", "do", "table"))
@@ -301,7 +314,7 @@ def test_a_notebook_of_files_alone_still_declares_its_figures(start, notebook, t
     assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/table.bin  (not made yet)"]
 
 
-@pytest.mark.parametrize("name", ["../a.bin", "a/b", "", "a.png", "a.ipynb", 3, None])
+@pytest.mark.parametrize("name", ["../a.bin", "a/b/c", "a/../b", "/a", "", "a.png", "a.ipynb", 3, None])
 def test_a_declared_file_lies_in_the_output_folder(notebook, name):
     declare(notebook, [], [name])
     if name == 3:
