@@ -173,17 +173,17 @@ def test_notebooks_show_results_or_how_to_get_them(site):
             assert "has not been run here" in text and f"absence_utils.run {path.stem}" in text
 
 
-def test_search_finds_veto(site, browser):
-    with open_page(browser, site / "search.html") as opened:
-        box = opened.page.locator("main input[name=q]:visible, .bd-search input:visible").first
-        box.fill("veto")
-        box.press("Enter")
-        opened.page.wait_for_selector("#search-results li a")
+def test_search_finds_veto_from_any_page(site, browser):
+    with open_page(browser, site / "notebooks" / f"{EXECUTED[1]}.html") as opened:
+        opened.page.keyboard.press("Control+k")
+        opened.page.locator("input[name=q]:visible").fill("veto")
+        opened.page.keyboard.press("Enter")
+        opened.page.wait_for_url("**/search.html?q=veto*")
         opened.page.wait_for_function(
-            "!document.querySelector('#search-progress')?.textContent.includes('Preparing')"
+            "document.querySelector('.search-summary')?.textContent.includes('found')"
         )
         found = opened.page.eval_on_selector_all("#search-results li a", "all => all.map(it => it.href)")
-        assert any("glossary.html" in link for link in found), found
+        assert any("glossary.html#term-veto" in link for link in found), found
         assert any("notebooks/07_patch_insertion.html" in link for link in found), found
         assert opened.errors + opened.remote + opened.failed == []
 
