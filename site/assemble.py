@@ -97,9 +97,10 @@ class Site:
 
     def _card(self, page: NotebookPage) -> str:
         lines = [":::::{container} figure-card", f"[{page.title}]({page.place})", "", page.claim, ""]
-        with_picture = [(name, picture) for name in page.figures if (picture := page.picture(name))]
+        chosen = sorted(page.figures, key=lambda name: not (ROOT / "static" / f"{name}.png").is_file())
+        with_picture = [(name, picture) for name in chosen if (picture := page.picture(name))]
         if with_picture:
-            name, picture = with_picture[0]
+            name, picture = with_picture[0]  # the one that README shows as well
             copied = self.places.source / "pictures" / picture.name
             copied.parent.mkdir(exist_ok=True)
             shutil.copyfile(picture, copied)

@@ -64,7 +64,18 @@ def _prune(html: Path) -> None:
 def _sphinx(source: Path, html: Path, doctrees: Path) -> int:
     environment = {**os.environ, "COMPANION_SITE_STATIC": str(source / "_site_static")}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-c", str(Path(__file__).parent)]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-b",
+        "html",
+        "-q",
+        "-j",
+        "auto",
+        "-c",
+        str(Path(__file__).parent),
+    ]
     command += ["-d", str(doctrees), str(source), str(html)]
     return subprocess.run(command, env=environment).returncode
 

@@ -59,6 +59,7 @@ html_theme_options = {
     "home_page_in_toc": False,
     "show_toc_level": 2,
     "show_navbar_depth": 1,
+    "footer_content_items": ["copyright.html"],
     "use_fullscreen_button": False,
     "use_download_button": False,
     "search_bar_text": "Search the site",

@@ -91,10 +91,10 @@ def test_docstrings_with_hanging_indents_become_lists():
 
 
 def test_docstrings_keep_what_is_typed_in_columns_and_leave_sections_to_napoleon():
-    text = "Verdicts:\n\n    a    |gap| > 1\n    b    else\n\nArgs:\n    x: with *star\n\nReturns:\n    [batch], said: so"
+    text = "Verdicts:\n\n    a    |gap| > 1\n    b    else\n\nArgs:\n    x: with *star\n\nReturns:\n    [n], said: so"
     said = docstrings.as_rest(text, "absence_utils.units.x")
     assert "Verdicts::\n\n    a    |gap| > 1\n    b    else" in said
-    assert "Args:\n    x: with \\*star" in said and said.endswith(":returns: [batch], said: so")
+    assert "Args:\n    x: with \\*star" in said and said.endswith(":returns: [n], said: so")
 
 
 def test_reference_has_every_module_once_and_every_public_name(tmp_path):
