@@ -235,8 +235,7 @@ def exceeds(scores: pd.DataFrame, least: float) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         error = half / scipy_stats.t.ppf(0.975, df)
         p = scipy_stats.t.sf((value - least) / error, df)
-    p = np.where((error == 0) & (value == least), 1.0, p)
-    return np.where(np.isnan(value) | np.isnan(half), np.nan, p)
+    return np.where((error == 0) & (value == least), 1.0, p)
 
 
 def found_in_nothing(null: pd.DataFrame) -> pd.DataFrame:

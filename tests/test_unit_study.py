@@ -70,6 +70,8 @@ def test_a_score_above_the_limit_is_not_enough():
 def test_a_veto_must_exceed_the_least_that_counts_and_suppress():
     small = judge(scores([0.3, 0.3], [0.06, 0.5]), NULL)
     assert small["verdict"].tolist() == [NONE, CONTEXT]
+    above_zero_only = judge(scores([0.3], [0.12]), NULL)  # 2.4 standard errors above 0, 1.4 above the least
+    assert above_zero_only["verdict"].tolist() == [NONE]
     assert judge(scores([-0.3], [0.5]), NULL)["verdict"].tolist() == [NONE]
 
 
