@@ -128,8 +128,10 @@ class TableRule:
 
     @property
     def kept(self) -> list[str]:
-        """Columns of the reference file: key, what is compared, and what intervals and conclusions read."""
-        return [*self.key, *(name for name, tolerance in self.columns.items() if not tolerance.reason)]
+        """Columns of the reference file: the key, what is compared, and the ends of its intervals."""
+        compared = {name: tolerance for name, tolerance in self.columns.items() if not tolerance.reason}
+        ends = [end for tolerance in compared.values() for end in tolerance.interval if end not in compared]
+        return list(dict.fromkeys([*self.key, *compared, *ends]))
 
     def select(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows that are compared."""

@@ -24,13 +24,14 @@ from absence_utils.run import all_notebooks, declared_figures, declared_files, r
 from absence_utils.tolerances import TableRule, Tolerances, read_tolerances
 
 
-def makers() -> dict[str, str]:
-    """Name of the notebook that makes each table, by name of the table."""
+def makers() -> dict[str, tuple[str, str]]:
+    """The notebook that makes each table, and the figure whose record tells of the run, by name of the table."""
     found = {}
     for path in all_notebooks():
         node = read_notebook(path)
+        figures = declared_figures(node)
         files = [name.removesuffix(".csv") for name in declared_files(node) if name.endswith(".csv")]
-        found |= dict.fromkeys([*declared_figures(node), *files], path.stem)
+        found |= {name: (path.stem, name if name in figures else figures[0]) for name in [*figures, *files]}
     return found
 
 
@@ -59,19 +60,20 @@ def entry_of(path: Path, origin: str, made_by: str, facts: dict) -> dict:
 
 def take(rules: Tolerances, results: Path) -> None:
     """Write every table of the file of tolerances, and its entry."""
-    made_by = makers()
-    unknown = set(made_by) - set(rules.tables) - set(rules.left_out)
+    made = makers()
+    unknown = set(made) - set(rules.tables) - set(rules.left_out)
     if unknown:
         raise InputError("tolerances", f"{sorted(unknown)} have none", f"State them in {TOLERANCES}.")
     for name, rule in rules.tables.items():
         table = reduced(name, rule, results / f"{name}.csv")
         path = REFERENCE / f"{name}.csv"
         write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
-        record = json.loads((results / f"{name}.json").read_text())
+        notebook, figure = made[name]
+        record = json.loads((results / f"{figure}.json").read_text())
         facts = {"rows": len(table), "columns": len(table.columns), "profile": record["profile"]}
         facts |= {"seed": record["seed"], "threads": record["threads"], "device": record["device"]}
         facts["versions"] = {key: record["versions"][key] for key in ("python", "torch", "numpy")}
-        origin = f"computed by this project: notebook {made_by[name]}, profile {record['profile']}"
+        origin = f"computed by this project: notebook {notebook}, profile {record['profile']}"
         write_entry(DATA / "manifest.json", entry_of(path, origin, "make figures && make reference", facts))
     facts = {"tables": len(rules.tables), "left_out": len(rules.left_out)}
     origin = "stated by this project from runs with other threads and another instruction set"
@@ -94,7 +96,7 @@ def moved(rules: Tolerances, results: Path, other: Path) -> None:
 
 def _move(old: pd.Series, new: pd.Series) -> str:
     if not all(pd.api.types.is_numeric_dtype(side) and side.dtype != bool for side in (old, new)):
-        return f"{(old.astype(str) != new.astype(str)).sum()} differ"
+        return f"{sum(str(a) != str(b) for a, b in zip(old, new, strict=True))} differ"
     before, change = old.to_numpy(float), np.abs(new.to_numpy(float) - old.to_numpy(float))
     if not np.nansum(change):
         return "the same"
