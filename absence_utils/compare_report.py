@@ -67,12 +67,14 @@ def _verdict(report: Report) -> str:
         sum(getattr(table, name) for table in report.tables) for name in ("compared", "within")
     )
     bad = [table for table in report.tables if not table.ok]
-    counted = f"{within} of {compared} values in {len(report.tables)} tables are within their tolerance"
+    counted = f"{within} of {compared} values are within their tolerance"
     if report.ok:
         return f"Nothing moved: {counted}, and every conclusion holds."
-    what = [f"{len(bad)} tables moved ({', '.join(table.name for table in bad)})"] * bool(bad)
-    what += [f"{len(report.extra)} have no reference"] * bool(report.extra)
-    return f"Moved: {' and '.join(what)}; {counted}."
+    what = [
+        f"{len(bad)} of {len(report.tables)} tables moved ({', '.join(table.name for table in bad)})"
+    ] * bool(bad)
+    what += [f"tables without a reference: {len(report.extra)}"] * bool(report.extra)
+    return f"Not as the reference: {'; '.join([*what, counted])}."
 
 
 def _row(value: Value) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ A template is Jinja2 with a few functions that read data/reference (the default 
 an error: no number is typed, and none is silently empty.
 
     {{ cell("03_removal", "rate", fmt=".0%", treatment="random", share=0.24) }}    the only row that has these values
+    {{ interval("03_removal", "rate", fmt=".0%", treatment="random", share=0.24) }} and its low and high
     {{ mean("06_known_answer", "excess", "planted < 0", side="lowest") }}    where a query holds; lowest, highest, total
     {{ count("03_class_pairs", treatment="random") }}                        rows
     {{ share("07_verdicts", "vetoed", network="veto units") }}               of rows in which a query holds
@@ -15,9 +16,12 @@ an error: no number is typed, and none is silently empty.
     {{ show(row.value, ".2f") }}                                            a value in a format
 """
 
+import numbers
+import re
 import sys
 from functools import cache
 from pathlib import Path
+from textwrap import TextWrapper
 
 import jinja2
 import pandas as pd
@@ -51,9 +55,41 @@ def render(text: str, folders: list[Path] | None = None) -> str:
     return environment.from_string(text).render()
 
 
-def show(value, fmt: str = ".2f") -> str:
-    """A value in a format: percent signs stand apart, minus signs are hyphens, text stays as it is."""
-    return value if isinstance(value, str) else format(value, fmt).replace("%", " %")
+def show(value, fmt: str = "") -> str:
+    """A value in a format: two decimals or a whole number if not given, "points" for hundredths; text stays text."""
+    if isinstance(value, str):
+        return value
+    if fmt == "points":
+        return f"{100 * value:.0f}"
+    whole = isinstance(value, numbers.Integral)
+    return format(value, fmt or ("," if whole else ".2f")).replace("%", " %")
+
+
+def refilled(text: str, width: int = 120) -> str:
+    """A text with its paragraphs and list items broken anew, since values are shorter than their expressions.
+
+    Code, tables, headings, pictures and tags stay as they are.
+    """
+    lines, block, fenced = [], [], False
+    for line in [*text.splitlines(), ""]:
+        prose = not fenced and re.match(r" *[^\s|#<!`]|`[^`]", line)
+        if block and (not prose or re.match(r" *- ", line)):
+            lines += _filled(block, width)
+            block = []
+        fenced ^= line.lstrip().startswith("```")
+        (block if prose else lines).append(line)
+    return "\n".join(lines)
+
+
+def _filled(block: list[str], width: int) -> list[str]:
+    indent = re.match(r" *(- )?", block[0])[0]
+    content = " ".join(line.strip() for line in block).removeprefix("- ")
+    content = re.sub(r"`[^`]+`", lambda span: span[0].replace(" ", "\0"), content)  # code is not broken
+    wrap = TextWrapper(
+        width, initial_indent=indent, subsequent_indent=" " * len(indent), break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+    return [line.replace("\0", " ") for line in wrap.wrap(content)]
 
 
 def _functions(folders: list[Path]) -> dict:
@@ -87,14 +123,18 @@ def _functions(folders: list[Path]) -> dict:
             raise InputError("where", f"no row of {name} has {where} {equal}", "Look at its values.")
         return found[of]
 
-    def cell(name: str, of: str, /, where: str = "", fmt: str = ".2f", **equal) -> str:
+    def cell(name: str, of: str, /, where: str = "", fmt: str = "", **equal) -> str:
         values = column(name, of, where, equal)
         if len(values) != 1:
             raise InputError("where", f"{len(values)} rows of {name} have {where} {equal}", "Say more.")
         return show(values.iloc[0], fmt)
 
+    def interval(name: str, of: str, /, where: str = "", fmt: str = "", **equal) -> str:
+        value, low, high = (cell(name, end, where, fmt, **equal) for end in (of, "low", "high"))
+        return f"{value} [{low}, {high}]"
+
     def reduced(how: str):
-        def function(name: str, of: str, /, where: str = "", fmt: str = ".2f", **equal) -> str:
+        def function(name: str, of: str, /, where: str = "", fmt: str = "", **equal) -> str:
             return show(getattr(column(name, of, where, equal), how)(), fmt)
 
         return function
@@ -118,10 +158,9 @@ def _functions(folders: list[Path]) -> dict:
         return table(name).to_dict("records")
 
     aggregates = {"mean": "mean", "lowest": "min", "highest": "max", "total": "sum"}
-    return {
-        "cell": cell, "count": count, "share": share, "measured": measured, "seconds": seconds, "rows": rows,
-        "show": show, "parameter": parameter, **{name: reduced(how) for name, how in aggregates.items()},
-    }  # fmt: skip
+    readers = {"cell": cell, "interval": interval, "count": count, "share": share, "rows": rows}
+    readers |= {name: reduced(how) for name, how in aggregates.items()}
+    return readers | {"measured": measured, "seconds": seconds, "parameter": parameter, "show": show}
 
 
 def _has(name: str, table: pd.DataFrame, column: str) -> None:
@@ -144,10 +183,15 @@ def parameter(notebook: str, name: str, profile: str = "default"):
     return values[name]
 
 
+def readme(folders: list[Path] | None = None) -> str:
+    """README.md as it should be, from its template; `folders` as in `render`."""
+    return refilled(render(TEMPLATE.read_text(), folders))
+
+
 def main() -> int:
     """Write README.md."""
     try:
-        write_atomically(README, render(TEMPLATE.read_text()).encode())
+        write_atomically(README, readme().encode())
     except (InputError, jinja2.TemplateError) as error:
         print(f"error: {TEMPLATE.name}: {error}", file=sys.stderr)
         return 1

@@ -90,7 +90,7 @@ def only(report):
 def test_the_same_numbers_are_within_tolerance(folders):
     report = folders()
     assert report.ok and only(report).compared == only(report).within == 5 * len(TABLE)
-    assert only(report).most is None and "Nothing moved: 30 of 30 values in 1 tables" in report.text()
+    assert only(report).most is None and "Nothing moved: 30 of 30 values are within" in report.text()
 
 
 @pytest.mark.parametrize("value, within", [(20.39, True), (20.41, False), (19.61, True), (19.59, False)])
@@ -218,10 +218,11 @@ def test_the_report_names_row_values_and_tolerance(folders):
         assert {"10", "17", "0.1 or 0.02 of it, sign kept"} <= {
             part.strip() for part in line.replace("  ", "|").split("|")
         }
-        assert "Moved: 1 tables moved (01_table); 18 of 30 values in 1 tables" in shown
+        assert "Not as the reference: 1 of 1 tables moved (01_table); 18 of 30 values" in shown
     markdown = report.markdown()
     assert (
-        markdown.startswith("# Numbers against the reference\n\n**Moved:") and "\n## 01_table\n" in markdown
+        markdown.startswith("# Numbers against the reference\n\n**Not as the reference:")
+        and "\n## 01_table\n" in markdown
     )
     bars = {line.count("|") for line in markdown.split("## 01_table")[1].splitlines() if line.startswith("|")}
     assert bars == {6}, "five columns in every row"
@@ -251,7 +252,7 @@ def test_exit_status_and_markdown_file(folders, tmp_path, capsys):
     TABLE.assign(n=0).to_csv(folders.results / "01_table.csv", index=False)
     page = tmp_path / "deep" / "report.md"
     assert compare.main([*arguments, "--markdown", str(page)]) == 1
-    assert page.read_text().startswith("# Numbers") and "Moved" in capsys.readouterr().out
+    assert page.read_text().startswith("# Numbers") and "1 of 1 tables moved" in capsys.readouterr().out
     assert compare.main([str(tmp_path / "nowhere"), *arguments[1:]]) == 2
     assert "error: `results`" in capsys.readouterr().err
 
