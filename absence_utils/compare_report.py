@@ -69,7 +69,7 @@ def _verdict(report: Report) -> str:
     bad = [table for table in report.tables if not table.ok]
     counted = f"{within} of {compared} values are within their tolerance"
     if report.ok:
-        return f"Nothing moved: {counted}, and every conclusion holds."
+        return f"Nothing moved beyond what is allowed: {counted}, and every conclusion holds."
     what = [
         f"{len(bad)} of {len(report.tables)} tables moved ({', '.join(table.name for table in bad)})"
     ] * bool(bad)
