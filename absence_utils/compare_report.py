@@ -44,8 +44,9 @@ def _summary(table: TableReport) -> tuple[str, ...]:
 def _moved_most(value: Value | None) -> str:
     if value is None:
         return "nothing"
-    part = f"{value.used:.0%} of its tolerance" if value.used < 100 else "far beyond its tolerance"
-    return f"{value.column} ({value.key}): {_shown(value.old)} -> {_shown(value.new)}, {part}"
+    percent = 100 * value.used
+    part = "less than 1 % of" if percent < 1 else f"{percent:.0f} % of" if percent < 10_000 else "many times"
+    return f"{value.column} ({value.key}): {_shown(value.old)} -> {_shown(value.new)}, {part} its tolerance"
 
 
 def _notes(table: TableReport) -> list[str]:
@@ -71,7 +72,7 @@ def _verdict(report: Report) -> str:
     if report.ok:
         return f"Nothing moved beyond what is allowed: {counted}, and every conclusion holds."
     what = [
-        f"{len(bad)} of {len(report.tables)} tables moved ({', '.join(table.name for table in bad)})"
+        f"{len(bad)} of {len(report.tables)} tables differ ({', '.join(table.name for table in bad)})"
     ] * bool(bad)
     what += [f"tables without a reference: {len(report.extra)}"] * bool(report.extra)
     return f"Not as the reference: {'; '.join([*what, counted])}."

@@ -220,7 +220,7 @@ def test_the_report_names_row_values_and_tolerance(folders):
         assert {"10", "17", "0.1 or 0.02 of it, sign kept"} <= {
             part.strip() for part in line.replace("  ", "|").split("|")
         }
-        assert "Not as the reference: 1 of 1 tables moved (01_table); 18 of 30 values" in shown
+        assert "Not as the reference: 1 of 1 tables differ (01_table); 18 of 30 values" in shown
     markdown = report.markdown()
     assert (
         markdown.startswith("# Numbers against the reference\n\n**Not as the reference:")
@@ -228,6 +228,19 @@ def test_the_report_names_row_values_and_tolerance(folders):
     )
     bars = {line.count("|") for line in markdown.split("## 01_table")[1].splitlines() if line.startswith("|")}
     assert bars == {6}, "five columns in every row"
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        (20.2, "response (1, highest): 20 -> 20.2, 50 % of its tolerance"),
+        (20.0001, "20 -> 20.0001, less than 1 % of its tolerance"),
+        (21.0, "20 -> 21, 250 % of its tolerance"),
+        (-20.0, "20 -> -20, many times its tolerance"),
+    ],
+)
+def test_what_moved_most_is_told_also_within_its_tolerance(folders, value, said):
+    assert said in folders(put(1, "response", value)).text()
 
 
 def test_the_report_is_short(folders):
@@ -256,7 +269,7 @@ def test_exit_status_and_markdown_file(folders, tmp_path, capsys):
     TABLE.assign(n=0).to_csv(folders.results / "01_table.csv", index=False)
     page = tmp_path / "deep" / "report.md"
     assert compare.main([*arguments, "--markdown", str(page)]) == 1
-    assert page.read_text().startswith("# Numbers") and "1 of 1 tables moved" in capsys.readouterr().out
+    assert page.read_text().startswith("# Numbers") and "1 of 1 tables differ" in capsys.readouterr().out
     assert compare.main([str(tmp_path / "nowhere"), *arguments[1:]]) == 2
     assert "error: `results`" in capsys.readouterr().err
 
