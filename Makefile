@@ -15,14 +15,14 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton $(addprefix nvidia-,cu
 	nvshmem-cu13 nvtx)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help figures smoke compare reference readme test bench lint lab lock clean
+.PHONY: help figures smoke compare reference readme site test bench lint lab lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
 	@echo "JOBS=N      notebooks or tests at a time (here $(JOBS));  PYTHON=python3.12 makes .venv with that Python"
-	@echo "PROFILE=P   for figures: default, smoke, imagenet or isic;  CONFIG=\"images=DIR weights=FILE\" sets parameters"
+	@echo "PROFILE=P   for figures and site: default, smoke, imagenet or isic;  CONFIG=\"images=DIR weights=FILE\" sets parameters"
 	@echo "            CONFIG=\"... shards=8\" mines the patches of notebook 06 in 8 parts, which a killed run keeps"
 	@echo "ARGS=...    goes to pytest (make test), the benchmark (make bench), JupyterLab (make lab) or make compare"
 
@@ -71,6 +71,9 @@ reference: $(READY)  ## take the numbers and times of results/default as the ref
 
 readme: $(READY)  ## fill the numbers of data/ into README.md, from site/README.template.md
 	@$(BIN)/python site/render.py
+
+site: $(READY)  ## build the site in results/site from the results of PROFILE, offline
+	@$(BIN)/python site/build.py --results results/$(PROFILE)
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 $(ARGS)

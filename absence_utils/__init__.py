@@ -8,6 +8,8 @@ from importlib import import_module
 
 _HOME = {
     "load_model": "models",
+    "open_model": "bring",
+    "validate_model": "validate",
     "load_images": "images",
     "Unit": "units",
     "responses": "units",

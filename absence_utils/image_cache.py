@@ -154,7 +154,7 @@ def decode_folder(dataset: FolderImages, folder: Path | None = None) -> np.ndarr
 
 
 def _key(dataset: FolderImages, shape: tuple) -> str:
-    """What the pixels depend on: the files with size and time, the edge they are cropped to, the decoder."""
+    """What the pixels depend on: files with size and time, the edge they are cropped to, the decoder, the recipe."""
     files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in dataset.files]
-    about = json.dumps([shape, pillow_version, torch.__version__, files])
+    about = json.dumps([shape, pillow_version, torch.__version__, files, *filter(None, [dataset.recipe])])
     return hashlib.sha256(about.encode()).hexdigest()[:32]

@@ -49,17 +49,39 @@ IDENTITY = Normalisation()
 
 
 def input_channels(model: nn.Module) -> int:
-    """Number of channels the network's first convolution takes; 3 if it has none."""
+    """Number of channels the network takes: as declared, else as its first convolution takes; 3 if it has none."""
+    declared = getattr(model, "_input_channels", None)
+    if declared is not None:
+        return declared
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     return 3 if first is None else first.in_channels
 
 
 def normalisation_of(model: nn.Module) -> Normalisation:
     """The network's own `normalisation` if it has one, ImageNet's for other RGB networks, else the identity."""
-    own = getattr(model, "normalisation", None)
-    if own is not None:
-        return own
+    for name in _OWN:
+        own = getattr(model, name, None)
+        if isinstance(own, Normalisation):
+            return own
     return IMAGENET if input_channels(model) == 3 else IDENTITY
+
+
+_OWN = (
+    "normalisation",
+    "_input_normalisation",
+)  # the second where a network uses the first name for its own ends
+
+
+def declare_input(model: nn.Module, normalisation: Normalisation, channels: int) -> nn.Module:
+    """Tell the network what it takes, for `normalisation_of` and `input_channels` and all that ask them.
+
+    Copies of the network know it as well. Returns the network.
+    """
+    taken = getattr(model, _OWN[0], None)
+    free = taken is None or isinstance(taken, Normalisation)
+    setattr(model, _OWN[0] if free else _OWN[1], normalisation)
+    model._input_channels = channels
+    return model
 
 
 @dataclass
@@ -112,7 +134,7 @@ class FolderImages:
     """Images below `root/<class>/...`, classes in sorted order, decoded when asked for.
 
     Args:
-        root: folder with one folder for each class.
+        root: folder with one folder for each class. A folder without folders is one class of that name.
         normalisation: what the network expects.
         size: edge in pixels of the square that is returned: the shorter side is resized to size * 256 / 224, then
             the centre is cropped, as torchvision's classifiers are evaluated.
@@ -125,6 +147,8 @@ class FolderImages:
         InputError: no such folder, no images in it, an image that cannot be decoded.
     """
 
+    recipe = ""  # how pixels are made from files, where a subclass makes them in another way
+
     def __init__(self, root, normalisation, *, size=224, limit=0, seed=0, broken="raise", channels=3):
         if broken not in ("raise", "skip"):
             raise InputError("broken", f"{broken!r} is not known", "Use 'raise' or 'skip'.")
@@ -133,6 +157,7 @@ class FolderImages:
         if limit < 0:
             raise InputError("limit", f"{limit} images", "Give 0 for all images or a positive number.")
         self.root, self.normalisation, self.channels = Path(root), normalisation, channels
+        self.mode = "RGB" if channels == 3 else "L"
         self.source, self.skipped = f"folder {self.root.name}", []
         self.files, self.classes = self._scan()
         self.class_names = readable_classes(self.classes)
@@ -145,11 +170,11 @@ class FolderImages:
         if broken == "skip":
             self._leave_out_broken()
         position = {name: index for index, name in enumerate(self.classes)}
-        self.labels = torch.tensor([position[file.relative_to(self.root).parts[0]] for file in self.files])
+        self.labels = torch.tensor([position[self._class_of(file)] for file in self.files])
         self.membership = one_hot(self.labels, len(self.classes))
 
     def _scan(self) -> tuple[list[Path], list[str]]:
-        remedy = "Give a folder that holds one folder of images for each class."
+        remedy = "Give a folder that holds one folder of images for each class, or images alone."
         if not self.root.is_dir():
             raise InputError("images", f"there is no folder {str(self.root)!r}", remedy)
         classes = sorted(folder.name for folder in self.root.iterdir() if folder.is_dir())
@@ -159,11 +184,13 @@ class FolderImages:
             for file in sorted((self.root / name).rglob("*"))
             if file.suffix.lower() in SUFFIXES
         ]
+        if not classes:
+            classes = [self.root.resolve().name]
+            files = sorted(file for file in self.root.iterdir() if file.suffix.lower() in SUFFIXES)
         if not files:
-            raise InputError(
-                "images", f"the folder {str(self.root)!r} has no images in class folders", remedy
-            )
-        used = {file.relative_to(self.root).parts[0] for file in files}
+            where = "in class folders" if any(self.root.glob("*/")) else "in it"
+            raise InputError("images", f"the folder {str(self.root)!r} has no images {where}", remedy)
+        used = {self._class_of(file) for file in files}
         empty = [name for name in classes if name not in used]
         if empty:
             raise InputError(
@@ -173,11 +200,15 @@ class FolderImages:
             )
         return files, classes
 
+    def _class_of(self, file: Path) -> str:
+        folders = file.relative_to(self.root).parts[:-1]
+        return folders[0] if folders else self.root.resolve().name
+
     def _leave_out_broken(self) -> None:
         kept = []
         for index, file in enumerate(progress(self.files, "checking images")):
             try:
-                self.pixels(index)
+                self._open(index)
                 kept.append(file)
             except InputError:
                 self.skipped.append(str(file.relative_to(self.root)))
@@ -192,10 +223,13 @@ class FolderImages:
 
     def pixels(self, index: int) -> Tensor:
         """[channel, size, size] bytes 0..255 of an image, before normalisation."""
+        return self._transform(self._open(index))
+
+    def _open(self, index: int) -> Image.Image:
         file = self.files[index]
         try:
             with Image.open(file) as image:
-                return self._transform(image.convert("RGB" if self.channels == 3 else "L"))
+                return image.convert(self.mode)
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(
                 "images",

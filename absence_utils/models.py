@@ -63,7 +63,7 @@ def load_model(
     state = None if weights in ("", "random") else read_weights(name, weights)
     model = _build(name, seed, state, options)
     if state is not None:
-        _fill(model, name, state)
+        fill_weights(model, name, state)
     return model.eval().to(device)
 
 
@@ -182,7 +182,8 @@ def _official(name: str, version: str) -> dict:
         ) from error
 
 
-def _fill(model: nn.Module, name: str, state: dict[str, Tensor]) -> None:
+def fill_weights(model: nn.Module, name: str, state: dict[str, Tensor]) -> None:
+    """Load a state dict of `read_weights` into the network; InputError with the first names where it does not fit."""
     own = model.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     surplus = [key for key in state if key not in own]
@@ -196,7 +197,7 @@ def _fill(model: nn.Module, name: str, state: dict[str, Tensor]) -> None:
         raise InputError(
             "weights",
             f"they do not fit {name!r}: tensors {', '.join(found)}",
-            "Give the name of the network that was trained.",
+            "Give the network that was trained.",
         )
     model.load_state_dict(state, strict=False)  # num_batches_tracked may be absent
 

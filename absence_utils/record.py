@@ -285,6 +285,24 @@ def _provenance(name: str, inputs: dict, contents: dict[str, bytes]) -> dict:
     }
 
 
+def about_run(inputs: dict[str, str | Path] | None = None) -> dict[str, str]:
+    """The current run in words, for pages that carry their provenance with them: what `save_figure` writes as JSON."""
+    found = _provenance("", inputs or {}, {})
+    git = found["git"] or {}
+    commit = git.get("commit", "")[:12] + (", changed since" if git.get("dirty") else "")
+    about = {
+        "made by": " ".join(part for part in (found["notebook"], found["profile"]) if part),
+        **{f"{name}, sha256": value[:16] for name, value in found["inputs"].items()},
+        "parameters": ", ".join(f"{name}: {value}" for name, value in found["parameters"].items()),
+        "seed, threads": f"{found['seed']}, {found['threads']}",
+        "device": f"{found['device']}, {found['platform']}",
+        "versions": ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
+        "commit": commit,
+        "time": found["time"],
+    }
+    return {name: value for name, value in about.items() if value}
+
+
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"

@@ -89,12 +89,16 @@ def declared_figures(notebook: nbformat.NotebookNode) -> list[str]:
 def declared_files(notebook: nbformat.NotebookNode) -> list[str]:
     """Names of the files a notebook makes beside its figures, from its metadata; most make none.
 
+    A name may lie in a folder of its own, "10_atlas/index.html"; that folder is replaced as a whole.
+
     Raises:
         InputError: a name is not that of a file in the output folder, or is that of a picture.
     """
     files = notebook.metadata.get("companion", {}).get("files", [])
     for name in files if isinstance(files, list) else [None]:
-        if not re.fullmatch(r"\w[\w.-]*", f"{name or ''}") or str(name).endswith((".png", ".ipynb")):
+        if not re.fullmatch(r"(\w[\w-]*/)?\w[\w.-]*", f"{name or ''}") or str(name).endswith(
+            (".png", ".ipynb")
+        ):
             remedy = 'Write "files": ["name.suffix"] in its metadata; pictures belong in "figures".'
             raise InputError("notebook", f"it declares the file {name!r}", remedy)
     return list(files)

@@ -164,7 +164,7 @@ def _probe(model: nn.Module, layer: str, module: nn.Module, call: int, images: T
         try:
             with torch.no_grad():
                 model(images[:1])
-        except RuntimeError:
+        except Exception:
             if count == 0:
                 raise  # later on, the image may be too small for what comes after the layer, which is not needed
         finally:

@@ -26,6 +26,17 @@ def real() -> Path:
     return Path(folder).resolve()
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium for `browser.open_page`, or a skip; of one module, since asyncio of this thread is its while it runs."""
+    from browser import NAMES, chromium, launched
+
+    if not chromium():
+        pytest.skip(f"install Chromium (one of {', '.join(NAMES)} on PATH, or ABSENCE_CHROMIUM) to run this")
+    with launched() as opened:
+        yield opened
+
+
 @pytest.fixture(autouse=True)
 def close_figures():
     """No test leaves a figure open for the next."""
@@ -40,3 +51,17 @@ def small_numbers():
     """A run that a test starts flushes denormals for the rest of its process; the next test begins without that."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="session")
+def layer_study():
+    """A small study of the scenes network's logits, for cards: (study, dataset)."""
+    from absence_utils import load_model
+    from absence_utils.bring import random_copy
+    from absence_utils.scenes import scene_dataset
+    from absence_utils.unit_study import fitting_setting, study_layer
+
+    net, dataset = load_model("concept_scenes"), scene_dataset(150, 0)
+    setting = fitting_setting(150, 64, 24, 8, k=3, images=8, top_share=0.3)
+    copies = [random_copy(net, seed) for seed in (1, 2)]
+    return study_layer(net, "logits", dataset, setting, copies, top_share=0.3, null_units=6), dataset

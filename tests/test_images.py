@@ -86,12 +86,13 @@ def test_one_truncated_file_among_many_is_named_and_skipped_only_on_request(fold
 
 
 def test_bad_folders_are_named(folder, tmp_path):
-    (tmp_path / "flat").mkdir()
-    Image.new("RGB", (9, 9)).save(tmp_path / "flat" / "a.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "deep" / "a" / "b").mkdir(parents=True)
     (folder / "cow").mkdir()
     cases = {
         "`images`.*there is no folder": lambda: load_images(tmp_path / "no", Rgb()),
-        "`images`.*no images in class folders": lambda: load_images(tmp_path / "flat", Rgb()),
+        "`images`.*no images in it": lambda: load_images(tmp_path / "empty", Rgb()),
+        "`images`.*no images in class folders": lambda: load_images(tmp_path / "deep", Rgb()),
         "`images`.*1 class folders hold no image.*'cow'": lambda: load_images(folder, Rgb()),
         "`images`.*empty": lambda: load_images("", Rgb()),
         "`broken`.*'ignore'": lambda: load_images(folder, Rgb(), broken="ignore"),
@@ -102,6 +103,18 @@ def test_bad_folders_are_named(folder, tmp_path):
     for message, call in cases.items():
         with pytest.raises(InputError, match=message):
             call()
+
+
+def test_a_folder_of_images_alone_is_one_class(tmp_path):
+    for name in ("b.png", "a.jpg", "notes.txt"):
+        if name.endswith("txt"):
+            (tmp_path / name).write_text("no image")
+        else:
+            Image.new("RGB", (9, 9)).save(tmp_path / name)
+    images = load_images(tmp_path, Rgb(), size=8)
+    assert [file.name for file in images.files] == ["a.jpg", "b.png"]
+    assert images.class_names == [tmp_path.name] and images.labels.tolist() == [0, 0]
+    assert images.membership.shape == (2, 1) and images[1][0].shape == (3, 8, 8)
 
 
 def test_fingerprints_tell_inputs_apart(folder):

@@ -137,5 +137,9 @@ def test_runs(path, tmp_path):
     assert done.stdout.split() == [f"out{repeats - 1}/{name}" for name in files]
     for name in [f"{figure}{suffix}" for figure in figures for suffix in (".csv", ".png")]:
         assert len({(tmp_path / f"out{repeat}" / name).read_bytes() for repeat in range(repeats)}) == 1, name
+    executed = json.loads((tmp_path / "out0" / path.name).read_text())
+    outputs = [output for cell in executed["cells"] for output in cell.get("outputs", [])]
+    pictures = sum("image/png" in output.get("data", {}) for output in outputs)
+    assert pictures >= len(figures), "the executed notebook shows every figure it saves"
     provenance = json.loads((tmp_path / "out0" / f"{figures[0]}.json").read_text())
     assert provenance["notebook"] == path.stem and provenance["profile"] == "smoke"

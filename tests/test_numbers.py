@@ -19,9 +19,8 @@ NAMES = {
     r"SqueezeNet 1\.0|ResNet-50|VGG-19|ViT-B/16|X-ResNet-50": "networks",
     r"ICML 2026|ISIC 2020|Challenge 2020": "a conference and a collection of images",
     r"Python 3\.\d+ to 3\.\d+": "versions that pyproject.toml states, held together by tests/test_environment.py",
-    r"\b0[1-9](-0[1-9]|( to | and |, )0[1-9])*\b": "notebooks by their number",
-    r"\(10\)": "a notebook by its number",
-    r"\b([Aa]|[Aa]n|digit) [38]\b|\"3\"": "the digits that notebook 03 is about",
+    r"\b0[1-9](-0[1-9]|( to | and |, )(0[1-9]|10))*\b|\(10\)": "notebooks by their number",
+    r"\b([Aa]|[Aa]n|digit|of the) [38]\b|\"3\"": "the digits that notebook 03 is about",
 }
 ALLOWED = {
     "exit status is not 0": "an exit status",

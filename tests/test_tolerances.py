@@ -130,6 +130,8 @@ def test_every_conclusion_holds_in_the_reference_and_can_fail(name):
         assert conclusion.is_true(table), conclusion.says
         away = [table.assign(**{c: table[c] * 0 + value for c in numeric}) for value in (-1e9, 0, 1e9)]
         away += [table.assign(**{c: ~table[c] for c in table.select_dtypes("bool")})]
+        words = table.columns.difference([*numeric, *rule.key])
+        away += [table.assign(**dict.fromkeys(words, "something else"))]
         assert not all(conclusion.is_true(each) for each in away), conclusion.says
 
 

@@ -24,6 +24,9 @@ STYLE = {
 
 def companion_style():
     """Context manager with the companion's look; every plot function draws inside it."""
+    # Loads the backend. Inside the context the notebook's backend would switch to interactive drawing, leaving would
+    # switch it off again, and a notebook would show its first figure only.
+    plt.draw_if_interactive()
     return plt.rc_context(STYLE)
 
 

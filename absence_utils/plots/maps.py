@@ -41,13 +41,18 @@ def signed_overlay(ax, pixels, values, limit: float):
     Returns:
         A mappable for the colour bar.
     """
-    pixels, values = to_numpy(pixels), np.clip(to_numpy(values) / limit, -1, 1)
-    ax.imshow(0.7 + 0.3 * pixels.mean(axis=0), cmap="gray", vmin=0, vmax=1)
-    colours = plt.get_cmap(SIGNED)((np.sign(values) + 1) / 2 * 0.84 + 0.08)
-    colours[..., 3] = np.abs(values) ** 0.8
-    ax.imshow(colours)
+    ax.imshow(overlay_colours(pixels, values, limit))
     bare(ax)
     return plt.cm.ScalarMappable(Normalize(-limit, limit), SIGNED)
+
+
+def overlay_colours(pixels, values, limit: float) -> np.ndarray:
+    """[height, width, RGB] in 0..1 of a signed map over a pale grey copy of its image, see `signed_overlay`."""
+    pixels, values = to_numpy(pixels), np.clip(to_numpy(values) / limit, -1, 1)
+    grey = 0.7 + 0.3 * pixels.mean(axis=0)[..., None]
+    colours = plt.get_cmap(SIGNED)((np.sign(values) + 1) / 2 * 0.84 + 0.08)[..., :3]
+    share = np.abs(values)[..., None] ** 0.8
+    return grey * (1 - share) + colours * share
 
 
 def target_against_non_target(rows: Sequence[tuple], method: str = "", smooth: float = 0.03):

@@ -1,0 +1,289 @@
+"""Bring a network of your own: by name, or from a function in a module or a Python file, with its preprocessing.
+
+The named function is executed, with all that its file does when imported: name only code that you trust. Weights are
+data and are never executed: they are read with safetensors or with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from .errors import InputError
+from .images import declare_input
+from .models import fill_weights, load_model, read_weights
+from .preprocessing import PreparedFolder, Preprocessing, described, prepared_scenes
+
+HOW = "Return an nn.Module, or (nn.Module, preprocessing)."
+
+
+@dataclass(frozen=True, eq=False)
+class Brought:
+    """A network ready to be asked, and what happens to an image before the network sees it.
+
+    Attributes:
+        model: in eval mode, on its device; `normalisation_of` and `input_channels` know what it takes.
+        preprocessing: see `preprocessing.Preprocessing`.
+        name: the name or "module:function" it was opened by.
+    """
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    name: str
+
+    def images(self, source, *, limit: int = 0, seed: int = 0, broken: str = "raise"):
+        """The image dataset called `source`, preprocessed for this network.
+
+        Args:
+            source: "concept_scenes" for rendered scenes, or the path of a folder with one folder for each class.
+            limit, seed, broken: see `images.FolderImages`; for scenes `limit` is their number (512 for 0).
+
+        Returns:
+            An image dataset, see `images`. `stack_images` keeps its pixels as bytes: what a transform makes of an
+            image comes back from there to half a grey level.
+        """
+        if not str(source):
+            raise InputError("images", "it is empty", "Give 'concept_scenes' or the path of an image folder.")
+        if str(source) == "concept_scenes":
+            return prepared_scenes(self.preprocessing, limit, seed)
+        return PreparedFolder(
+            Path(source).expanduser(), self.preprocessing, limit=limit, seed=seed, broken=broken
+        )
+
+
+def open_model(
+    name: str | nn.Module,
+    weights: str | Path | None = None,
+    *,
+    preprocessing=None,
+    size: int = 0,
+    seed: int = 0,
+    device="cpu",
+) -> Brought:
+    """Open a network by name or by the function that makes it.
+
+    Args:
+        name: a torchvision classifier or "concept_scenes", as for `load_model`; "module:function" with a module that
+            can be imported (also from the working directory), or "folder/file.py:function"; or a network. The
+            function is called without arguments and returns a network or (network, preprocessing). It is executed:
+            name only code that you trust.
+        weights: as for `load_model`; for a function or a network a state dict (.safetensors, .pt, .pth; the wrappers
+            "state_dict" and "module." are taken off) to load, or "" to keep the weights it comes with. Never executed.
+        preprocessing: in place of what the function returns: None for 224 px and `normalisation_of(model)`; a dict
+            with some of mean, std (in units of pixels in 0..1), size, channels and resize (px of the shorter side
+            before the crop); or a function from a PIL image to a tensor [channel, height, width], for example
+            `weights.transforms()`, which is measured (`preprocessing.measured`).
+        size: px of the squares the network takes, where its preprocessing does not say; 0 for the size of
+            torchvision's official weights of that name, else 224.
+        seed: of random weights, and of whatever the function draws from torch's global generator.
+        device: where the network goes.
+
+    Raises:
+        InputError: the module or the function is not found, the function fails or returns something else, the
+            checkpoint does not fit, weights are not finite, the preprocessing is not usable.
+    """
+    if isinstance(name, nn.Module):
+        model, given, label = name, None, type(name).__name__
+    elif isinstance(name, str) and ":" in name:
+        model, given, label = *_made(name, seed), name
+    elif isinstance(name, str) and name.endswith(".py"):
+        raise InputError("model", f"{name!r} names a file", f"Add the function: '{name}:make_net'.")
+    else:
+        model, given, label = load_model(name, weights, seed=seed), None, name
+        size, weights = size or _usual_size(name), None
+    if weights:
+        fill_weights(model, label, read_weights(label, str(weights)))
+    _check_finite(model)
+    model = model.eval().to(device)
+    ready = described(model, given if preprocessing is None else preprocessing, size)
+    return Brought(declare_input(model, ready.normalisation, ready.channels), ready, label)
+
+
+def _usual_size(name: str) -> int:
+    """px that torchvision's official weights of that name were evaluated at."""
+    if name == "concept_scenes":
+        return 64
+    try:
+        return torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
+    except ValueError:  # xresnet50
+        return 224
+
+
+def _check_finite(model: nn.Module) -> None:
+    state = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+    bad = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise InputError(
+            "weights",
+            f"{len(bad)} of {len(state)} tensors have values that are not finite, first {bad[0]!r}",
+            "Use a checkpoint from before training diverged.",
+        )
+
+
+# -- the function that makes a network
+
+
+def _made(name: str, seed: int) -> tuple[nn.Module, object]:
+    """Call the named function: (network, preprocessing or None)."""
+    place, _, attribute = name.rpartition(":")
+    with _importable(Path(place).expanduser().parent if place.endswith(".py") else Path.cwd()):
+        function = _function(place, attribute, name)
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                made = function()
+        except Exception as error:
+            raise InputError(
+                "model",
+                f"{name!r} failed ({type(error).__name__}: {error})",
+                "It is called without arguments: make it run by itself first.",
+            ) from error
+    model, given = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(model, nn.Module):
+        what = type(made).__name__
+        if isinstance(made, tuple):
+            what = f"({', '.join(type(part).__name__ for part in made)})"
+        raise InputError("model", f"{name!r} returned {what}", HOW)
+    return model, given
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Find modules beside the file, or in the working directory, while it is imported and its function runs."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+
+
+def _function(place: str, attribute: str, name: str) -> Callable:
+    try:
+        module = (
+            _from_file(Path(place).expanduser()) if place.endswith(".py") else importlib.import_module(place)
+        )
+    except InputError:
+        raise
+    except ModuleNotFoundError as error:
+        if place.endswith(".py") or not place.startswith(error.name or "?"):
+            raise _import_failed(place, error) from error
+        raise InputError(
+            "model",
+            f"there is no module {place!r}",
+            f"Give a file ('folder/{place.rpartition('.')[2]}.py:{attribute}'), install the module, or add its folder "
+            "to PYTHONPATH.",
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise _import_failed(place, error) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        known = [
+            key for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", None) == module.__name__
+        ]  # fmt: skip
+        raise InputError(
+            "model",
+            f"{place!r} has no function {attribute!r}",
+            f"It has {', '.join(known)}." if known else "Define it there, without arguments.",
+        )
+    return function
+
+
+def _import_failed(place: str, error: BaseException) -> InputError:
+    return InputError(
+        "model",
+        f"{place!r} cannot be imported ({type(error).__name__}: {error})",
+        "Make it run by itself first, in this environment.",
+    )
+
+
+def _from_file(path: Path):
+    if not path.is_file():
+        raise InputError("model", f"there is no file {str(path)!r}", "Give the path of a Python file.")
+    tag = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_{tag}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
+    return module
+
+
+# -- the same network, untrained
+
+
+@torch.no_grad()
+def random_copy(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The same network with weights drawn anew, for a null: whatever it still shows was not learnt.
+
+    Modules draw their own weights where they know how (`reset_parameters`, `_reset_parameters`; norms forget their
+    running statistics), PyTorch's convolutions and linear layers from He's normal distribution. What no module draws
+    (class tokens, scales, reparametrised weights) is redrawn from a normal distribution with the mean and sd it had;
+    a tensor whose values are all equal keeps them.
+
+    Args:
+        model: any network; it is not changed.
+        seed: of the draws. The global random state is left as found.
+
+    Returns:
+        A deep copy in eval mode, on the device of the network.
+
+    Raises:
+        InputError: the network cannot be copied.
+    """
+    try:
+        twin = copy.deepcopy(model)
+    except Exception as error:
+        raise InputError(
+            "model",
+            f"it cannot be copied ({type(error).__name__}: {error})",
+            "Give a network without live graphs.",
+        ) from error
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        before = {name: (value, value.clone(), value._version) for name, value in twin.named_parameters()}
+        for module in reversed(list(twin.modules())):  # children first: a parent may know better
+            _reset(module)
+        for name, value in twin.named_parameters():
+            old, copied, version = before.get(name, (None, None, None))
+            drawn = value is not old or value._version != version or not torch.equal(value, copied)
+            if not drawn and value.is_floating_point():
+                value.normal_(value.mean().item(), value.std(correction=0).item())
+    return twin.eval()
+
+
+def _reset(module: nn.Module) -> None:
+    """Let a module draw its own weights. PyTorch's convolutions and linear layers get He's scale afterwards.
+
+    PyTorch's default for those two loses more than half of the signal in every layer: differences between images were
+    7e-7 of the output of an untrained vgg19, which is rounding, and 0.1 with He's scale.
+    """
+    for name in ("reset_parameters", "_reset_parameters"):
+        reset = getattr(module, name, None)
+        if not callable(reset):
+            continue
+        try:
+            reset()
+        except (
+            Exception
+        ):  # one of that name with arguments of its own: what it leaves is redrawn by the caller
+            continue
+        stock = str(getattr(reset, "__module__", "")).startswith("torch.nn.")
+        if stock and isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        return

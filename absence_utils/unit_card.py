@@ -1,0 +1,340 @@
+"""The signed unit card: everything this package can say of one unit, gathered once, to be drawn as a page or a picture.
+
+`collect_card` computes, `plots.card` draws, `card_page` writes HTML. Both signs are asked with the same effort: as many
+patches and images, the same seed and budget for the synthesised ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .image_cache import Subset
+from .scores import calibrate
+from .screening import (
+    Columns,
+    Maps,
+    Screening,
+    TargetSplit,
+    absence_matrix,
+    draw_maps,
+    most_absence_evidence,
+    screen,
+    strongest_targets,
+    target_split,
+)
+from .unit_study import CONTEXT, NONE, SUPPRESSED, UNDECIDED, LayerStudy, describe_verdict
+from .units import Unit
+from .visualize import RenderedPair, render_pair
+
+SIDES = ("highest", "lowest")
+HEADLINES = {
+    CONTEXT: "an absence that depends on context (veto)",
+    SUPPRESSED: "suppressed more than at random weights",
+    NONE: "no absence found",
+    UNDECIDED: "undecided",
+}
+FEWEST_IN_CLASS = 3  # images of a class whose mean is worth showing
+
+
+@dataclass(frozen=True, eq=False)
+class Effort:
+    """How much goes into one card.
+
+    Attributes:
+        shown: patches and images at each end.
+        steps, size, facets, smoothness: of the synthesised pair, see `visualize.render_pair`; 0 facets for none.
+        maps: inputs of each kind with attribution maps; 0 for none.
+        method, baseline: of the maps, see `attribution.attribute`.
+        smooth: Gaussian under which maps are drawn, a share of the image's edge.
+        evidence_images: images screened for evidence by class, evenly drawn; 0 for none (then there are no maps).
+        seed: of the synthesis.
+    """
+
+    shown: int = 6
+    steps: int = 128
+    size: int = 64
+    facets: int = 2
+    smoothness: float = 0.0
+    maps: int = 3
+    method: str = "integrated_gradients"
+    baseline: str = "zero"
+    smooth: float = 0.03
+    evidence_images: int = 256
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Extreme:
+    """Pictures at one end of a unit, most extreme first.
+
+    Attributes:
+        pixels: [picture, channel, height, width] in 0..1.
+        response: [picture] in the units of the layer.
+        label: class of the image that each comes from, "" where there is none.
+    """
+
+    pixels: Tensor
+    response: list[float]
+    label: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Signed maps of a unit on target and on non-target inputs, and the classes that suppress it.
+
+    Attributes:
+        target, other: maps of the inputs with the most presence evidence (target) and absence evidence (non-target).
+        split: what separates the two.
+        classes: a row for each class or concept: name, images, absence (mean absence evidence, in sd of the unit's
+            response; for things that share images the excess over images without them), response (mean, in the units
+            of the layer). Most absence first.
+        contrast: whether `absence` is such an excess.
+    """
+
+    target: Maps
+    other: Maps
+    split: str
+    classes: pd.DataFrame
+    contrast: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Card:
+    """All that is known of a unit.
+
+    Attributes:
+        unit, title: address, and a name for readers.
+        verdict: the unit's row of `LayerStudy.verdicts`; `sentence` says it in words.
+        responses: [image] to all images, in the units of the layer.
+        pair: synthesised maximum and minimum; None if not asked for.
+        patches, images: side ("highest", "lowest") to `Extreme`.
+        evidence: maps and classes; None if not asked for.
+        scores: the unit's measured rows of `Fair.scores` in reading order, with percentile among random copies.
+        limit: absence score that 95 % of the random copies' units stay below, sd.
+        about: what was studied, in words, for the card's foot: name to value.
+    """
+
+    unit: Unit
+    title: str
+    verdict: pd.Series
+    sentence: str
+    responses: np.ndarray
+    pair: RenderedPair | None
+    patches: dict[str, Extreme]
+    images: dict[str, Extreme]
+    evidence: Evidence | None
+    scores: pd.DataFrame
+    limit: float
+    effort: Effort
+    about: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def channel(self) -> int:
+        return self.unit.channel
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a few words."""
+        return HEADLINES[self.verdict["verdict"]]
+
+
+def collect_cards(
+    study: LayerStudy,
+    dataset,
+    columns: Columns,
+    units: Sequence[int],
+    effort: Effort,
+    about: dict[str, str] | None = None,
+) -> Iterator[Card]:
+    """Cards of some units of a studied layer, one after the other.
+
+    Args:
+        study: of the layer; the units must be among those studied.
+        dataset: the images as they were given to `study_layer`.
+        columns: what the images show, see `screening.matrix_columns`.
+        units: channels.
+        effort: see `Effort`.
+        about: for the foot of every card.
+
+    Returns:
+        An iterator of `Card`: each is made when it is asked for.
+
+    Raises:
+        InputError: a unit that was not studied.
+    """
+    missing = sorted(set(units) - set(study.verdicts["unit"]))
+    if missing:
+        remedy = f"Study it, or choose among {study.verdicts['unit'].tolist()}."
+        raise InputError("units", f"unit {missing[0]} was not studied", remedy)
+    return _collect(study, dataset, columns, list(units), effort, about or {})
+
+
+def _collect(study: LayerStudy, dataset, columns: Columns, units: list[int], effort: Effort, about: dict):
+    screened = _screened(study, dataset, columns, units, effort)
+    scores = calibrate(study.fair.scores, study.null)
+    for position, channel in enumerate(units):
+        evidence = None
+        if screened:
+            evidence = _evidence(_unit(study, channel), position, *screened, effort)
+        own = sorted_scores(scores[scores["unit"] == channel].drop(columns="unit"))
+        yield _card(study, channel, own, evidence, effort, about)
+
+
+def _screened(study, dataset, columns: Columns, units, effort: Effort):
+    """(screening, subset, its columns) of an even draw of the images; None if no evidence is asked for."""
+    if not effort.evidence_images or not effort.maps:
+        return None
+    count = min(effort.evidence_images, len(dataset))
+    chosen = torch.linspace(0, len(dataset) - 1, count).round().long()
+    few = Subset(dataset, chosen)
+    shown = Columns(columns.membership[chosen], columns.names, columns.overlap, columns.planted)
+    addressed = [_unit(study, channel) for channel in units]
+    return screen(addressed, few, baseline=effort.baseline), few, shown
+
+
+def _unit(study: LayerStudy, channel: int) -> Unit:
+    return Unit(study.model, study.layer, int(channel), pool=study.setting.pool)
+
+
+def _card(study: LayerStudy, channel: int, scores, evidence: Evidence | None, effort: Effort, about) -> Card:
+    unit = _unit(study, channel)
+    verdict = study.verdicts.set_index("unit", drop=False).loc[channel]
+    pair = None
+    if effort.facets:
+        pair = render_pair(
+            unit, effort.steps, effort.size, effort.seed, effort.facets, smoothness=effort.smoothness
+        )  # fmt: skip
+    return Card(
+        unit=unit,
+        title=card_title(study, channel),
+        verdict=verdict,
+        sentence=describe_verdict(verdict),
+        responses=study.responses[:, channel],
+        pair=pair,
+        patches=_patches(study, channel, effort.shown),
+        images=_images(study, channel, effort.shown),
+        evidence=evidence,
+        scores=scores,
+        limit=study.limit,
+        effort=effort,
+        about=about,
+    )
+
+
+def card_title(study: LayerStudy, channel: int) -> str:
+    """Layer and channel; for an output of a network with the dataset's classes the class's name, too."""
+    title = f"{study.layer or 'output'}, unit {channel}"
+    names = getattr(study.images, "class_names", [])
+    if study.layer in (None, "logits") and len(names) == study.responses.shape[1]:
+        title += f": {names[channel]}"
+    return title
+
+
+def _label(images, index: int) -> str:
+    labels, names = getattr(images, "labels", None), list(getattr(images, "class_names", []))
+    number = int(labels[index]) if labels is not None else -1
+    return names[number] if 0 <= number < len(names) else ""
+
+
+def _patches(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
+    pixels = study.book.crops(study.images, channel)
+    sides = {}
+    for side, crops in zip(SIDES, pixels, strict=True):
+        found = getattr(study.book, side)
+        sides[side] = Extreme(
+            crops[:shown],
+            found.response[channel, :shown].tolist(),
+            [_label(study.images, index) for index in found.image[channel, :shown].tolist()],
+        )
+    return sides
+
+
+def _images(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
+    own = study.responses[:, channel]
+    order = np.argsort(own, kind="stable")
+    normalisation = study.images.normalisation
+    sides = {}
+    for side, chosen in (("highest", order[::-1][:shown].copy()), ("lowest", order[:shown])):
+        pixels = study.images.take(chosen)
+        sides[side] = Extreme(
+            normalisation.undo(pixels) if normalisation else pixels,
+            own[chosen].tolist(),
+            [_label(study.images, index) for index in chosen.tolist()],
+        )
+    return sides
+
+
+def _evidence(unit: Unit, position: int, screening: Screening, few, columns: Columns, effort: Effort):
+    responses = screening.response[:, position]
+    split: TargetSplit = target_split(unit, few, responses, outputs=screening.outputs)
+    inputs = (
+        strongest_targets(screening.presence[:, position], split, effort.maps),
+        most_absence_evidence(screening.absence[:, position], split, effort.maps),
+    )
+    target, other = (
+        draw_maps(unit, few, chosen, columns, effort.method, baseline=effort.baseline) for chosen in inputs
+    )
+    classes = _classes(screening, position, responses, columns)
+    return Evidence(target, other, split.by, classes, columns.overlap)
+
+
+def _classes(screening: Screening, position: int, responses: Tensor, columns: Columns) -> pd.DataFrame:
+    """What suppresses the unit, class by class; classes with too few images are left out, where others have more."""
+    matrix = absence_matrix(screening, columns.membership, columns.names, contrast=columns.overlap)
+    member = torch.as_tensor(columns.membership).bool()
+    table = pd.DataFrame({
+        "name": columns.names,
+        "images": member.sum(dim=0).numpy(),
+        "response": [responses[inside].mean().item() if inside.any() else np.nan for inside in member.T],
+    })  # fmt: skip
+    table.insert(2, "absence", table["name"].map(matrix.iloc[position]).astype(float))
+    least = min(FEWEST_IN_CLASS, table["images"].max())
+    table = table[table["images"] >= least]
+    return table.sort_values("absence", ascending=False, kind="stable", ignore_index=True)
+
+
+def card_numbers(card: Card) -> pd.DataFrame:
+    """The numbers on a card, one a row: panel, item, value, low, high (NaN where there is no interval)."""
+    rows = [
+        (f"{score} score", condition, value, low, high)
+        for score, condition, value, low, high in card.scores[
+            ["score", "condition", "value", "low", "high"]
+        ].itertuples(index=False)
+    ]
+    rows.append(("absence score", "random copies, 95th percentile", card.limit, np.nan, np.nan))
+    quantiles = {"lowest": 0, "median": 0.5, "highest": 1}
+    rows += [
+        ("response", f"{name} of the images", float(np.quantile(card.responses, at)), np.nan, np.nan)
+        for name, at in quantiles.items()
+    ]
+    for side in SIDES:
+        for what, found in (("patch", card.patches), ("image", card.images)):
+            rows += [
+                (f"{side} {what}", str(rank + 1), response, np.nan, np.nan)
+                for rank, response in enumerate(found[side].response)
+            ]
+        if card.pair:
+            facets = getattr(card.pair, side).response.tolist()
+            rows += [
+                (f"synthesised, {side}", str(n + 1), value, np.nan, np.nan) for n, value in enumerate(facets)
+            ]
+    if card.evidence:
+        shown = card.evidence.classes[["name", "absence"]].itertuples(index=False)
+        rows += [("absence evidence by class", name, value, np.nan, np.nan) for name, value in shown]
+    table = pd.DataFrame(rows, columns=["panel", "item", "value", "low", "high"])
+    table.insert(0, "unit", card.channel)
+    return table
+
+
+def sorted_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """The measured scores in reading order: absence with its controls, presence, veto, checks."""
+    order = {"absence": 0, "presence": 1, "veto": 2, "check": 3}
+    shown = scores[scores["value"].notna()]
+    return shown.sort_values("score", key=lambda names: names.map(order), kind="stable", ignore_index=True)

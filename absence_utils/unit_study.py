@@ -1,0 +1,324 @@
+"""What can be said of the units of a layer of any network: is there an absence, how sure is that, against which null?
+
+The insertion experiment that can say no (`protocols.fair_protocol`) on a network and, through the same code, on copies
+of it with random weights. A unit's lowest patches lower its response in any network, so the absence score counts only
+where it exceeds what the copies reach; a veto counts by itself, because no unit that only adds up has one. The rule
+was chosen so that a network which learnt nothing has nothing found in it: see `judge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats as scipy_stats
+from torch import nn
+
+from .errors import InputError
+from .image_cache import ImageStack, shuffle_images, stack_images
+from .insertion_design import Setting, chosen_units
+from .patch_book import PatchBook
+from .patches import mine_patches
+from .protocols import Fair, fair_protocol, three_ranges
+from .scores import LEAST, MAIN, pick
+from .stats import adjusted, percentile_of
+from .units import dataset_responses
+
+CONTEXT, SUPPRESSED, NONE, UNDECIDED = "veto", "suppressed", "no absence found", "undecided"
+LEVEL = 0.05  # false discovery rate over the units studied
+LIMIT = 0.95  # quantile of the random copies' absence scores that has to be exceeded
+FEWEST = 3  # patches of each kind with which an interval still means something
+
+
+@dataclass(eq=False)
+class LayerStudy:
+    """A layer's units under the fair protocol, beside copies with random weights.
+
+    Attributes:
+        model, layer, setting: what was studied, and how.
+        images: the images in random order; `fair` and `book` number them so.
+        responses: [image, unit] to untouched images, all units of the layer, in the units of the layer.
+        book: extreme patches of all images.
+        fair: scores of the units studied, from disjoint sets of images.
+        null: `fair.scores` of the random copies, with a column copy.
+        verdicts: a row for each unit studied, see `judge`.
+    """
+
+    model: nn.Module
+    layer: str | None
+    setting: Setting
+    images: ImageStack
+    responses: np.ndarray
+    book: PatchBook
+    fair: Fair
+    null: pd.DataFrame
+    verdicts: pd.DataFrame
+
+    @property
+    def limit(self) -> float:
+        """Absence score, in sd, that 95 % of the random copies' units stay below."""
+        return null_limit(self.null)
+
+
+def fitting_setting(
+    count: int,
+    edge: int,
+    patch: int = 0,
+    stride: int = 0,
+    *,
+    k: int = 8,
+    images: int = 16,
+    top_share: float = 0.2,
+    seed: int = 0,
+) -> Setting:
+    """The asked numbers of patches and of images for each unit, lowered to what a folder of `count` images allows.
+
+    A third of the images measures effects, of which `top_share` count as top images; each patch needs two of them.
+
+    Args:
+        count: images there are.
+        edge: px of their shorter side.
+        patch, stride: px; 0 for a quarter of the edge, and for half a patch.
+        k, images: most patches of each kind, and most images of each unit and group.
+        top_share, seed: see `protocols.fair_protocol` and `insertion_design.Setting`.
+
+    Raises:
+        InputError: too few images for three patches of each kind; says how many are needed.
+    """
+    patch = patch or max(2, edge // 4)
+    stride = stride or max(1, patch // 2)
+    available = int(count / 3 * top_share)
+    images = min(images, available)
+    k = min(k, images // 2)
+    if k < FEWEST:
+        needed = int(np.ceil(3 * 2 * FEWEST / top_share))
+        remedy = f"Give {needed} or more, or raise top_share (at most 0.5)."
+        raise InputError("images", f"{count} images are too few for an interval", remedy)
+    return Setting(patch, stride, k, images, "one", seed=seed)
+
+
+def study_layer(
+    model: nn.Module,
+    layer: str | None,
+    dataset,
+    setting: Setting,
+    random_copies: Sequence[nn.Module],
+    *,
+    units: Sequence[int] | None = None,
+    most: int = 0,
+    null_units: int = 64,
+    redraws: int = 2,
+    top_share: float = 0.2,
+    control_units: int | None = None,
+    feather: int = 4,
+) -> LayerStudy:
+    """Ask every unit whether its lowest patches suppress it, more than at random weights, and only in context.
+
+    Args:
+        model, layer: see `units.feature_map`.
+        dataset: an image dataset, see `images`; it is shuffled with the setting's seed.
+        setting: of the insertion experiment, see `fitting_setting`.
+        random_copies: the same network with random weights, several, because one draw of weights says little of
+            another (`bring.random_copy`).
+        units: channels to study; all if None.
+        most: study at most this many, evenly spread over those asked for; 0 for no limit.
+        null_units: units of the random copies, evenly spread, together.
+        redraws, top_share, control_units, feather: see `protocols.fair_protocol`.
+
+    Raises:
+        InputError: no random copy, units that do not exist, too few images.
+    """
+    if not random_copies:
+        raise InputError("random_copies", "there is none", "Give at least one network with random weights.")
+    stack = stack_images(shuffle_images(dataset, setting.seed))
+    how = {"redraws": redraws, "top_share": top_share, "feather": feather}
+    book, responses, mined = _mine(model, layer, stack, setting, redraws)
+    chosen = chosen_units(units, responses.shape[1])
+    chosen = _spread(chosen, most)
+    fair = _fair(model, layer, stack, mined, responses, setting, chosen, control_units=control_units, **how)
+    each = max(1, -(-null_units // len(random_copies)))
+    nulls = []
+    for number, copy in enumerate(random_copies):
+        _, own, mined = _mine(copy, layer, stack, setting, redraws, everything=False)
+        few = _spread(np.arange(own.shape[1]), each)
+        found = _fair(copy, layer, stack, mined, own, setting, few, control_units=0, **how)
+        nulls.append(found.scores.assign(copy=number))
+    null = pd.concat(nulls, ignore_index=True)
+    return LayerStudy(
+        model, layer, setting, stack, responses, book, fair, null, judge(fair.scores, null)
+    )  # fmt: skip
+
+
+def _mine(model, layer, stack, setting: Setting, redraws: int, everything: bool = True):
+    """(book of all images or None, responses [image, unit], book of the first third)."""
+    how = {name: getattr(setting, name) for name in ("patch", "stride", "k", "pool", "seed")}
+    how["reservoir"] = max(256, setting.k * redraws)
+    first = three_ranges(len(stack))[0]
+    clean = mine_patches(model, layer, stack, **how, part=first)
+    book = None
+    if everything:
+        book = clean.merge(mine_patches(model, layer, stack, **how, part=range(first.stop, len(stack))))
+    return book, dataset_responses(model, layer, stack, pool=setting.pool).numpy(), clean
+
+
+def _fair(model, layer, stack, book, responses, setting, units, **how) -> Fair:
+    _, chosen_on, measured_on = three_ranges(len(stack))
+    return fair_protocol(
+        model, layer, stack, book, chosen_on, measured_on, setting, units=units, responses=responses, **how
+    )
+
+
+def _spread(units: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the units, evenly spread over their order."""
+    if not most or most >= len(units):
+        return units
+    return units[np.linspace(0, len(units) - 1, most).round().astype(int)]
+
+
+def null_limit(null: pd.DataFrame) -> float:
+    """The absence score that 95 % of the units of random copies stay below; NaN where none of them has one."""
+    scores = pick(null, "absence", MAIN)["value"]
+    return float(scores.quantile(LIMIT)) if scores.notna().any() else float("nan")
+
+
+def judge(scores: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
+    """A verdict for each unit.
+
+    "veto": the drop on top images exceeds that of the same patches on median images by more than `scores.LEAST` sd.
+    "suppressed": no such veto, but the absence score exceeds what 95 % of the random copies' units reach. Both by a
+    one-sided t-test with the score's own standard error, adjusted over the units studied (Benjamini and Hochberg).
+    "no absence found": neither. "undecided": the scores could not be measured (a unit that never changes).
+
+    It is not enough that the score lies above that limit: of the units of another random copy one in twenty does so by
+    construction, and in some networks one in four.
+
+    Args:
+        scores: of the network's units, as `scores.score_table` gives them.
+        null: the same for random copies.
+
+    Returns:
+        Columns unit, verdict, absence, absence_low, absence_high, percentile (of the absence score among the random
+        copies' units, 0..100), limit, q_absence (beyond the limit), veto, veto_low, veto_high, q_veto (beyond
+        `scores.LEAST`), presence. Scores in sd of the unit's response.
+    """
+    absence, veto = pick(scores, "absence", MAIN), pick(scores, "veto", "median images")
+    limit = null_limit(null)
+    table = pd.DataFrame({
+        "unit": absence.index,
+        "absence": absence["value"].to_numpy(), "absence_low": absence["low"].to_numpy(),
+        "absence_high": absence["high"].to_numpy(),
+        "percentile": percentile_of(absence["value"], pick(null, "absence", MAIN)["value"]),
+        "limit": limit,
+        "q_absence": adjusted(exceeds(absence, limit)),
+        "veto": veto["value"].to_numpy(), "veto_low": veto["low"].to_numpy(),
+        "veto_high": veto["high"].to_numpy(),
+        "q_veto": adjusted(exceeds(veto, LEAST)),
+        "presence": pick(scores, "presence", MAIN)["value"].to_numpy(),
+    })  # fmt: skip
+    measured = table["absence"].notna() & table["veto"].notna()
+    verdict = np.where(table["q_absence"] < LEVEL, SUPPRESSED, NONE)
+    vetoed = (table["q_veto"] < LEVEL) & (table["absence"] > 0)
+    verdict = np.where(vetoed, CONTEXT, verdict)
+    table.insert(1, "verdict", np.where(measured, verdict, UNDECIDED))
+    return table
+
+
+def exceeds(scores: pd.DataFrame, least: float) -> np.ndarray:
+    """One-sided p-value of "the score is at most `least`", by the t distribution behind its interval; NaN stays."""
+    value, half, df = (
+        scores["value"].to_numpy(float),
+        ((scores["high"] - scores["low"]) / 2).to_numpy(float),
+        scores["df"].to_numpy(float),
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = half / scipy_stats.t.ppf(0.975, df)
+        p = scipy_stats.t.sf((value - least) / error, df)
+    p = np.where((error == 0) & (value == least), 1.0, p)
+    return np.where(np.isnan(value) | np.isnan(half), np.nan, p)
+
+
+def found_in_nothing(null: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts on the random copies themselves, each judged against the others: whatever is found is wrong.
+
+    Args:
+        null: as in `LayerStudy`, of two copies or more; fewer give an empty table.
+
+    Returns:
+        As `judge`, with a column copy.
+    """
+    parts = []
+    for number in null["copy"].unique() if null["copy"].nunique() > 1 else []:
+        own = null["copy"] == number
+        parts.append(judge(null[own], null[~own]).assign(copy=number))
+    return pd.concat(parts, ignore_index=True) if parts else judge(null, null).iloc[:0].assign(copy=0)
+
+
+def describe_verdict(row: pd.Series) -> str:
+    """A verdict of `judge` in words, with its uncertainty."""
+    if row["verdict"] == UNDECIDED:
+        return (
+            "Undecided: the scores could not be measured, because the unit hardly changes over these images or has too "
+            "few images above the level that counts as top."
+        )
+    drop = f"{_sd(row['absence'])} ({_interval(row, 'absence')})"
+    random = (
+        "the copies with random weights have no such score"
+        if np.isnan(row["limit"])
+        else f"95 % of the units of copies with random weights stay below {_sd(row['limit'])}"
+    )
+    veto = f"{_sd(row['veto'])} ({_interval(row, 'veto')})"
+    if row["verdict"] == CONTEXT:
+        return (
+            "An absence that depends on context. On the unit's top images its lowest patches lower the response by "
+            f"{veto} more than the same patches do on images of median response, which they do in no unit that "
+            f"only adds up. Absence score {drop} against random patches at the same places; {random}."
+        )
+    context = (
+        f"That this depends on context could not be shown: veto {veto}, of which {LEAST} sd would count."
+    )
+    if row["verdict"] == SUPPRESSED:
+        return (
+            f"Suppressed more than chance explains: its lowest patches lower the response by {drop} more than random "
+            f"patches at the same places; {random}. {context}"
+        )
+    return (
+        f"No absence found. Its lowest patches lower the response by {drop} more than random patches at the same "
+        f"places, but {random}, and any unit's lowest patches lower it. {context}"
+    )
+
+
+def _sd(value: float) -> str:
+    return f"{value:.2f} sd".replace("-", "−")
+
+
+def _interval(row: pd.Series, score: str) -> str:
+    low, high = row[f"{score}_low"], row[f"{score}_high"]
+    return f"95 % interval {low:.2f} to {high:.2f}".replace("-", "−")
+
+
+def strongest(verdicts: pd.DataFrame, count: int) -> list[int]:
+    """Units worth a card: those with a verdict first (veto before suppressed), then by absence score, highest first."""
+    order = {CONTEXT: 0, SUPPRESSED: 1, NONE: 2, UNDECIDED: 3}
+    ranked = verdicts.assign(order=verdicts["verdict"].map(order)).sort_values(
+        ["order", "absence"], ascending=[True, False], kind="stable"
+    )
+    return ranked["unit"].head(count).tolist()
+
+
+def asked_units(text: str) -> list[int] | None:
+    """Channels of a notebook's parameter: "auto" and "all" are None, "3, 14" is [3, 14].
+
+    Raises:
+        InputError: anything else.
+    """
+    text = str(text).strip().strip("[]")
+    if text in ("auto", "all"):
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            "unit", f"{text!r} is no channel", "Write a number, several as '3, 14', 'auto' or 'all'."
+        ) from None

@@ -1,0 +1,122 @@
+"""Is a network fit to be asked what it encodes by absence? Checked before anything is computed from it.
+
+Nothing is assumed of the network but that it is an `nn.Module`. Every check runs even where others fail, none raises,
+and each failure says what to do. The checks themselves are in `validate_checks`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+from .untouched import left_as_found
+from .validate_checks import CHECKS, Row, Subject, Unreadable, reason
+
+MOST = 16  # images that are used
+NOT_CHECKED = "not checked"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What `validate_model` found.
+
+    Attributes:
+        layer: the layer that was asked for.
+        table: a row for each check: check, passed, found, remedy (what to do; empty where nothing is to be done).
+    """
+
+    layer: str | None
+    table: pd.DataFrame
+
+    @property
+    def ok(self) -> bool:
+        """All checks passed."""
+        return bool(self.table["passed"].all())
+
+    def raise_for_failure(self) -> Validation:
+        """Return self if all checks passed.
+
+        Raises:
+            InputError: names every failed check, what was found and what to do.
+        """
+        if self.ok:
+            return self
+        failed = self.table[~self.table["passed"]]
+        failed = failed[~failed["found"].str.startswith(NOT_CHECKED)]  # never alone: another check says why
+        problems = "; ".join(f"{row.check}: {row.found}" for row in failed.itertuples())
+        remedies = dict.fromkeys(
+            row.remedy for row in failed.itertuples() if row.remedy
+        )  # each once, in order
+        problem = f"{len(failed)} of {len(self.table)} checks of layer {self.layer!r} failed: {problems}"
+        raise InputError("model", problem, " ".join(remedies))
+
+    def __str__(self) -> str:
+        width = max(map(len, self.table["check"]))
+        lines = []
+        for row in self.table.itertuples():
+            lines.append(f"{'ok  ' if row.passed else 'FAIL'}  {row.check:<{width}}  {row.found}")
+            if row.remedy and not row.passed:
+                lines.append(f"{'':6}{'':<{width}}  -> {row.remedy}")
+        failed = int((~self.table["passed"]).sum())
+        verdict = "all checks passed" if self.ok else f"{failed} of {len(self.table)} checks failed"
+        return "\n".join([f"Layer {self.layer or 'output'}: {verdict}", *lines])
+
+
+def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Validation:
+    """Check that units of a layer can be read, synthesised and attributed.
+
+    weights finite; eval mode; the pass takes these images; the same input gives the same output (to 1e-6 of its
+    largest value), also alone and in a batch (to 1e-3); the layer's shape, with a batch and a channel axis; the layer
+    runs once in a pass; gradients reach the image from every unit that depends on it; responses are finite and differ
+    between images; they can fall below zero; the network is left as it was found.
+
+    Args:
+        model: any network. Hooks, training flags, gradients, buffers and the global random state are left as found.
+        layer: a layer's name, None for the output, "logits" for the signed output, see `units.feature_map`.
+        images: [image, channel, height, width], normalised as the network expects. At least two that differ; the
+            first 16 are used. Signs are also looked for in noise and in negatives of these images.
+
+    Returns:
+        A Validation. It takes the time of ten to thirty forward passes of the images.
+
+    Raises:
+        InputError: `model` is not a network, or there are no two finite images that differ.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError("model", f"a {type(model).__name__}", "Give an nn.Module; `open_model` makes one.")
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
+        subject, rows = Subject(model, layer, _usable(images)), []
+        with left_as_found(model) as changes:
+            for name, check in CHECKS.items():
+                try:
+                    passed, found, remedy = check(subject)
+                except Unreadable as error:
+                    passed, found, remedy = False, f"{NOT_CHECKED}, {error}", ""
+                except Exception as error:  # a network of someone else's may raise anything
+                    passed, found, remedy = (
+                        False,
+                        f"the check failed ({reason(error)})",
+                        "See the other checks.",
+                    )
+                rows.append(Row(name, passed, found, remedy))
+        rows.append(Row("left as found", *changes.found()))
+    return Validation(layer, pd.DataFrame(rows, columns=Row._fields).astype({"passed": bool}))
+
+
+def _usable(images: Tensor) -> Tensor:
+    remedy = "Give a few, [image, channel, height, width], normalised as the network expects."
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        what = (
+            f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        )
+        raise InputError("images", what, remedy)
+    images = images[:MOST].detach().clone()
+    if not images.isfinite().all():
+        raise InputError("images", "not all values are finite", remedy)
+    if len(images) < 2 or (images == images[:1]).all():
+        raise InputError("images", "there are no two that differ", remedy)
+    return images

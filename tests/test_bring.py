@@ -1,0 +1,338 @@
+"""Networks by function, checkpoints of networks that torchvision does not know, untrained copies."""
+
+import copy
+import sys
+
+import numpy as np
+import pytest
+import torch
+from brought_networks import CIFAR, Blocks, CifarResNet, Dense, Grey, trained_cifar
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models.vision_transformer import VisionTransformer
+
+from absence_utils import InputError, Unit, open_model, render_pair, responses
+from absence_utils.bring import random_copy
+from absence_utils.image_cache import stack_images
+from absence_utils.images import IMAGENET, input_channels, normalisation_of
+from absence_utils.models import model_fingerprint
+
+CODE = '''
+"""A file as a reader has it: it imports a file beside it."""
+import torch
+from torch import nn
+from beside_{tag} import WIDTH
+
+def make_net():
+    import also_{tag}
+    return nn.Sequential(nn.Conv2d(3, WIDTH, 3), nn.ReLU()).train(), dict(mean=0.5, std=0.25, size=20)
+
+def alone():
+    return nn.Conv2d(1, 2, 3)
+
+def with_nan():
+    net = alone()
+    net.weight.data[0] = float("nan")
+    return net
+'''
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = np.random.default_rng(0)
+    for number in range(4):
+        place = tmp_path / "photos" / f"class{number % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (30 + number, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def file(tmp_path):
+    tag = tmp_path.name.replace("-", "_")
+    place = tmp_path / "code"
+    place.mkdir()
+    (place / "my_model.py").write_text(CODE.format(tag=tag))
+    (place / f"beside_{tag}.py").write_text("WIDTH = 5\n")
+    (place / f"also_{tag}.py").write_text("")
+    return place / "my_model.py"
+
+
+# -- by name, by module, by file
+
+
+def test_a_function_in_a_file_is_called_and_its_neighbours_are_found(file, folder):
+    path = list(sys.path)
+    brought = open_model(f"{file}:make_net")
+    assert sys.path == path and not brought.model.training
+    assert brought.preprocessing.normalisation.mean == (0.5,) * 3 and brought.preprocessing.size == 20
+    assert normalisation_of(brought.model) == brought.preprocessing.normalisation
+    image, label = brought.images(folder, limit=2)[0]
+    assert image.shape == (3, 20, 20) and -2 <= image.min() < -1 and 1 < image.max() <= 2
+    assert open_model(f"{file}:alone").preprocessing.channels == 1
+
+
+def test_a_function_in_a_module_of_the_working_directory(file, monkeypatch):
+    monkeypatch.chdir(file.parent)
+    monkeypatch.delitem(sys.modules, "my_model", raising=False)
+    assert open_model("my_model:make_net").model[0].out_channels == 5
+    monkeypatch.delitem(sys.modules, "my_model")
+
+
+def test_names_and_networks_open_as_before():
+    scenes = open_model("concept_scenes")
+    assert (
+        scenes.preprocessing.size == 64
+        and scenes.preprocessing.normalisation == type(scenes.model).normalisation
+    )
+    brought = open_model("resnet18", size=32)
+    assert brought.preprocessing.normalisation == IMAGENET and brought.preprocessing.size == 32
+    assert open_model("squeezenet1_1").preprocessing.size == 224
+    assert open_model("inception_v3").preprocessing.size == 299
+    again = open_model("resnet18", seed=1)
+    assert model_fingerprint(again.model) != model_fingerprint(brought.model)
+    net = Blocks().train()
+    assert open_model(net).model is net and not net.training
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_wrapped_checkpoint_is_loaded_into_the_function_s_network(tmp_path, suffix):
+    trained = trained_cifar()
+    state, path = (
+        {f"module.{key}": value for key, value in trained.state_dict().items()},
+        tmp_path / f"net{suffix}",
+    )
+    if suffix == ".pth":
+        torch.save({"state_dict": state, "epoch": 3}, path)
+    else:
+        save_file(state, path)
+    brought = open_model("brought_networks:cifar", path)
+    assert model_fingerprint(brought.model) == model_fingerprint(trained)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(brought.model(images), trained(images))
+    assert brought.preprocessing.normalisation.std == CIFAR["std"] and brought.preprocessing.size == 32
+    loaded = open_model(CifarResNet(), path, preprocessing=CIFAR)
+    assert model_fingerprint(loaded.model) == model_fingerprint(trained)
+
+
+def test_weights_are_never_executed(tmp_path):
+    ran = tmp_path / "ran"
+
+    class Program:
+        def __reduce__(self):
+            return (open, (str(ran), "w"))
+
+    torch.save({"weight": Program()}, tmp_path / "net.pt")
+    with pytest.raises(InputError, match="nothing is unpickled"):
+        open_model("brought_networks:cifar", tmp_path / "net.pt")
+    assert not ran.exists()
+
+
+def test_the_function_draws_from_the_seed_and_leaves_the_global_state():
+    before = torch.random.get_rng_state()
+    first, again, other = (open_model("brought_networks:plain", seed=seed).model for seed in (0, 0, 1))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert model_fingerprint(first) == model_fingerprint(again) != model_fingerprint(other)
+
+
+def test_what_cannot_be_opened_says_why(file, tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "other.safetensors")
+    (tmp_path / "wrong.py").write_text("import not_there_at_all\n")
+    (tmp_path / "exits.py").write_text("raise SystemExit(3)\n")
+    cases = {
+        "`model`.*no module 'nowhere.to'.*PYTHONPATH": ("nowhere.to:make", ""),
+        "`model`.*no file .*nowhere.py": ("folder/nowhere.py:make", ""),
+        "`model`.*has no function 'make'.*It has make_net, alone, with_nan": (f"{file}:make", ""),
+        "`model`.*'brought_networks' has no function 'CIFAR'": ("brought_networks:CIFAR", ""),
+        r"`model`.*failed \(RuntimeError: no data here\)": ("brought_networks:broken", ""),
+        r"`model`.*returned dict.*Return an nn.Module": ("brought_networks:wrong", ""),
+        "`model`.*names a file.*my_model.py:make_net": (str(file), ""),
+        "`model`.*cannot be imported.*not_there_at_all": (f"{tmp_path}/wrong.py:make", ""),
+        "`model`.*cannot be imported.*SystemExit": (f"{tmp_path}/exits.py:make", ""),
+        "`model`.*'resnet81' is neither": ("resnet81", ""),
+        r"`weights`.*do not fit 'brought_networks:cifar'.*first 'conv1.weight'.*first 'a'": (
+            "brought_networks:cifar",
+            tmp_path / "other.safetensors",
+        ),
+        "`weights`.*not finite, first 'weight'": (f"{file}:with_nan", ""),
+    }
+    for message, (name, weights) in cases.items():
+        with pytest.raises(InputError, match=message):
+            open_model(name, weights)
+    with pytest.raises(InputError, match="`images`.*empty"):
+        open_model("concept_scenes").images("")
+
+
+# -- what a network takes is known to all that ask it
+
+
+@pytest.mark.parametrize(
+    "build, more",
+    [(Grey, {}), (Dense, {"channels": 1})],
+)
+def test_grey_networks_and_networks_without_convolutions(build, more, folder):
+    torch.manual_seed(0)
+    brought = open_model(build(), preprocessing={"mean": 0.2, "std": 0.4, "size": 28, **more})
+    assert input_channels(brought.model) == input_channels(copy.deepcopy(brought.model)) == 1
+    assert normalisation_of(random_copy(brought.model)).mean == (0.2,)
+    image, _ = brought.images(folder)[0]
+    assert image.shape == (1, 28, 28) and -0.5 <= image.min() < image.max() <= 2
+    layer = "conv" if build is Grey else "first"
+    pair = render_pair(Unit(brought.model, layer, 0), steps=4, size=28)
+    assert pair.highest.image.shape == (1, 1, 28, 28)
+    by_hand = responses(brought.model, layer, (pair.highest.image - 0.2) / 0.4)[:, 0]
+    torch.testing.assert_close(pair.highest.response, by_hand.detach())
+
+
+def test_a_network_may_use_the_name_normalisation_itself():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.normalisation = nn.BatchNorm2d(3)
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.conv(self.normalisation(x)).mean((2, 3))
+
+    brought = open_model(Own(), preprocessing={"mean": 0.3, "std": 0.6, "size": 16})
+    assert normalisation_of(brought.model).mean == (0.3,) * 3
+    assert brought.model(torch.zeros(1, 3, 16, 16)).shape == (1, 4)
+    assert normalisation_of(Own()) == IMAGENET
+
+
+def test_scenes_for_any_network():
+    plain = open_model("concept_scenes").images("concept_scenes", limit=3, seed=4)
+    brought = open_model(Grey(), preprocessing={"mean": 0.2, "std": 0.4, "size": 28})
+    scenes = brought.images("concept_scenes", limit=3, seed=4)
+    assert scenes.images.shape == (3, 1, 28, 28) and torch.equal(scenes.membership, plain.membership)
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    grey = (plain.normalisation.undo(plain.images) * weights).sum(1).mean((1, 2))
+    torch.testing.assert_close(
+        scenes.normalisation.undo(scenes.images).mean((1, 2, 3)), grey, atol=0.01, rtol=0
+    )
+
+
+def test_scenes_are_enlarged_whole():
+    plain = open_model("concept_scenes").images("concept_scenes", limit=2, seed=4)
+    brought = open_model(Blocks(), preprocessing={"mean": 0, "std": 1, "size": 128})
+    scenes = brought.images("concept_scenes", limit=2, seed=4)
+    whole = nn.functional.interpolate(plain.normalisation.undo(plain.images), size=128, mode="bilinear")
+    assert (scenes.images - whole).abs().mean() < 0.01
+
+
+def test_stacked_images_are_the_images(folder, tmp_path):
+    dataset = open_model(CifarResNet(), preprocessing=CIFAR).images(folder)
+    stack = stack_images(dataset, tmp_path / "cache")
+    assert torch.equal(stack.take([3, 0]), torch.stack([dataset[3][0], dataset[0][0]]))
+
+
+# -- untrained copies
+
+
+def network():
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4), nn.LayerNorm(4)
+    )
+
+
+def test_a_random_copy_has_new_weights_and_forgets_what_norms_saw():
+    net = network()
+    net(torch.randn(64, 3, 8, 8) * 3 + 1)  # in training mode: running statistics
+    nn.init.normal_(net[1].weight)
+    before, random = copy.deepcopy(net.state_dict()), torch.random.get_rng_state()
+    first, again, other = (random_copy(net, seed) for seed in (0, 0, 1))
+    assert torch.equal(random, torch.random.get_rng_state()) and net.training and not first.training
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert model_fingerprint(first) == model_fingerprint(again) != model_fingerprint(other)
+    assert torch.equal(first[1].running_mean, torch.zeros(8)) and torch.equal(
+        first[1].running_var, torch.ones(8)
+    )
+    assert torch.equal(first[1].weight, torch.ones(8))
+    for place in (0, 4):
+        trained, drawn = net[place].weight.flatten(), first[place].weight.flatten()
+        assert torch.corrcoef(torch.stack([trained, drawn]))[0, 1].abs() < 0.25
+        fan_in = net[place].weight[0].numel()
+        assert drawn.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.15)  # He
+    assert {id(p) for p in net.parameters()}.isdisjoint(id(p) for p in first.parameters())
+
+
+def test_what_no_module_draws_is_redrawn_with_its_own_mean_and_sd():
+    vit = VisionTransformer(32, 8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=20, num_classes=4)
+    with torch.no_grad():
+        vit.class_token.normal_(2, 0.5)
+        vit.encoder.pos_embedding.normal_(-1, 0.1)
+    twin = random_copy(vit, 0)
+    for before, after, mean, sd in (
+        (vit.class_token, twin.class_token, 2, 0.5),
+        (vit.encoder.pos_embedding, twin.encoder.pos_embedding, -1, 0.1),
+    ):
+        assert not (before == after).any()
+        assert after.mean().item() == pytest.approx(mean, abs=0.5) and after.std().item() == pytest.approx(
+            sd, rel=0.5
+        )
+    layer = "encoder.layers.encoder_layer_0.self_attention.in_proj_weight"
+    assert not (vit.get_parameter(layer) == twin.get_parameter(layer)).any()
+
+
+class Custom(nn.Linear):
+    """Draws its weight in its own way, forgets about its scale, and has a constant."""
+
+    def __init__(self):
+        super().__init__(50, 50, bias=False)
+        self.scale, self.temperature = nn.Parameter(torch.randn(200) + 5), nn.Parameter(torch.tensor(3.0))
+
+    def reset_parameters(self):
+        nn.init.uniform_(self.weight, 7, 8)
+
+
+class Demanding(nn.Linear):
+    def reset_parameters(self, how=None):
+        if how is None:
+            raise TypeError("how?")
+
+
+def test_modules_that_draw_in_their_own_way():
+    torch.manual_seed(0)
+    net = nn.Sequential(Custom(), nn.utils.parametrizations.weight_norm(nn.Linear(50, 50)))
+    twin = random_copy(net, 0)
+    assert (
+        7 <= twin[0].weight.min()
+        and twin[0].weight.max() <= 8
+        and not (twin[0].weight == net[0].weight).any()
+    )
+    assert not (twin[0].scale == net[0].scale).any() and twin[0].scale.mean().item() == pytest.approx(
+        5, abs=0.4
+    )
+    assert twin[0].temperature == 3
+    assert not (twin[1].weight == net[1].weight).any()
+    torch.manual_seed(0)
+    demanding = nn.Linear(30, 30)
+    demanding.__class__ = Demanding
+    assert not (random_copy(demanding).weight == demanding.weight).any()
+
+
+def test_tied_weights_stay_tied():
+    net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    net[1].weight = net[0].weight
+    twin = random_copy(net)
+    assert twin[1].weight is twin[0].weight and not (twin[0].weight == net[0].weight).any()
+
+
+def test_untrained_deep_networks_still_tell_images_apart():
+    """PyTorch's own scale leaves differences at rounding: 2e-7 of the output of SqueezeNet."""
+    images = nn.functional.interpolate(
+        torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)), size=96
+    )
+    with torch.no_grad():
+        outputs = responses(random_copy(open_model("squeezenet1_0").model), "logits", images)
+    assert ((outputs.amax(0) - outputs.amin(0)) / outputs.abs().max()).mean() > 1e-3
+
+
+def test_a_network_that_cannot_be_copied_says_so():
+    net = network()
+    net.kept = net[0].weight * 2  # a tensor inside a graph
+    with pytest.raises(InputError, match="`model`.*cannot be copied"):
+        random_copy(net)

@@ -1,0 +1,120 @@
+"""What the panels of a card draw are the numbers they are given, with their sign."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from absence_utils.plots import card as plots
+from absence_utils.plots.base import ABSENCE, PRESENCE
+from absence_utils.screening import matrix_columns
+from absence_utils.unit_card import Effort, collect_cards
+
+
+@pytest.fixture(scope="module")
+def card(layer_study):
+    study, dataset = layer_study
+    effort = Effort(shown=3, steps=2, facets=2, maps=2, evidence_images=40)
+    (found,) = collect_cards(study, dataset, matrix_columns(dataset, 0), [1], effort, {"network": "scenes"})
+    return found
+
+
+@pytest.fixture
+def ax():
+    return plt.subplots()[1]
+
+
+def colour(artist):
+    return plt.matplotlib.colors.to_hex(artist.get_facecolor())
+
+
+@pytest.mark.parametrize(
+    "responses", [np.linspace(-3, 5, 97), np.linspace(2, 3, 20), -np.ones(5), np.zeros(3)]
+)
+def test_histogram_counts_every_image_and_divides_at_zero(ax, responses):
+    plots.response_histogram(ax, responses)
+    bars = [bar for bar in ax.patches if bar.get_height()]
+    assert sum(bar.get_height() for bar in bars) == len(responses)
+    for bar in bars:
+        left, right = bar.get_x(), bar.get_x() + bar.get_width()
+        assert right <= 1e-9 or left >= -1e-9  # no bar hides the zero
+        assert colour(bar) == (ABSENCE if right <= 1e-9 else PRESENCE)
+    assert ax.lines[0].get_xdata()[0] == 0
+    assert ax.lines[1].get_xdata()[0] == np.median(responses)
+    assert ax.get_title().startswith(f"{(responses < 0).mean():.0%} of {len(responses)}")
+
+
+def test_scores_stand_where_they_are(ax, card):
+    plots.score_intervals(ax, card.scores, 0.7)
+    points = [line for line in ax.lines if line.get_marker() in "oD" and len(line.get_xdata()) == 1]
+    assert [line.get_xdata()[0] for line in points] == card.scores["value"].tolist()
+    intervals = [
+        line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-"
+    ]
+    intervals = intervals[: len(card.scores)]
+    assert np.allclose(intervals, card.scores[["low", "high"]])
+    (dashed,) = [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert set(dashed.get_xdata()) == {0.7}
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels[0] == "absence: random patch" and "veto: against median images" in labels
+
+
+def test_scores_without_a_null_have_no_dashed_line(ax, card):
+    plots.score_intervals(ax, card.scores, float("nan"))
+    assert not [line for line in ax.lines if line.get_linestyle() == "--"]
+
+
+def test_classes_are_drawn_in_order_with_their_sign(ax, card):
+    plots.class_bars(ax, card.evidence)
+    widths = [bar.get_width() for bar in ax.patches]
+    assert widths == card.evidence.classes["absence"].head(plots.CLASSES).tolist()
+    assert [colour(bar) for bar in ax.patches] == [ABSENCE if width > 0 else PRESENCE for width in widths]
+    assert ax.get_yticklabels()[0].get_text() == card.evidence.classes["name"][0]
+
+
+def test_drawing_for_a_page(card):
+    drawing = plots.as_svg(lambda ax: plots.response_histogram(ax, card.responses), 3, 2, "a")
+    assert drawing.startswith("<svg") and drawing.rstrip().endswith("</svg>")
+    assert plots.INK not in drawing and drawing.count("currentColor") > 5
+    assert drawing == plots.as_svg(lambda ax: plots.response_histogram(ax, card.responses), 3, 2, "a")
+    assert not plt.get_fignums()
+
+
+def test_one_scale_for_all_maps(card):
+    limit = plots.map_limit(card)
+    both = [plots.smoothed(maps.signed, 0.03) for maps in (card.evidence.target, card.evidence.other)]
+    assert limit == pytest.approx(np.quantile(np.abs(np.concatenate(both)), 0.995))
+    colours = plots.map_colours(card, card.evidence.other)
+    at = np.unravel_index(both[1][0].argmin(), both[1][0].shape)
+    red, _, blue = colours[0][at]
+    assert blue > red  # what lowers the response most is blue
+
+
+def test_whole_card_has_all_pictures(card):
+    figure = plots.card_figure(card)
+    drawn = [
+        ax for part in figure.subfigs for half in (part.subfigs or [part]) for ax in half.axes if ax.images
+    ]
+    assert len(drawn) == 2 * (2 + 3 + 3 + 4)
+    texts = " ".join(text.get_text() for part in figure.subfigs for ax in part.axes for text in ax.texts)
+    assert card.title in texts and card.headline in texts and "network: scenes" in texts
+    assert card.sentence.split()[0] in texts
+    assert len(plots.card_figure(card_without(card)).subfigs) == 5
+
+
+def card_without(card):
+    from dataclasses import replace
+
+    return replace(card, pair=None, evidence=None)
+
+
+def test_overview_shows_every_unit_and_copy(layer_study):
+    study, _ = layer_study
+    left, right = plots.layer_overview(study, [1]).axes
+    names = [text.get_text() for text in left.get_legend().get_texts()]
+    null = study.null[(study.null.score == "absence") & (study.null.condition == "random patch")]
+    assert names == [f"random weights ({null.value.notna().sum()} units)", "this network (5 units)"]
+    points = np.concatenate([line.get_xydata() for line in right.lines if line.get_marker() == "o"])
+    wanted = study.verdicts[["absence", "veto"]].dropna().to_numpy()
+    assert sorted(map(tuple, points)) == sorted(map(tuple, wanted))
+    assert [text.get_text() for text in right.texts] == ["1"]
+    assert left.get_xlabel() == right.get_xlabel() == "absence score, sd"

@@ -1,0 +1,218 @@
+"""The site in a real browser, from the file system: it opens, links, shows, searches, and asks no other host."""
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlparse
+
+import pytest
+from browser import DESKTOP, PHONE, bad_pictures, brightness, links, open_page, overflow, targets
+
+from absence_utils.paths import NOTEBOOKS, ROOT
+from absence_utils.run import all_notebooks, declared_figures, read_notebook
+
+EXECUTED = (
+    "01_reichardt_detector",
+    "06_extreme_patches",
+)  # the rest of the notebooks is shown as it is stored
+VISITS = {DESKTOP: "light", PHONE: "dark"}
+ATLAS = '<!DOCTYPE html><html lang="en"><meta name="viewport" content="width=device-width"><title>Atlas</title>{}</html>'
+
+at_both_widths = pytest.mark.parametrize("width", VISITS)
+
+
+@contextmanager
+def alone(folder: Path, name: str):
+    """One of the workers of pytest-xdist at a time; yields a file that says, once it is there, that the work is done."""
+    with open(folder / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder / f"{name}.json"
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """Folder that all workers of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="session")
+def site(shared) -> Path:
+    """The site, built once from two notebooks with results, a small atlas, and the rest as it is in the checkout."""
+    out = shared / "site"
+    with alone(shared, "built") as done:
+        if not done.exists():
+            atlas = shared / "atlas"
+            atlas.mkdir(exist_ok=True)
+            (atlas / "index.html").write_text(ATLAS.format('<h1>Atlas</h1><a href="unit_0.html">Unit 0</a>'))
+            (atlas / "unit_0.html").write_text(ATLAS.format("<h1>Unit 0</h1>"))
+            results = shared / "results" / "smoke"
+            for name in EXECUTED:
+                command = ["-m", "absence_utils.run", name, "--profile", "smoke", "--out", str(results)]
+                shown = {
+                    key: value for key, value in os.environ.items() if key != "MPLBACKEND"
+                }  # in the notebook
+                subprocess.run([sys.executable, *command], check=True, capture_output=True, env=shown)
+            command = [ROOT / "site" / "build.py", "--results", results, "--out", out, "--atlas", atlas]
+            built = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+            assert built.returncode == 0, built.stderr
+            done.write_text(json.dumps({"said": built.stdout, "warned": built.stderr}))
+    return out
+
+
+@pytest.fixture
+def survey(site, shared, browser):
+    """Every page of the site visited once at a width; a function of the width."""
+
+    def visit(width: int) -> dict[str, dict]:
+        with alone(shared, f"survey_{width}") as done:
+            if not done.exists():
+                found = {}
+                for path in sorted(site.rglob("*.html")):
+                    with open_page(browser, path, width, VISITS[width]) as opened:
+                        found[str(path.relative_to(site))] = {
+                            "wrong": opened.errors + opened.remote + opened.failed,
+                            "pictures": bad_pictures(opened.page),
+                            "overflow": overflow(opened.page),
+                            "links": links(opened.page),
+                            "targets": targets(opened.page),
+                        }
+                done.write_text(json.dumps(found))
+            return json.loads(done.read_text())
+
+    return visit
+
+
+def of_each(survey: dict[str, dict], what: str) -> dict[str, list]:
+    return {name: page[what] for name, page in survey.items() if page[what]}
+
+
+def test_builds_without_a_warning_and_says_what_it_built(site, shared):
+    said = json.loads((shared / "built.json").read_text())
+    assert said["warned"] == ""
+    pages = len(list(site.rglob("*.html")))
+    assert f"{pages} pages" in said["said"]
+    assert f"{len(EXECUTED)} of {len(all_notebooks())} notebooks with their results (smoke)" in said["said"]
+
+
+def test_has_a_page_for_everything(site):
+    pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
+    notebooks = [*all_notebooks(), *(NOTEBOOKS / "exercises").glob("*.ipynb")]
+    wanted = {str(path.relative_to(ROOT).with_suffix(".html")) for path in notebooks}
+    wanted |= {
+        f"{name}.html" for name in ("index", "glossary", "limits", "here_and_paper", "exercises", "atlas")
+    }
+    assert wanted | {"api/index.html", "api/units.html", "atlas/index.html", "atlas/unit_0.html"} <= pages
+
+
+def test_leaves_out_what_no_page_loads(site):
+    assert [path.name for path in (site / "_static" / "mathjax").rglob("*.*")] == ["tex-svg.js"]
+    assert not list(site.rglob("*.map")) and not (site / "_static" / "locales").exists()
+
+
+@at_both_widths
+def test_pages_open_without_errors_and_ask_no_other_host(survey, width):
+    pages = survey(width)
+    assert len(pages) > 30 and of_each(pages, "wrong") == {}
+
+
+@at_both_widths
+def test_pictures_have_alternative_text_and_a_size(survey, width):
+    assert of_each(survey(width), "pictures") == {}
+
+
+@at_both_widths
+def test_no_page_scrolls_sideways(survey, width):
+    assert of_each(survey(width), "overflow") == {}
+
+
+def test_links_lead_somewhere(survey, site):
+    pages, lost, inside = survey(DESKTOP), [], 0
+    for name, page in pages.items():
+        for link in page["links"]:
+            address, fragment = urldefrag(link)
+            if not address.startswith("file:"):
+                assert address.startswith("https://"), f"{name}: {link}"
+                continue
+            inside += 1
+            path = Path(unquote(urlparse(address).path))
+            there = path.is_file() and path.is_relative_to(site.resolve())
+            if there and fragment and path.suffix == ".html":
+                there = unquote(fragment) in pages[str(path.relative_to(site.resolve()))]["targets"]
+            if not there:
+                lost.append(f"{name}: {link}")
+    assert inside > 1000 and lost == []
+
+
+def test_start_page_has_every_claim_and_every_figure(site, survey):
+    text = (site / "index.html").read_text()
+    led = {urlparse(link).fragment for link in survey(DESKTOP)["index.html"]["links"]}
+    for path in all_notebooks():
+        figures = declared_figures(read_notebook(path))
+        assert {f"figure-{name}".replace("_", "-") for name in figures} <= led
+        assert f'href="notebooks/{path.stem}.html"' in text
+    assert text.count("<img") >= 1 + len(EXECUTED)
+
+
+def test_notebooks_show_results_or_how_to_get_them(site):
+    for path in all_notebooks():
+        text = (site / "notebooks" / f"{path.stem}.html").read_text()
+        figures = declared_figures(read_notebook(path))
+        if path.stem in EXECUTED:
+            assert text.count("<img") >= len(figures) and "has not been run here" not in text
+            assert "--profile smoke" in text
+            assert all(re.search(rf'href="[^"]+/{figure}\.csv"', text) for figure in figures)
+        else:
+            assert "has not been run here" in text and f"absence_utils.run {path.stem}" in text
+
+
+def test_search_finds_veto(site, browser):
+    with open_page(browser, site / "search.html") as opened:
+        box = opened.page.locator("main input[name=q]:visible, .bd-search input:visible").first
+        box.fill("veto")
+        box.press("Enter")
+        opened.page.wait_for_selector("#search-results li a")
+        opened.page.wait_for_function(
+            "!document.querySelector('#search-progress')?.textContent.includes('Preparing')"
+        )
+        found = opened.page.eval_on_selector_all("#search-results li a", "all => all.map(it => it.href)")
+        assert any("glossary.html" in link for link in found), found
+        assert any("notebooks/07_patch_insertion.html" in link for link in found), found
+        assert opened.errors + opened.remote + opened.failed == []
+
+
+def test_mathematics_is_typeset(site, browser):
+    with open_page(browser, site / "glossary.html") as opened:
+        formulas = opened.page.locator(".math").count()
+        sizes = opened.page.eval_on_selector_all(
+            ".math mjx-container > svg", "all => all.map(it => it.getBoundingClientRect().width)"
+        )
+        assert formulas > 5 and len(sizes) == formulas and min(sizes) > 3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_follows_the_scheme_of_the_reader_and_keeps_pictures_on_white(site, browser, scheme):
+    with open_page(browser, site / "notebooks" / f"{EXECUTED[0]}.html", scheme=scheme) as opened:
+        for selector in ("body", "article p", ".run-note", ".highlight pre", "nav a"):
+            text, ground = brightness(opened.page, selector)
+            assert (text > ground) == (scheme == "dark") and abs(text - ground) > 0.3, (
+                selector,
+                text,
+                ground,
+            )
+        style = opened.page.eval_on_selector(
+            ".cell_output img", "it => [getComputedStyle(it).backgroundColor, getComputedStyle(it).filter]"
+        )
+        assert style == ["rgb(255, 255, 255)", "none"]
+
+
+def test_atlas_is_one_click_away(site, browser):
+    with open_page(browser, site / "atlas.html") as opened:
+        opened.page.click("a.atlas-link")
+        opened.page.wait_for_url("**/atlas/index.html")
+        assert opened.page.title() == "Atlas"

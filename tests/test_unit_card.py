@@ -1,0 +1,153 @@
+"""What a card gathers is what the network and the images say, with its sign."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from absence_utils.errors import InputError
+from absence_utils.scenes import CONCEPTS, RULES, draw_presence
+from absence_utils.screening import matrix_columns, screen
+from absence_utils.unit_card import Effort, card_numbers, card_title, collect_cards, sorted_scores
+from absence_utils.units import Unit
+
+EFFORT = Effort(shown=4, steps=4, facets=2, maps=2, evidence_images=60, smoothness=10.0)
+
+
+@pytest.fixture(scope="module")
+def card(layer_study):
+    study, dataset = layer_study
+    (found,) = collect_cards(study, dataset, matrix_columns(dataset, 0), [1], EFFORT, {"network": "scenes"})
+    return found
+
+
+def test_responses_are_those_of_the_network(card, layer_study):
+    study, dataset = layer_study
+    with torch.no_grad():
+        direct = study.model(study.images.take(range(len(dataset))))[:, 1]
+    assert card.responses == pytest.approx(direct.numpy(), rel=1e-4, abs=1e-4)
+    assert card.channel == 1 and card.title == "logits, unit 1: not ring"
+
+
+def test_images_are_the_extremes_in_order_with_their_class(card, layer_study):
+    study, dataset = layer_study
+    by_response = np.sort(card.responses)
+    assert card.images["lowest"].response == by_response[:4].tolist()
+    assert card.images["highest"].response == by_response[::-1][:4].tolist()
+    for side in ("highest", "lowest"):
+        shown = card.images[side]
+        at = [int(np.flatnonzero(card.responses == value)[0]) for value in shown.response]
+        assert torch.equal(shown.pixels, dataset.normalisation.undo(study.images.take(at)))
+        assert shown.label == [dataset.class_names[study.images.labels[index]] for index in at]
+
+
+def test_patches_are_those_of_the_book(card, layer_study):
+    study, _ = layer_study
+    for side, pixels in zip(("highest", "lowest"), study.book.crops(study.images, 1), strict=True):
+        assert torch.equal(card.patches[side].pixels, pixels[:4])
+        assert card.patches[side].response == getattr(study.book, side).response[1, :4].tolist()
+    assert card.patches["lowest"].response[0] < 0 < card.patches["highest"].response[0]
+
+
+def test_both_signs_are_synthesised_with_the_same_effort(card):
+    highest, lowest = card.pair.highest, card.pair.lowest
+    assert highest.image.shape == lowest.image.shape == (2, 3, 64, 64)
+    assert highest.trajectory.shape == lowest.trajectory.shape == (4, 2)
+    assert (lowest.response < highest.response).all()
+
+
+def test_maps_are_of_target_and_of_non_target_inputs(card, layer_study):
+    study, dataset = layer_study
+    chosen = torch.linspace(0, 149, 60).round().long()
+    member = dataset.membership[chosen, 1]
+    assert member[card.evidence.target.position].all() and not member[card.evidence.other.position].any()
+    assert card.evidence.split == "class 'not ring'"
+    evidence = screen([Unit(study.model, "logits", 1)], dataset)
+    most = evidence.absence[chosen, 0].where(~member, -1).argsort(descending=True)[:2]
+    assert card.evidence.other.position.tolist() == most.tolist()
+    most = evidence.presence[chosen, 0].where(member, -1).argsort(descending=True)[:2]
+    assert card.evidence.target.position.tolist() == most.tolist()
+    assert (card.evidence.other.signed.sum(dim=(1, 2)) < 0).all()
+
+
+def test_classes_that_suppress(card, layer_study):
+    study, dataset = layer_study
+    classes = card.evidence.classes.set_index("name")
+    assert classes.index[0] == "ring" and card.evidence.contrast
+    chosen = torch.linspace(0, 149, 60).round().long()
+    shows = draw_presence(150, 0)[chosen][:, list(CONCEPTS).index("ring")].bool()
+    unit = Unit(study.model, "logits", 1)
+    found = screen([unit], torch.utils.data.Subset(dataset, chosen.tolist()))
+    sd = found.response[:, 0].double().std()
+    expected = (found.absence[shows, 0].mean() - found.absence[~shows, 0].mean()) / sd
+    assert classes.absence["ring"] == pytest.approx(expected.item(), rel=1e-4)
+    assert classes.response["ring"] == pytest.approx(found.response[shows, 0].mean().item(), rel=1e-4)
+    assert classes.images["ring"] == int(shows.sum())
+    assert classes.absence.is_monotonic_decreasing
+
+
+def test_classes_with_few_images_are_left_out_where_others_have_more(layer_study):
+    study, dataset = layer_study
+    columns = matrix_columns(dataset, 0)
+    rare = columns.membership.clone()
+    rare[:, 0] = False
+    rare[:2, 0] = True
+    (card,) = collect_cards(study, dataset, replace(columns, membership=rare), [1], replace(EFFORT, facets=0))
+    assert columns.names[0] not in card.evidence.classes["name"].tolist()
+    assert len(card.evidence.classes) == len(columns.names) - 1
+
+
+def test_scores_and_verdict_are_the_units_own(card, layer_study):
+    study, _ = layer_study
+    own = study.fair.scores[study.fair.scores["unit"] == 1].dropna(subset=["value"])
+    assert sorted(card.scores["value"]) == pytest.approx(sorted(own["value"]))
+    assert card.scores["score"].drop_duplicates().tolist() == ["absence", "presence", "veto", "check"]
+    row = study.verdicts.set_index("unit").loc[1]
+    assert card.verdict["absence"] == row["absence"] and f"{row['absence']:.2f} sd" in card.sentence
+    assert card.limit == study.limit
+    null = study.null[(study.null.score == "veto") & (study.null.condition == "median images")]["value"]
+    veto = card.scores[(card.scores.score == "veto") & (card.scores.condition == "median images")].iloc[0]
+    assert veto["percentile"] == pytest.approx(100 * (null < veto["value"]).mean(), abs=10)
+    assert card.headline != "undecided"
+
+
+def test_unmeasured_scores_are_left_out(card):
+    scores = card.scores.assign(value=[np.nan, *card.scores["value"][1:]])
+    assert len(sorted_scores(scores)) == len(card.scores) - 1
+
+
+def test_numbers_of_a_card_hold_what_it_draws(card):
+    numbers = card_numbers(card).set_index(["panel", "item"])["value"]
+    assert numbers["absence score", "random patch"] == card.verdict["absence"]
+    assert numbers["absence score", "random copies, 95th percentile"] == card.limit
+    assert numbers["lowest patch", "1"] == card.patches["lowest"].response[0] < 0
+    assert numbers["highest image", "4"] == card.images["highest"].response[3]
+    assert numbers["synthesised, lowest", "2"] == card.pair.lowest.response[1].item()
+    assert numbers["response", "median of the images"] == pytest.approx(np.median(card.responses))
+    assert numbers["absence evidence by class", "ring"] == card.evidence.classes["absence"][0]
+    assert (card_numbers(card)["unit"] == 1).all()
+
+
+def test_what_is_not_asked_for_is_not_made(layer_study):
+    study, dataset = layer_study
+    columns = matrix_columns(dataset, 0)
+    for effort in (replace(EFFORT, facets=0, maps=0), replace(EFFORT, facets=0, evidence_images=0)):
+        (card,) = collect_cards(study, dataset, columns, [0], effort)
+        assert card.pair is None and card.evidence is None
+        assert "synthesised, lowest" not in set(card_numbers(card)["panel"])
+
+
+def test_units_that_were_not_studied_are_refused_at_once(layer_study):
+    study, dataset = layer_study
+    with pytest.raises(InputError, match="unit 7 was not studied.*0, 1, 2, 3, 4"):
+        collect_cards(study, dataset, matrix_columns(dataset, 0), [1, 7], EFFORT)
+
+
+def test_titles(layer_study):
+    study, _ = layer_study
+    assert [card_title(study, unit) for unit in range(5)] == [
+        f"logits, unit {n}: {name}" for n, name in enumerate(RULES)
+    ]
+    assert card_title(replace(study, layer="block4"), 3) == "block4, unit 3"
+    assert card_title(replace(study, layer=None), 3) == f"output, unit 3: {list(RULES)[3]}"
