@@ -15,7 +15,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton $(addprefix nvidia-,cu
 	nvshmem-cu13 nvtx)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help figures smoke site test bench lint lab lock clean
+.PHONY: help figures smoke compare reference readme site test bench lint lab lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -24,7 +24,7 @@ help:  ## list these commands
 	@echo "JOBS=N      notebooks or tests at a time (here $(JOBS));  PYTHON=python3.12 makes .venv with that Python"
 	@echo "PROFILE=P   for figures and site: default, smoke, imagenet or isic;  CONFIG=\"images=DIR weights=FILE\" sets parameters"
 	@echo "            CONFIG=\"... shards=8\" mines the patches of notebook 06 in 8 parts, which a killed run keeps"
-	@echo "ARGS=...    goes to pytest (make test), the benchmark (make bench) or JupyterLab (make lab)"
+	@echo "ARGS=...    goes to pytest (make test), the benchmark (make bench), JupyterLab (make lab) or make compare"
 
 # Made when absent and brought up to date when the pins change. A .venv that is already there is kept, whatever torch
 # is in it, as long as its version fits.
@@ -60,6 +60,17 @@ figures: $(READY)  ## make every figure, offline; PROFILE=imagenet for real imag
 
 smoke: $(READY)  ## run every notebook in its smallest version
 	$(call run_notebooks,smoke)
+
+compare: $(READY)  ## say which numbers of the figures moved beyond their tolerance from the reference
+	@$(BIN)/python -m absence_utils.compare results/$(PROFILE) $(ARGS)
+
+reference: $(READY)  ## take the numbers and times of results/default as the reference, and fill them into README.md
+	@$(BIN)/python data/make_reference.py
+	@$(BIN)/python data/make_measured.py
+	@$(BIN)/python site/render.py
+
+readme: $(READY)  ## fill the numbers of data/ into README.md, from site/README.template.md
+	@$(BIN)/python site/render.py
 
 site: $(READY)  ## build the site in results/site from the results of PROFILE, offline
 	@$(BIN)/python site/build.py --results results/$(PROFILE)

@@ -122,7 +122,7 @@ def two_way(values, minus=None, level: float = 0.95, least: float = 0.0) -> TwoW
     patches' means are independent and carry everything: then it is the one-sample t interval on them.
 
     A percentile bootstrap over images and patches (`two_way_bootstrap`) covers 93 % where patches differ much and
-    99 % where they do not, with eight patches; this interval covers 94 to 98 % (tests/test_stats_two_way.py).
+    98 % where they do not, with eight patches; this interval covers 94 to 98 % (tests/test_stats_two_way.py).
 
     Args:
         values: [unit, image, patch] paired differences. NaN where no such pair was measured: an image has all of

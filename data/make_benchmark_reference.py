@@ -1,4 +1,4 @@
-"""Run the whole benchmark, all five seeds, and write data/reference/09_leaderboard.csv with its manifest entry.
+"""Run the benchmark with all five seeds: data/reference/09_leaderboard_five_seeds.csv and its manifest entry.
 
     python data/make_benchmark_reference.py
 
@@ -38,12 +38,12 @@ def main() -> None:
     if options.seed is not None:
         return
     scores = pd.concat([pd.read_csv(options.parts / f"scores-{seed}.csv") for seed in range(SEEDS)])
-    path = DATA / "reference" / "09_leaderboard.csv"
+    path = DATA / "reference" / "09_leaderboard_five_seeds.csv"
     path.parent.mkdir(exist_ok=True)
     board = leaderboard(scores)
     board.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
     best = board[board.score == "AUROC"].set_index("method")["mean"].round(3).to_dict()
-    name = "data/reference/09_leaderboard.csv"
+    name = "data/reference/09_leaderboard_five_seeds.csv"
     entry = {
         "path": name, "sha256": file_hash(path), "bytes": path.stat().st_size,
         "origin": "computed by this project from data/benchmark_networks.safetensors, five seeds",

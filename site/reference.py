@@ -49,7 +49,7 @@ GROUPS = (
           "Data with a shortcut, and objectives that unlearn it."),
     Group("figures", "Figures", "plots.base plots.toys plots.synthesis plots.maps plots.patches plots.insertion "
           "plots.debias plots.benchmark", "Figures from arrays and tables; no science in here."),
-    Group("running", "Running and recording", "record run parameters errors paths",
+    Group("running", "Running and recording", "record run parameters errors paths compare tolerances compare_report",
           "Strict runs of notebooks, and figures with their numbers and their provenance."),
     Group("exercises", "Exercises", "exercises.*", "What the check cells of the exercises ask."),
 )  # fmt: skip

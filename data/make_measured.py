@@ -1,0 +1,67 @@
+"""Time the notebooks of a run: data/measured/notebook_seconds.csv; and list all of data/measured/ in the manifest.
+
+    make figures && python data/make_measured.py
+
+The other tables of data/measured/ hold what the default run does not give: benchmarks, real images, installation. They
+are written by hand from runs of this project; their columns say by which command, on which machine and when. Run this
+on the machine that made the figures: it counts the cores.
+"""
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+
+import pandas as pd
+import torch
+from make_concept_scenes import write_entry
+from make_reference import entry_of
+
+from absence_utils.paths import DATA, RESULTS
+from absence_utils.record import write_atomically
+from absence_utils.run import all_notebooks
+
+MEASURED = DATA / "measured"
+WORDS = {1: "one core", 2: "two cores", 4: "four cores", 8: "eight cores"}
+
+
+def machine() -> str:
+    """This machine in words, without its name."""
+    cores = os.cpu_count() or 1
+    kind = platform.machine().replace("x86_64", "x86-64")
+    gpu = "with" if torch.cuda.is_available() else "without"
+    return f"{WORDS.get(cores, f'{cores} cores')} of an {kind} machine {gpu} a GPU"
+
+
+def notebook_seconds(results: Path) -> pd.DataFrame:
+    """Seconds that each executed notebook took, from papermill's record: notebook, seconds, minutes, date, machine."""
+    rows = []
+    for path in all_notebooks():
+        executed = results / path.name
+        record = json.loads(executed.read_text())["metadata"]["papermill"]
+        seconds, date = record["duration"], record["end_time"][:10]
+        command = f"python -m absence_utils.run {path.stem}"
+        rows.append((path.stem, round(seconds, 1), round(seconds / 60, 2), command, machine(), date))
+    return pd.DataFrame(rows, columns=["notebook", "seconds", "minutes", "command", "machine", "date"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "results", nargs="?", type=Path, default=RESULTS / "default", help="folder of the run"
+    )
+    options = parser.parse_args()
+    table = notebook_seconds(options.results)
+    timed = MEASURED / "notebook_seconds.csv"
+    write_atomically(timed, table.to_csv(index=False, lineterminator="\n").encode())
+    for path in sorted(MEASURED.glob("*.csv")):
+        made_by = (
+            "make figures && make reference" if path == timed else "the commands in its column `command`"
+        )
+        entry = entry_of(path, "measured by this project", made_by, {"rows": len(pd.read_csv(path))})
+        write_entry(DATA / "manifest.json", entry)
+
+
+if __name__ == "__main__":
+    main()

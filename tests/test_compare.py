@@ -1,0 +1,282 @@
+"""Numbers against the reference: what moved is found, what did not is not, and the report says so."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from absence_utils import compare
+from absence_utils.compare import compare_numbers
+from absence_utils.errors import InputError
+from absence_utils.paths import ROOT
+
+TABLE = pd.DataFrame(
+    {
+        "unit": [0, 1, 2, 0, 1, 2],
+        "side": ["highest"] * 3 + ["lowest"] * 3,
+        "response": [10.0, 20.0, 30.0, -1.0, -2.0, 0.01],
+        "n": [5, 6, 7, 8, 9, 10],
+        "verdict": ["yes", "no", "yes", "no", "no", "yes"],
+        "low": [9.0, 19.0, np.nan, -2.0, -3.0, -1.0],
+        "high": [11.0, 21.0, np.nan, 0.0, -1.0, 1.0],
+        "noise": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
+    }
+)
+RULES = """
+profile: default
+left_out:
+  01_list: a list of names
+tables:
+  01_table:
+    key: [unit, side]
+    columns:
+      response: {absolute: 0.1, relative: 0.02, sign: kept}
+      n: exact
+      verdict: exact
+      low: {absolute: 0.1}
+      high: {absolute: 0.1}
+      noise: not compared because it is one random draw
+    conclusions:
+      - says: highest above lowest
+        falls: response
+        along: {side: [highest, lowest]}
+      - says: lowest of unit 1 is negative
+        where: unit == 1 and side == 'lowest'
+        holds: response < 0
+"""
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Results and reference with the same table; returns a function that compares after a change of the results."""
+    results, reference = tmp_path / "default", tmp_path / "reference"
+    for folder in (results, reference):
+        folder.mkdir()
+        TABLE.to_csv(folder / "01_table.csv", index=False)
+    (results / "01_table.json").write_text(json.dumps({"profile": "default"}))
+    (reference / "tolerances.yaml").write_text(RULES)
+
+    def after(change=None, rules=None):
+        if rules:
+            (reference / "tolerances.yaml").write_text(rules)
+        if change:
+            table = TABLE.copy()
+            changed = change(table)
+            (table if changed is None else changed).to_csv(results / "01_table.csv", index=False)
+        return compare_numbers(results, reference)
+
+    after.results, after.reference = results, reference
+    return after
+
+
+def put(row, column, value):
+    """A change of one value."""
+
+    def change(table):
+        table[column] = table[column].astype(object)
+        table.loc[row, column] = value
+
+    return change
+
+
+def only(report):
+    (table,) = report.tables
+    return table
+
+
+def test_the_same_numbers_are_within_tolerance(folders):
+    report = folders()
+    assert report.ok and only(report).compared == only(report).within == 5 * len(TABLE)
+    assert (
+        only(report).most is None and "Nothing moved beyond what is allowed: 30 of 30 values" in report.text()
+    )
+
+
+@pytest.mark.parametrize("value, within", [(20.39, True), (20.41, False), (19.61, True), (19.59, False)])
+def test_relative_tolerance(folders, value, within):
+    report = folders(put(1, "response", value))
+    assert report.ok is within
+    assert only(report).within == 30 - (not within)
+    most = only(report).most
+    assert (most.key, most.column, most.old, most.new) == ("1, highest", "response", 20.0, value)
+    assert most.used == pytest.approx(abs(value - 20) / 0.4)
+
+
+@pytest.mark.parametrize("value, within", [(-1.09, True), (-1.11, False)])
+def test_absolute_tolerance_where_it_is_the_larger(folders, value, within):
+    assert folders(put(3, "response", value)).ok is within
+
+
+def test_a_flipped_sign_is_beyond_also_within_the_tolerance(folders):
+    report = folders(put(5, "response", -0.01))
+    assert not report.ok and [(v.key, v.old, v.new) for v in only(report).beyond] == [
+        ("2, lowest", 0.01, -0.01)
+    ]
+    assert folders(put(5, "response", -0.01), RULES.replace(", sign: kept", "")).ok
+
+
+def test_a_new_nan_and_a_lost_nan_are_beyond(folders):
+    assert [v.key for v in only(folders(put(0, "response", np.nan))).beyond] == ["0, highest"]
+    assert [v.key for v in only(folders(put(2, "low", 1.0))).beyond] == ["2, highest"]
+
+
+def test_an_int_column_is_exact(folders):
+    (value,) = only(folders(put(4, "n", 10))).beyond
+    assert (value.column, value.old, value.new, value.allowed) == ("n", 9, 10, "exact")
+    assert folders(lambda table: table.assign(n=table.n.astype(float))).ok, "3 and 3.0 are the same number"
+
+
+def test_a_text_column_is_exact(folders):
+    (value,) = only(folders(put(0, "verdict", "no"))).beyond
+    assert (value.column, value.old, value.new) == ("verdict", "yes", "no")
+
+
+def test_text_where_a_number_was_is_beyond(folders):
+    assert len(only(folders(put(0, "response", "none"))).beyond) >= 1
+
+
+def test_a_column_that_is_not_compared_may_be_anything(folders):
+    assert folders(lambda table: table.assign(noise=9.0)).ok
+
+
+def test_rows_in_another_order_are_the_same(folders):
+    assert folders(lambda table: table.sample(frac=1, random_state=0)).ok
+
+
+def test_missing_new_and_repeated_rows(folders):
+    report = folders(lambda table: table.drop(index=1))
+    assert not report.ok and only(report).problems == ["missing rows, 1 of 6: 1, highest"]
+    assert only(report).compared == 25, "the others are compared all the same"
+    report = folders(lambda table: table.assign(unit=[0, 1, 2, 0, 1, 3]))
+    assert only(report).problems == ["missing rows, 1 of 6: 2, lowest", "new rows, 1 of 6: 3, lowest"]
+    report = folders(lambda table: table.assign(unit=[0, 1, 1, 0, 1, 2]))
+    assert only(report).problems == ["the key is not unique in the results: 1, highest"]
+
+
+def test_changed_columns(folders):
+    assert only(folders(lambda table: table.drop(columns="n"))).problems == [
+        "columns missing in the results: n"
+    ]
+    report = folders(lambda table: table.assign(more=1))
+    assert not report.ok and only(report).problems == ["columns without a tolerance: more"]
+    (folders.reference / "01_table.csv").write_text(TABLE.drop(columns="n").to_csv(index=False))
+    assert only(folders(lambda table: table)).problems == ["columns missing in the reference: n"]
+
+
+def test_missing_and_extra_tables(folders):
+    TABLE.to_csv(folders.results / "02_new.csv", index=False)
+    TABLE.to_csv(folders.results / "01_list.csv", index=False)  # left out with a reason
+    report = folders()
+    assert not report.ok and report.extra == ["02_new"] and "02_new" in report.text()
+    (folders.results / "01_table.csv").rename(folders.results / "02_new.csv")
+    assert only(folders()).problems == ["the table is missing in the results"]
+    (folders.reference / "01_table.csv").unlink()
+    assert only(folders()).problems == ["the table is missing in the reference and in the results"]
+
+
+def test_interval_of_the_reference(folders):
+    rules = RULES.replace("absolute: 0.1, relative: 0.02, sign: kept", "interval: [low, high]")
+    assert folders(put(0, "response", 10.9), rules).ok
+    assert not folders(put(0, "response", 11.1), rules).ok and not folders(put(0, "response", 8.9), rules).ok
+    assert not folders(put(2, "response", 30.5), rules).ok, "where no interval is stated there is no room"
+    half = rules.replace("interval: [low, high]", "interval: [low, high], absolute: 0.5")
+    assert folders(put(0, "response", 11.4), half).ok
+
+
+def test_a_share_of_values_may_be_anything(folders):
+    rules = RULES.replace("verdict: exact", "verdict: {absolute: 1.0, share: 0.8}")
+    report = folders(put(0, "verdict", "no"), rules)
+    assert report.ok and only(report).within == 29 and only(report).most is None
+    change = lambda table: table.assign(verdict=["no", "no", "no", "no", "no", "yes"])  # noqa: E731
+    report = folders(change, rules)
+    assert not report.ok and len(only(report).beyond) == 2
+
+
+def test_some_rows_only(folders):
+    rules = RULES.replace("key: [unit", "rows: side == 'lowest'\n    key: [unit").split("    conclusions")[0]
+    TABLE.iloc[3:].to_csv(folders.reference / "01_table.csv", index=False)
+    assert folders(put(0, "response", 99.0), rules).ok
+    assert not folders(put(3, "response", 99.0), rules).ok
+
+
+def test_conclusions_are_checked_whatever_the_tolerances_say(folders):
+    rules = RULES.replace("absolute: 0.1, relative: 0.02, sign: kept", "absolute: 1000.0")
+    assert folders(put(4, "response", -1.0), rules).ok
+    assert only(folders(put(4, "response", 1.0), rules)).broken == ["lowest of unit 1 is negative"]
+    report = folders(put(3, "response", 100.0), rules)
+    assert not report.ok and only(report).broken == ["highest above lowest"]
+    assert "no longer true: highest above lowest" in report.text()
+    nowhere = rules.replace("unit == 1 and", "unit == 7 and")
+    assert only(folders(lambda table: table, nowhere)).broken == ["lowest of unit 1 is negative"]
+
+
+def test_the_report_names_row_values_and_tolerance(folders):
+    report = folders(lambda table: table.assign(response=table.response + 7, n=0))
+    for shown in (report.text(), report.markdown()):
+        line = next(line for line in shown.splitlines() if "0, highest" in line and "response" in line)
+        assert {"10", "17", "0.1 or 0.02 of it, sign kept"} <= {
+            part.strip() for part in line.replace("  ", "|").split("|")
+        }
+        assert "Not as the reference: 1 of 1 tables differ (01_table); 18 of 30 values" in shown
+    markdown = report.markdown()
+    assert (
+        markdown.startswith("# Numbers against the reference\n\n**Not as the reference:")
+        and "\n## 01_table\n" in markdown
+    )
+    bars = {line.count("|") for line in markdown.split("## 01_table")[1].splitlines() if line.startswith("|")}
+    assert bars == {6}, "five columns in every row"
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        (20.2, "response (1, highest): 20 -> 20.2, 50 % of its tolerance"),
+        (20.0001, "20 -> 20.0001, less than 1 % of its tolerance"),
+        (21.0, "20 -> 21, 250 % of its tolerance"),
+        (-20.0, "20 -> -20, many times its tolerance"),
+    ],
+)
+def test_what_moved_most_is_told_also_within_its_tolerance(folders, value, said):
+    assert said in folders(put(1, "response", value)).text()
+
+
+def test_the_report_is_short(folders):
+    many = pd.concat([TABLE.assign(unit=TABLE.unit + 3 * part) for part in range(20)])
+    many.to_csv(folders.reference / "01_table.csv", index=False)
+    report = folders(lambda table: many.assign(n=-1))
+    for shown in (report.text(), report.markdown()):
+        assert "and 100 more values beyond their tolerance" in shown
+        assert sum("exact" in line for line in shown.splitlines()) == 20
+
+
+def test_another_profile_is_refused(folders):
+    (folders.results / "01_table.json").write_text(json.dumps({"profile": "smoke"}))
+    with pytest.raises(InputError, match="profile 'smoke', the reference with 'default'"):
+        folders()
+
+
+def test_an_empty_folder_is_refused(folders, tmp_path):
+    with pytest.raises(InputError, match="make figures"):
+        compare_numbers(tmp_path / "nowhere", folders.reference)
+
+
+def test_exit_status_and_markdown_file(folders, tmp_path, capsys):
+    arguments = [str(folders.results), "--reference", str(folders.reference)]
+    assert compare.main(arguments) == 0 and "Nothing moved" in capsys.readouterr().out
+    TABLE.assign(n=0).to_csv(folders.results / "01_table.csv", index=False)
+    page = tmp_path / "deep" / "report.md"
+    assert compare.main([*arguments, "--markdown", str(page)]) == 1
+    assert page.read_text().startswith("# Numbers") and "1 of 1 tables differ" in capsys.readouterr().out
+    assert compare.main([str(tmp_path / "nowhere"), *arguments[1:]]) == 2
+    assert "error: `results`" in capsys.readouterr().err
+
+
+def test_runs_as_a_module(folders):
+    command = [sys.executable, "-m", "absence_utils.compare", str(folders.results)]
+    done = subprocess.run(
+        [*command, "--reference", str(folders.reference)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
