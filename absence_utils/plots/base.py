@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import Normalize
@@ -22,9 +24,17 @@ STYLE = {
 }
 
 
+@contextmanager
 def companion_style():
-    """Context manager with the companion's look; every plot function draws inside it."""
-    return plt.rc_context(STYLE)
+    """Context manager with the companion's look; every plot function draws inside it.
+
+    The first figure of a kernel loads the backend, and Jupyter's one then switches interactive mode on. That must
+    outlive the context: without it no later figure of the notebook is shown.
+    """
+    with plt.rc_context(STYLE):
+        yield
+        interactive = plt.isinteractive()
+    plt.rcParams["interactive"] = interactive
 
 
 def to_numpy(values) -> np.ndarray:
