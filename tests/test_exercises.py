@@ -146,15 +146,23 @@ def test_every_task_left_open_stops_at_its_check_and_passes_when_solved(path, tm
 
 
 @each
-def test_runs_from_a_fresh_kernel_with_its_solutions_and_stops_without(path, tmp_path):
+def test_a_fresh_kernel_stops_without_solutions_at_the_first_check_and_runs_with_them(path, tmp_path):
+    """One kernel for both: the exercise as it ships up to its first check, then all of it with solutions."""
     notebook = read_notebook(path)
-    solved = run_exercise(fill(notebook, solutions_of(path)), tmp_path, timeout=60 * MINUTES)
-    assert errors(solved) == {}
-    assert all(cell.execution_count for cell in solved.cells if cell.cell_type == "code")
-    first = tasks(notebook)[0]
-    (cell, (kind, message)), *more = errors(run_exercise(notebook, tmp_path)).items()
-    assert (cell, kind, more) == (f"check-{first}", "NotYet", [])
+    first, whole = tasks(notebook)[0], fill(notebook, solutions_of(path))
+    opening = [cell.id for cell in notebook.cells].index(f"check-{first}") + 1
+    before = [{**cell, "id": f"open-{cell.id}"} for cell in notebook.cells[:opening]]
+    whole.cells = [*map(nbformat.from_dict, before), *whole.cells]
+    done = run_exercise(whole, tmp_path, stop=False, timeout=60 * MINUTES)
+    (cell, (kind, message)), *more = errors(done).items()
+    assert (cell, kind, more) == (f"open-check-{first}", "NotYet", [])
     assert message.startswith("You have not answered yet: replace the ... of `")
+    (output,) = [
+        output for cell in done.cells[:opening] for output in cell.get("outputs", []) if "ename" in output
+    ]
+    assert output.traceback == [f"Not yet: {message}"], "one line, no lines of the check"
+    checks = [cell for cell in done.cells[opening:] if "check" in cell_tags(cell)]
+    assert all(cell.outputs[0].data["text/plain"].startswith("Right. ") for cell in checks)
 
 
 # What checks are made of

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from absence_utils.attribution import absence_evidence, attribute, presence_evidence
 from absence_utils.datasets import motion_sequences
+from absence_utils.images import TensorImages
 from absence_utils.networks import MotionDetector
-from absence_utils.patches import mine_patches
+from absence_utils.patches import PatchBook, mine_patches
 from absence_utils.units import Unit
 
-from .answers import NotYet, Right, answered, choose, compare, yes_or_no
+from .answers import NotYet, Right, answered, choose, compare
 
 SIZE = 6  # edge of the frame pairs that are built here, pixels
 MOTIONS = {
@@ -29,7 +30,7 @@ def bar(first: int, second: int, size: int = SIZE) -> Tensor:
     return frames
 
 
-def signs(signs: dict) -> Right:
+def signs_of_motions(signs: dict) -> Right:
     """The sign of unit 0's response to each of `MOTIONS`: 1, 0 or -1."""
     answered(signs=signs)
     if not isinstance(signs, dict) or set(signs) != set(MOTIONS):
@@ -115,33 +116,40 @@ def evidence(on_target, on_non_target) -> Right:
     )
 
 
-def after_relu(tied, found, rectified: nn.Module, pairs) -> Right:
-    """The mistake: how many patches tie for the lowest response after the rectifier, and does the lowest show a bar?"""
-    answered(tied=tied, found=found)
-    book = _book(rectified, None, pairs)
-    responses = book.lowest.response[0]
-    truth, whole = int((responses == responses.min()).sum()), _book(rectified, "0", pairs)
-    before = whole.lowest.response[0]
+def after_relu(tied, empty, rectified: nn.Module, pairs: TensorImages) -> Right:
+    """The mistake: how many patches tie for the lowest response after the rectifier, and how many of them are empty?"""
+    answered(tied=tied, empty=empty)
+    book, signed = _book(rectified, None, pairs), _book(rectified, "0", pairs).lowest.response[0]
+    responses, crops = book.lowest.response[0], book.crops(pairs, 0).lowest
+    lowest, bare = responses == responses.min(), crops.sum(dim=(1, 2, 3)) == 0
+    before = "That is read before the rectifier. Count in `book`, which was mined behind it."
     mistakes = [
-        (
-            int((before == before.min()).sum()),
-            "That is read before the rectifier. Here `book` is the one to count in.",
-        ),
+        (int((signed == signed.min()).sum()), before),
         (int((responses == responses.max()).sum()), "Those are the patches with the highest response."),
         (len(responses), "That is all patches. Count those whose response equals the lowest one."),
     ]
-    compare("tied", tied, truth, mistakes=mistakes, look="Compare `book.lowest.response[0]` with its own minimum.",
-            tolerance=1e-6)  # fmt: skip
-    first = book.crops(pairs, 0).lowest[0]
-    because = "Look at the picture above: is there a bar in the patch that comes first?"
-    yes_or_no("found", found, bool(first.any()), because)
+    look = "Compare `book.lowest.response[0]` with its own minimum."
+    compare("tied", tied, int(lowest.sum()), mistakes=mistakes, look=look, tolerance=1e-6)
+    mistakes = [
+        (
+            int((crops[:, 0].sum(dim=(1, 2)) == 0).sum()),
+            "That looks at frame 1 only. Frame 2 should be empty as well.",
+        ),
+        (
+            int((crops[:, 1].sum(dim=(1, 2)) == 0).sum()),
+            "That looks at frame 2 only. Frame 1 should be empty as well.",
+        ),
+    ]
+    look = "A patch without a bar sums to 0 over frames and pixels; look at the tied patches only."
+    compare("empty", empty, int((lowest & bare).sum()), mistakes=mistakes, look=look, tolerance=1e-6)
     return Right(
-        f"You made the mistake: {truth} of {len(responses)} patches tie at {float(responses.min()):.0f} and an empty "
-        "one comes first. Read after the rectifier, unit 0 seems to encode no absence. That conclusion is false."
+        f"You made the mistake: {int(lowest.sum())} of {len(responses)} patches tie at {float(responses.min()):.0f}, "
+        f"{int((lowest & bare).sum())} of them empty. Nothing seems to lower unit 0 below an empty patch, so it seems "
+        "to encode no absence. That conclusion is false."
     )
 
 
-def before_relu(layer, rectified: nn.Module, pairs) -> Right:
+def before_relu(layer, rectified: nn.Module, pairs: TensorImages) -> Right:
     """The repair: a layer whose unit 0 sees the bar that moves right to left in its lowest patch."""
     answered(layer=layer)
     if layer is None:
@@ -177,6 +185,6 @@ def suppressor(what) -> Right:
     return Right("The blue pixels are the bar that moves right to left: its absence is what unit 0 encodes.")
 
 
-def _book(model: nn.Module, layer: str | None, pairs):
+def _book(model: nn.Module, layer: str | None, pairs: TensorImages) -> PatchBook:
     edge = pairs.images.shape[-1] - SIZE + 1
     return mine_patches(model, layer, pairs, patch=SIZE, stride=1, k=len(pairs) * edge**2)

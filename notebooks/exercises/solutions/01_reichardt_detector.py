@@ -15,13 +15,13 @@ on_target = absence_evidence(attribute(unit, images[[0]])).sum()
 on_non_target = absence_evidence(attribute(unit, images[[1]])).sum()
 
 # %% suppressor
-# The blue bar is one column further left in frame 2.
+# The blue bar is one column further left in frame 2 than in frame 1.
 what = "right to left"
 
 # %% broken
 # After the rectifier a patch with the opposite motion and an empty one have the same response, 0.
 tied = int((book.lowest.response[0] == book.lowest.response[0].min()).sum())
-found = bool(book.crops(dataset, 0).lowest[0].any())
+empty = int((book.crops(dataset, 0).lowest[:tied].sum(dim=(1, 2, 3)) == 0).sum())
 
 # %% repaired
 # Read behind the final rectification; "0" (the detector before the ReLU) reads the same.
