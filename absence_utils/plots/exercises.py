@@ -25,8 +25,7 @@ def frame_pairs(pairs, titles, *, signed: bool = False):
         for axes, pair, title in zip(grid.T, pairs, titles, strict=True):
             for ax, frame in zip(axes, pair, strict=True):
                 image = signed_map(ax, frame, limit) if signed else show_image(ax, frame[None])
-                ax.spines[:].set_visible(True)
-                ax.spines[:].set_color("0.6")
+                _frame(ax)
             axes[0].set_title(title)
         for row, ax in enumerate(grid[:, 0]):
             ax.set_ylabel(f"frame {row + 1}")
@@ -49,7 +48,9 @@ def image_row(pictures, *, limit: float | None = None):
     maps = [values for values, _ in pictures if np.ndim(to_numpy(values)) == 2]
     limit = limit or signed_limit(*maps) if maps else None
     with companion_style():
-        fig, grid = plt.subplots(1, len(pictures), figsize=(max(2 * len(pictures), 3), 2.7), squeeze=False)
+        edge = min(2.0, 9 / len(pictures))  # inches
+        size = (max(edge * len(pictures), 3), edge + (0.8 if maps else 0.4))
+        fig, grid = plt.subplots(1, len(pictures), figsize=size, squeeze=False)
         shown = None
         for ax, (values, title) in zip(grid[0], pictures, strict=True):
             if np.ndim(to_numpy(values)) == 2:
@@ -57,6 +58,7 @@ def image_row(pictures, *, limit: float | None = None):
                 ax.set_title(title)
             else:
                 show_image(ax, values, title)
+            _frame(ax)
         if shown is not None:
             _scale(fig, shown, grid)
     return fig
@@ -65,3 +67,8 @@ def image_row(pictures, *, limit: float | None = None):
 def _scale(fig, image, grid) -> None:
     bar = fig.colorbar(image, ax=grid.ravel().tolist(), location="bottom", shrink=0.7, aspect=40, pad=0.05)
     bar.set_label("blue: negative, red: positive")
+
+
+def _frame(ax) -> None:
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set_color("0.6")
