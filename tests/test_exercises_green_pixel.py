@@ -102,8 +102,8 @@ def test_only_a_signed_attribution_repairs(network, images, unsigned):
         )
     for answer, sentence in {
         unsigned: "unsigned map itself",
-        signed.abs(): "keep the sign",
-        unsigned * images: "needs abs=False",
+        signed.abs(): "absolute values were taken",
+        unsigned * images: "use abs=False",
         gradient: "multiply by the image",
         attribute(Unit(network, channel=0), images): "as in a map of class 0",
         signed.sum(1): "Keep the colour channels",

@@ -103,7 +103,7 @@ def unsigned(negative, reading, unsigned: Tensor, images: Tensor, network: Green
     count = int((summed[green] == summed.flatten(1).max(dim=1).values).sum())
     return Right(
         f"You made the mistake: nothing is below zero, and in {count} of {len(images)} images no pixel is brighter "
-        "than the green one. It seems to speak for 'no green pixel'. That conclusion is false: pasting one in changes the "
+        "than the green one. It seems to speak for the unit. That conclusion is false: pasting one in changes the "
         f"response by {_pasted(network):+.2f}."
     )
 
