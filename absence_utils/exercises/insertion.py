@@ -38,13 +38,13 @@ __all__ = [
 
 
 def _absence(data: Inserted) -> np.ndarray:
-    return np.nanmean(data.random - data.lowest, axis=(1, 2)) / data.sd
+    return (data.random - data.lowest).mean(axis=(1, 2)) / data.sd
 
 
 def absence_score(absence, data: Inserted) -> Right:
     """Absence scores [unit] of the eight units, in sd."""
     truth = _absence(data)
-    before = np.nanmean(data.untouched - data.lowest, axis=(1, 2)) / data.sd
+    before = (data.untouched - data.lowest).mean(axis=(1, 2)) / data.sd
     mistakes = [
         (-truth, "The sign is the wrong way round: the score is positive where the lowest patch suppresses."),
         (truth * data.sd, "That is in the units of each unit. Divide by `sd` to compare units."),
@@ -208,7 +208,7 @@ def _rounded(truth: float, sd: float = 5e-3) -> float:
 def verdict(veto, vetoed, data: Inserted) -> Right:
     """Veto scores [unit] of the eight units, in sd, and the list of units that are vetoes."""
     answered(veto=veto, vetoed=vetoed)
-    neutral = np.nanmean(data.neutral_random - data.neutral_lowest, axis=(1, 2)) / data.sd
+    neutral = (data.neutral_random - data.neutral_lowest).mean(axis=(1, 2)) / data.sd
     absence = _absence(data)
     truth = absence - neutral
     mistakes = [
