@@ -185,7 +185,6 @@ def on_its_own_class(said, silent, who: Subject) -> Right:
     compare("said", _filled(said), _filled(truth), mistakes=mistakes, look=look)
     count = int(truth[absent].isnan().sum())
     mistakes = [
-        (int(truth.isnan().sum()), "Those are all silent pairs. Count those that are planted absences."),
         (int((~truth[absent].isnan()).sum()), "Those are the planted absences of which it says something."),
     ]
     compare("silent", silent, count, mistakes=mistakes, look="`said[absent].isnan()`.")
@@ -204,7 +203,7 @@ def without_sign(unsigned, winner, who: Subject) -> Right:
     truth, signed = _said(who, name, False, torch.abs), _said(who, name, False)
     mistakes = [
         (_filled(signed), "You know better already! First make the mistake: take `.abs()` of the map."),
-        (_filled(signed.abs()), "Those are absolute values of what the method says. Take them of the map, pixel by pixel."),
+        (_filled(signed.abs()), "Those are absolute values of what it says. Take them of the map, pixel by pixel."),
         (_filled(_said(who, name, True, torch.abs)), "Those are target inputs. Use `on_non_targets`."),
         (_filled(-truth), "With a minus every pixel speaks against the unit. Take `.abs()` as plots do."),
     ]  # fmt: skip

@@ -38,18 +38,18 @@ __all__ = [
 
 
 def _absence(data: Inserted) -> np.ndarray:
-    return np.nanmean(data.random - data.lowest, axis=(1, 2)) / data.sd
+    return (data.random - data.lowest).mean(axis=(1, 2)) / data.sd
 
 
 def absence_score(absence, data: Inserted) -> Right:
     """Absence scores [unit] of the eight units, in sd."""
     truth = _absence(data)
-    before = np.nanmean(data.untouched - data.lowest, axis=(1, 2)) / data.sd
+    before = (data.untouched - data.lowest).mean(axis=(1, 2)) / data.sd
     mistakes = [
         (-truth, "The sign is the wrong way round: the score is positive where the lowest patch suppresses."),
         (truth * data.sd, "That is in the units of each unit. Divide by `sd` to compare units."),
         (truth * data.sd / data.sd.mean(), "Divide by each unit's own sd, not by their mean."),
-        (before, "That is before against after. Any patch lowers a top image, since it covers part of what made the "
+        (before, "That is before against after. A patch also covers part of what made the "
                  "image a top image: compare with the random patch at the same place."),
         (truth.mean(), "That is one number. Average over images and patches, not over units: axis=(1, 2)."),
     ]  # fmt: skip
@@ -172,13 +172,11 @@ def repaired(clean, same_place, mean_veto, drops: Tensor, centred: Centred, maps
     truth = centred.drop("centre", "centre")
     mistakes = [
         (centred.drop("centre", "top left"), "That is still the comparison of two places."),
-        (centred.drop("top left", "top left"),
-         "One place for both, but the corner. Keep the treated images, with the ring in the centre."),
         (truth * centred.sd, "Divide by `centred.sd`."),
         (-truth, "The sign is the wrong way round: control minus treated."),
     ]  # fmt: skip
     compare("same_place", same_place, truth, mistakes=mistakes, look="Put the empty patch in the centre as well.",
-            tolerance=_rounded(truth))  # fmt: skip
+            tolerance=_rounded(truth, 0.02))  # fmt: skip
     mistakes = [
         (maps.veto(minimum), "That is still the minimum."),
         (maps.drop(maps.top, mean), "That is the drop on top images alone. A veto is what it has beyond neutral ones."),
@@ -196,21 +194,21 @@ def repaired(clean, same_place, mean_veto, drops: Tensor, centred: Centred, maps
     (chosen, again), spread = runs.mean(axis=0), runs[:, 1].std(ddof=1)
     return Right(
         f"On fresh images and patches {score:+.2f} sd (over 40 coins {again:+.2f} on average with a "
-        f"scatter of {spread:.2f}, against {chosen:+.2f} where the unit was chosen); at the same place {truth:+.2f} sd, for the "
-        f"disc is covered in both; under the mean a veto of {abs(maps.veto(mean)):.4f}. Three findings, "
-        "and none is left."
+        f"scatter of {spread:.2f}, against {chosen:+.2f} where the unit was chosen); at the same place "
+        f"{truth:+.2f} sd, for the disc is covered in both; under the mean a veto of {abs(maps.veto(mean)):.4f}. "
+        "Three findings, and none is left."
     )
 
 
-def _rounded(truth: float) -> float:
-    """Tolerance for `compare` of 0.005 sd: a share of a truth near 0 would be too strict for rounded answers."""
-    return 5e-3 / abs(truth)
+def _rounded(truth: float, sd: float = 5e-3) -> float:
+    """Tolerance for `compare` in sd: a share of a truth near 0 would be too strict for rounded answers."""
+    return sd / abs(truth)
 
 
 def verdict(veto, vetoed, data: Inserted) -> Right:
     """Veto scores [unit] of the eight units, in sd, and the list of units that are vetoes."""
     answered(veto=veto, vetoed=vetoed)
-    neutral = np.nanmean(data.neutral_random - data.neutral_lowest, axis=(1, 2)) / data.sd
+    neutral = (data.neutral_random - data.neutral_lowest).mean(axis=(1, 2)) / data.sd
     absence = _absence(data)
     truth = absence - neutral
     mistakes = [

@@ -72,14 +72,14 @@ class Inserted:
     _is_veto: np.ndarray = field(repr=False)
 
 
-def eight_units(seed: int = 0, scenes: int = 360) -> Inserted:
+def eight_units(seed: int = 0, scenes: int = 420) -> Inserted:
     """Both protocols of the lesson on eight units of `MixedUnits`."""
     dataset = scene_dataset(scenes, seed)
     model = MixedUnits(dataset.images[:200], seed=seed)
-    setting = Setting(PATCH, STRIDE, k=4, images=12, seed=seed)
+    setting = Setting(PATCH, STRIDE, k=4, images=10, seed=seed)
     many = replace(setting, images=40)  # the published test is surer the more images it is given
     study = insertion_study(
-        model, None, dataset, setting, published=many, redraws=4, top_share=0.15, control_units=0
+        model, None, dataset, setting, published=many, redraws=4, top_share=0.2, control_units=0
     )
     shape = (len(model.is_veto), setting.images, setting.k)
     arrays = [
@@ -165,7 +165,7 @@ class Centred:
 @torch.no_grad()
 def centred_scenes(seed: int = 0, count: int = 240) -> Centred:
     """Those of `count` scenes with a disc in which most of it lies in the middle, and the unit "disc" of a twin."""
-    unit = Unit(load_benchmark_network("twin"), channel=DISC)
+    unit = Unit(load_benchmark_network("twin").requires_grad_(False), channel=DISC)
     presence = draw_presence(count, 5000 + seed)
     usual = unit.response(NORMALISATION.apply(render_scenes(presence[:100], 5000 + seed).pixels))
     presence[:, CONCEPTS.index("disc")] = True
