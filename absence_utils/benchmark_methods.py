@@ -86,7 +86,7 @@ class Subject:
 
     def maps(self, name: str, function: MapMethod, index: int, target: bool) -> tuple[Tensor, Tensor]:
         """Scene numbers and maps [image, height, width] of one side of a unit; computed once."""
-        key = (name, index, target)
+        key = (name, function, index, target)  # two functions under one name stay two
         if key not in self._maps:
             rows = self.side(index, target)
             self._maps[key] = rows, function(self.unit(index), self.images[rows], self.scenes.pixels[rows])

@@ -107,7 +107,8 @@ def test_planted_and_auroc_are_those_of_the_benchmark(rules, twin):
 
 def test_on_its_own_class(rules):
     right = on_targets(IG, METHODS[IG])(rules)
-    assert "AUROC 0.50" in check.on_its_own_class(right, 3, rules)
+    for given in (right, right.numpy(), check.table(right)):
+        assert "AUROC 0.50" in check.on_its_own_class(given, torch.tensor(3), rules)
     for wrong, sentence in (
         ((..., 3), "`said`"),
         ((on_non_targets(IG, METHODS[IG])(rules), 3), "First make the mistake"),
@@ -117,6 +118,12 @@ def test_on_its_own_class(rules):
         ((METHODS, 3), "a number or an array"),
     ):
         refuses(sentence, check.on_its_own_class, *wrong, rules)
+
+
+def test_an_unsigned_map_under_the_name_of_the_signed_one_stays_unsigned(rules):
+    signed, unsigned = (on_non_targets(IG, function)(rules) for function in (METHODS[IG], absolute))
+    assert check.auroc(unsigned) < 0.5 < check.auroc(signed)
+    assert "That is false" in check.without_sign(unsigned, EDGES, rules)
 
 
 def test_without_sign(rules):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -156,9 +157,10 @@ def table(said: Tensor) -> pd.DataFrame:
     return pd.DataFrame(said.numpy(), list(RULES), CONCEPTS)
 
 
-def _filled(said) -> Tensor | object:
+def _filled(said):
     """[unit, concept] with 0 for NaN: to be compared, as a check refuses what is not finite."""
-    return torch.nan_to_num(said) if isinstance(said, Tensor) else said
+    known = isinstance(said, (Tensor, np.ndarray, pd.DataFrame))
+    return np.nan_to_num(np.asarray(said, dtype=float)) if known else said
 
 
 def _said(who: Subject, name: str, target: bool, change=None) -> Tensor:
