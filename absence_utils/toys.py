@@ -231,9 +231,7 @@ def paint_pixel(
     return painted, predict(network, painted.flatten(0, 1)).unflatten(0, (len(greens), len(reds)))
 
 
-def release_steps(
-    network: DigitsNet, images: Tensor, unit: int, shares: list[float]
-) -> tuple[Tensor, Tensor]:
+def release(network: DigitsNet, images: Tensor, unit: int, shares: list[float]) -> tuple[Tensor, Tensor]:
     """Remove growing shares of the stroke pixels, the most negative ones of the unit's attribution first.
 
     Args:

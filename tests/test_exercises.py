@@ -306,3 +306,33 @@ def test_the_command_writes_solved_exercises_and_refuses_what_is_none(small, tmp
         assert problem in capsys.readouterr().err
     assert command.main([]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [path.stem for path in PATHS]
+
+
+# The teacher's guide
+
+GUIDE = (NOTEBOOKS / "exercises" / "README.md").read_text()
+
+
+@each
+def test_the_guide_has_a_row_with_the_minutes(path):
+    (minutes,) = re.findall(rf"^\| \[{path.stem}\]\({path.name}\) \| (\d+) \|", GUIDE, re.MULTILINE)
+    assert int(minutes) == read_notebook(path).metadata.companion.minutes
+
+
+def test_the_plan_of_the_guide_takes_90_minutes_and_agrees_with_the_exercises():
+    (title, plan) = re.findall(
+        r"^## A plan for (\d+) minutes.*?\n(.*?)^## ", GUIDE, re.MULTILINE | re.DOTALL
+    )[0]
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", plan, re.MULTILINE)
+    assert sum(int(minutes) for minutes, _ in rows) == int(title) == 90
+    planned = {text[-2:]: int(minutes) for minutes, text in rows if re.fullmatch(r"Exercise \d\d", text)}
+    stored = {path.stem[:2]: read_notebook(path).metadata.companion.minutes for path in PATHS}
+    assert len(planned) == 3 and planned.items() <= stored.items()
+    (second,) = re.findall(r"second session of (\d+) minutes", plan)
+    assert int(second) == sum(minutes for number, minutes in stored.items() if number not in planned)
+
+
+def test_links_and_commands_of_the_guide_exist():
+    targets = re.findall(r"\]\(([^)#]+)\)", GUIDE)
+    assert [target for target in targets if not (NOTEBOOKS / "exercises" / target).exists()] == []
+    assert set(re.findall(r"absence_utils\.exercises +(--\w+)", GUIDE)) == {"--check"}

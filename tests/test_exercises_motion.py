@@ -63,13 +63,13 @@ def test_any_lowest_pair_will_do_and_no_other():
 def test_evidence_is_recomputed_and_mistakes_are_named():
     assert "0.0769" in motion.evidence(0.0, 1 / 13)
     for answers, sentence in {
-        (1 / 13, 0.0): "wrong way round",
-        (1 / 13, 1 / 13): "wrong way round",
+        (1 / 13, 0.0): "sums of the signed maps .or the two inputs the wrong way round",
+        (1 / 13, 1 / 13): "presence evidence",
         (0.0, -1 / 13): "Evidence is >= 0",
-        (0.0, 0.0): "sum of the signed map",
-        (0.0, 0.5): "too high",
+        (0.0, 0.0): "50% of its values differ",
+        (torch.zeros(()), "much"): "an array of numbers",
         (0.0, ...): "not answered yet",
-        (torch.zeros(12, 12), 1 / 13): "should be one number",
+        (torch.zeros(12, 12), 1 / 13): "`on_target` should be one number",
     }.items():
         with pytest.raises(NotYet, match=sentence):
             motion.evidence(*answers)

@@ -22,7 +22,7 @@ from absence_utils.toys import (
     left_share,
     moving_bars,
     paint_pixel,
-    release_steps,
+    release,
     removal_examples,
     removal_over_seeds,
     uncut_extremes,
@@ -174,7 +174,7 @@ def test_a_painted_pixel_changes_that_pixel_only():
 
 def test_release_removes_more_of_what_speaks_against_the_unit():
     network, images = DigitsNet(seed=0), digits("test").images[:4]
-    left, responses = release_steps(network, images, 3, [0.0, 0.2, 1.0])
+    left, responses = release(network, images, 3, [0.0, 0.2, 1.0])
     assert torch.equal(left[0], images) and not left[2].any() and responses.shape == (3, 4, 10)
     torch.testing.assert_close(responses[1], network(left[1]).detach())
     score = attribute(Unit(network, channel=3), images)

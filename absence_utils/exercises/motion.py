@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +11,7 @@ from absence_utils.datasets import motion_sequences
 from absence_utils.images import TensorImages
 from absence_utils.networks import MotionDetector
 from absence_utils.patches import PatchBook, mine_patches
+from absence_utils.plots.base import to_numpy
 from absence_utils.units import Unit
 
 from .answers import NotYet, Right, answered, choose, compare
@@ -95,22 +97,18 @@ def evidence(on_target, on_non_target) -> Right:
     target, non_target = absence_evidence(maps).sum(dim=(1, 2)).tolist()
     presence = presence_evidence(maps).sum(dim=(1, 2)).tolist()
     signed = maps.sum(dim=(1, 2, 3)).tolist()
-    summed = "That is the sum of the signed map. Take its negative part first: `absence_evidence`."
-    wrong_part = (
-        "That is presence evidence, what drives the unit. Ask for the negative part: `absence_evidence`."
+    for name, value in (("on_target", on_target), ("on_non_target", on_non_target)):
+        if np.ndim(to_numpy(value)):
+            raise NotYet(f"`{name}` should be one number: sum over all pixels.")
+    summed = (
+        "Those are the sums of the signed maps (or the two inputs the wrong way round). Take the negative part first, "
+        "`absence_evidence`; `images[[0]]` is the target input, as unit 0 is class 0."
     )
-    swapped = "You have the two inputs the wrong way round: unit 0 is class 0, so `images[[0]]` is its target input."
+    driven = "That is presence evidence, what drives the unit. Ask for the negative part: `absence_evidence`."
+    negative = ([-target, -non_target], "Evidence is >= 0: it is the size of the negative part.")
     look = "Attribute `Unit(detector, channel=0)`, take `absence_evidence`, and sum over the pixels."
-    compare(
-        "on_target", on_target, target, mistakes=[(non_target, swapped), (signed[0], wrong_part)], look=look
-    )
-    mistakes = [
-        (presence[1], wrong_part),
-        (signed[1], summed),
-        (target, swapped),
-        (-non_target, "Evidence is >= 0."),
-    ]
-    compare("on_non_target", on_non_target, non_target, mistakes=mistakes, look=look)
+    compare("(on_target, on_non_target)", [on_target, on_non_target], [target, non_target],
+            mistakes=[(signed, summed), (presence, driven), negative], look=look)  # fmt: skip
     return Right(
         f"{target:.4f} on the target input, {non_target:.4f} on the other: only there is something to see."
     )
