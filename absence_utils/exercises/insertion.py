@@ -191,11 +191,11 @@ def repaired(clean, same_place, mean_veto, drops: Tensor, centred: Centred, maps
         look="Use the mean over positions.",
     )
     runs = np.array([_both(flips.drops(flip))[1:] for flip in range(40)])
-    (chosen, again), spread = runs.mean(axis=0), runs[:, 1].std(ddof=1)
+    (chosen, again), spread = runs.mean(axis=0).round(2) + 0.0, runs[:, 1].std(ddof=1)  # no -0.00
     return Right(
         f"On fresh images and patches {score:+.2f} sd (over 40 coins {again:+.2f} on average with a "
         f"scatter of {spread:.2f}, against {chosen:+.2f} where the unit was chosen); at the same place "
-        f"{truth:+.2f} sd, for the disc is covered in both; under the mean a veto of {abs(maps.veto(mean)):.4f}. "
+        f"{truth:+.2f} sd, where the disc is covered in both; under the mean a veto of {abs(maps.veto(mean)):.4f}. "
         "Three findings, and none is left."
     )
 
