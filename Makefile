@@ -82,6 +82,7 @@ lint: $(READY)  ## check style, and that notebooks are stored without outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb notebooks/shards/*.ipynb
+	$(BIN)/nbstripout --verify --keep-id notebooks/exercises/*.ipynb
 
 bench: $(READY)  ## measure mining against the bare forward pass and the published scheme (ten minutes, 12 GiB)
 	@$(BIN)/python tests/bench_insertion.py

@@ -86,7 +86,7 @@ class Subject:
 
     def maps(self, name: str, function: MapMethod, index: int, target: bool) -> tuple[Tensor, Tensor]:
         """Scene numbers and maps [image, height, width] of one side of a unit; computed once."""
-        key = (name, index, target)
+        key = (name, function, index, target)  # two functions under one name stay two
         if key not in self._maps:
             rows = self.side(index, target)
             self._maps[key] = rows, function(self.unit(index), self.images[rows], self.scenes.pixels[rows])
@@ -218,7 +218,7 @@ def _insertion_changes(subject: Subject) -> Tensor:
         shown, hidden = (render_scenes(given, 7_000 + subject.seed) for given in (presence, presence & False))
         changes = []
         for number in range(len(presence)):
-            top, left = _box(shown.masks[number, column])
+            top, left = glyph_box(shown.masks[number, column])
             crops = [
                 NORMALISATION.apply(scenes.pixels[number, :, top : top + 24, left : left + 24]).expand(
                     len(images), -1, -1, -1
@@ -234,7 +234,7 @@ def _insertion_changes(subject: Subject) -> Tensor:
     return torch.stack(found, dim=2)
 
 
-def _box(mask: Tensor, side: int = 24) -> tuple[int, int]:
+def glyph_box(mask: Tensor, side: int = 24) -> tuple[int, int]:
     """Top and left of the square around a mask, inside the image."""
     rows, columns = (mask.any(dim=axis).nonzero()[:, 0] for axis in (1, 0))
     return tuple(

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from absence_utils.attribution import absence_evidence, attribute
 from absence_utils.datasets import COLOURS, green_pixel_images, uncut
+from absence_utils.errors import InputError
 from absence_utils.images import TensorImages
-from absence_utils.interventions import removal_table, remove_strokes
+from absence_utils.interventions import removal_table, remove_pixels, remove_strokes
 from absence_utils.networks import DigitsNet, GreenPixelNet
 from absence_utils.patches import PatchBook
 from absence_utils.record import progress
@@ -190,3 +191,58 @@ def all_class_pairs(
         table = removal_over_seeds(networks, held_out, seeds, source, unit, [share], **options)
         tables.append(table.assign(unit=unit, source=source))
     return pd.concat(tables, ignore_index=True)
+
+
+def moving_bars(steps: list[int], size: int = 12) -> Tensor:
+    """One bar as high as the image that moves by `steps` columns from frame 1 to frame 2: [step, frame=2, size, size].
+
+    Positive steps go from left to right, 0 stands still. In frame 1 the bar is in the middle.
+
+    Raises:
+        InputError: a step that leaves the image.
+    """
+    start = size // 2
+    frames = torch.zeros(len(steps), 2, size, size)
+    for k, step in enumerate(steps):
+        if not 0 <= start + step < size:
+            raise InputError("steps", f"{step} columns leave an image of {size}", "Use smaller steps.")
+        frames[k, 0, :, start] = 1
+        frames[k, 1, :, start + step] = 1
+    return frames
+
+
+@torch.no_grad()
+def paint_pixel(
+    network: GreenPixelNet, image: Tensor, greens: list[float], reds: list[float]
+) -> tuple[Tensor, Tensor]:
+    """Give the pixel in the middle of an image every mixture of green and red, and see what the network says.
+
+    Args:
+        image: [rgb, height, width] in 0..1.
+        greens, reds: amounts in 0..1; blue stays 0.
+
+    Returns:
+        images [green, red, rgb, height, width] and responses [green, red, class], signed.
+    """
+    _, height, width = image.shape
+    painted = image.repeat(len(greens), len(reds), 1, 1, 1)
+    colours = torch.tensor([[[red, green, 0.0] for red in reds] for green in greens])
+    painted[..., height // 2, width // 2] = colours
+    return painted, predict(network, painted.flatten(0, 1)).unflatten(0, (len(greens), len(reds)))
+
+
+def release(network: DigitsNet, images: Tensor, unit: int, shares: list[float]) -> tuple[Tensor, Tensor]:
+    """Remove growing shares of the stroke pixels, the most negative ones of the unit's attribution first.
+
+    Args:
+        images: [image, 1, height, width], background 0.
+        shares: of the stroke pixels of each image, in 0..1.
+
+    Returns:
+        images [share, image, 1, height, width] and responses [share, image, class], signed.
+    """
+    score = attribute(Unit(network, channel=unit), images, "input_x_gradient").sum(dim=1)
+    strokes = (images > 0).any(dim=1)
+    counts = [(share * strokes.sum(dim=(1, 2))).round().long() for share in shares]
+    left = torch.stack([remove_pixels(images, score, count, among=strokes) for count in counts])
+    return left, predict(network, left.flatten(0, 1)).unflatten(0, left.shape[:2])

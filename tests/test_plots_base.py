@@ -1,13 +1,17 @@
 """What all figures share keeps the sign: white is 0, and both sides have the same scale."""
 
+import os
+
 import matplotlib
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
 import torch
+from nbclient import NotebookClient
 
 from absence_utils.plots.base import SIGNED, companion_style, show_image, signed_limit, signed_map, to_numpy
 
@@ -53,3 +57,21 @@ def test_style_is_left_behind():
     with companion_style():
         assert matplotlib.rcParams["axes.spines.top"] is False
     assert matplotlib.rcParams["font.size"] == before
+
+
+def test_every_figure_of_a_notebook_is_shown_not_only_the_first():
+    draw = "from absence_utils.plots.base import companion_style\nimport matplotlib.pyplot as plt\n"
+    draw += "with companion_style():\n    fig, _ = plt.subplots()"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(draw) for _ in range(2)])
+    environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
+    NotebookClient(notebook, kernel_name="python3").execute(env=environment)
+    kinds = [[output.output_type for output in cell.outputs] for cell in notebook.cells]
+    assert kinds == [["display_data"]] * 2
+
+
+def test_the_look_ends_with_its_context_also_after_an_error():
+    before = plt.rcParams["savefig.dpi"], plt.rcParams["font.size"]
+    with pytest.raises(RuntimeError), companion_style():
+        assert plt.rcParams["savefig.dpi"] == 150
+        raise RuntimeError
+    assert (plt.rcParams["savefig.dpi"], plt.rcParams["font.size"]) == before

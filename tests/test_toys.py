@@ -7,9 +7,10 @@ import torch
 
 from absence_utils.attribution import attribute
 from absence_utils.datasets import digits, green_pixel_images, motion_sequences
+from absence_utils.errors import InputError
 from absence_utils.images import TensorImages
 from absence_utils.interventions import TREATMENTS, remove_strokes
-from absence_utils.networks import DigitsNet, MotionDetector
+from absence_utils.networks import DigitsNet, GreenPixelNet, MotionDetector
 from absence_utils.patches import mine_patches
 from absence_utils.toys import (
     SCHEDULES,
@@ -19,6 +20,9 @@ from absence_utils.toys import (
     class_maps,
     compare_recipes,
     left_share,
+    moving_bars,
+    paint_pixel,
+    release,
     removal_examples,
     removal_over_seeds,
     uncut_extremes,
@@ -145,3 +149,36 @@ def test_seeds_and_class_pairs_are_all_there():
     pairs = all_class_pairs([Reader()], [data], [5], 0.1, draws=1)
     assert len(pairs[["unit", "source"]].drop_duplicates()) == 90 and (pairs["unit"] != pairs["source"]).all()
     assert len(pairs) == 90 * 3
+
+
+def test_bars_move_by_their_step_and_the_detector_is_silenced_by_one_of_them():
+    steps = [-2, -1, 0, 1]
+    bars = moving_bars(steps)
+    assert [int(pair[1, 0].argmax() - pair[0, 0].argmax()) for pair in bars] == steps
+    assert bars.sum(dim=(2, 3)).eq(12).all()
+    torch.testing.assert_close(MotionDetector()(bars)[:, 0] * 13, torch.tensor([0.0, -1.0, 0.0, 1.0]))
+    with pytest.raises(InputError, match="leave an image of 12"):
+        moving_bars([6])
+
+
+def test_a_painted_pixel_changes_that_pixel_only():
+    network = GreenPixelNet(0)
+    image = green_pixel_images(2, seed=0).images[1]
+    images, responses = paint_pixel(network, image, [0.0, 1.0], [0.0, 0.5, 1.0])
+    assert images.shape == (2, 3, *image.shape) and responses.shape == (2, 3, 2)
+    assert images[1, 2, :, 16, 16].tolist() == [1, 1, 0] and images[0, 1, :, 16, 16].tolist() == [0.5, 0, 0]
+    changed = (images != image).any(dim=2).any(dim=0).any(dim=0).nonzero()
+    assert changed.tolist() in ([[16, 16]], [])
+    torch.testing.assert_close(responses[1, 2], network(images[1, 2][None])[0].detach())
+
+
+def test_release_removes_more_of_what_speaks_against_the_unit():
+    network, images = DigitsNet(seed=0), digits("test").images[:4]
+    left, responses = release(network, images, 3, [0.0, 0.2, 1.0])
+    assert torch.equal(left[0], images) and not left[2].any() and responses.shape == (3, 4, 10)
+    torch.testing.assert_close(responses[1], network(left[1]).detach())
+    score = attribute(Unit(network, channel=3), images)
+    gone = (left[1] != images) & (images > 0)
+    kept = (left[1] == images) & (images > 0)
+    for k in range(4):
+        assert score[k][gone[k]].max() <= score[k][kept[k]].min() + 1e-6

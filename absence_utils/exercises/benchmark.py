@@ -1,0 +1,290 @@
+"""Checks of exercise 09: accounts of single predictions, and how not to score explanation methods."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from absence_utils.attribution import attribute
+from absence_utils.benchmark_methods import MAPS, Subject, on_non_targets, on_targets
+from absence_utils.compiled import COMPILED
+from absence_utils.diagnosis import Diagnosis, diagnose
+from absence_utils.scenes import CONCEPTS, RULES
+from absence_utils.scenes_benchmark import Setting, planted_signs, ranked_above, subject_of
+from absence_utils.units import Unit
+
+from .answers import NotYet, Right, answered, choose, compare
+
+# name: (network, concepts that the image shows)
+CASES = {
+    "A, shows A": ("A", ("A",)),
+    "not B, shows nothing": ("not B", ()),
+    "not B, shows B": ("not B", ("B",)),
+    "A and not B, shows A and B": ("A and not B", ("A", "B")),
+}
+TWINS = ("not B", "only the bias")  # two networks that answer 1 to an empty image
+
+
+# -- the account of one prediction
+
+
+def image_of(case: str) -> Tensor:
+    """[channel=1, height, width] image of one of `CASES`."""
+    name, shown = CASES[case]
+    compiled = COMPILED[name]()
+    return compiled.render(compiled.present(*shown))[0]
+
+
+def account_of(case: str) -> Diagnosis:
+    """The account of one of `CASES`."""
+    return diagnose(Unit(COMPILED[CASES[case][0]]().model), image_of(case))
+
+
+def accounts() -> pd.DataFrame:
+    """The accounts of `CASES` against black, as `plots.benchmark.diagnosis_bars` draws them."""
+    rows = []
+    for case in CASES:
+        found = account_of(case)
+        black = found.table().iloc[0]
+        rows.append({"case": case, "verdict": found.verdict} | {
+            column: black[column] for column in ("baseline_response", "presence", "absence", "response")
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _why_not(case: str) -> dict[str, str]:
+    """Verdict -> why it is not that of this case, by its account against black."""
+    row = account_of(case).rows[0]
+    terms = (
+        f"the response is {row.response:g}, the baseline gives {row.baseline_response:g}, presence evidence "
+        f"{row.presence:g}, absence evidence {row.absence:g}"
+    )
+    reasons = {
+        "presence-driven": "a response is presence-driven if it is there and evidence seen in the image carries it",
+        "absence-driven": "a response is absence-driven if it is there though hardly anything seen speaks for it",
+        "vetoed": "a veto takes away what something else in the image speaks for",
+        "suppressed": "suppressed means that the response is gone and hardly anything in the image speaks for it",
+        "silent": "silent means that hardly anything speaks for the unit and nothing that is seen holds it down",
+    }
+    return {
+        word: f"{case}: not {word!r}. Here {terms}; and {reason}."
+        for word, reason in reasons.items()
+        if word != row.verdict
+    }
+
+
+def predictions(*words) -> Right:
+    """Verdicts of `CASES`, in their order: each one of the first five of `diagnosis.VERDICTS`."""
+    names = [f"case_{number}" for number in range(1, len(CASES) + 1)]
+    answered(**dict(zip(names, words, strict=True)))
+    for name, word, case in zip(names, words, CASES, strict=True):
+        choose(name, word, account_of(case).verdict, _why_not(case))
+    gone = account_of("not B, shows B").rows[0]
+    return Right(
+        f"The map of 'not B, shows B' is all negative ({-gone.absence:g} in all, nothing positive), and nothing is "
+        f"wrong with it: the black image answers {gone.baseline_response:g}, and B takes it away."
+    )
+
+
+def _effect(name: str) -> float:
+    """Change of the response when B comes into the empty image."""
+    compiled = COMPILED[name]()
+    images = compiled.render(torch.cat((compiled.present(), compiled.present("B"))))
+    without, shown = compiled.model(images)[:, 0].tolist()
+    return shown - without
+
+
+def put_it_in(effect_not_b, effect_bias, encodes) -> Right:
+    """Change of the response of each of `TWINS` when B is shown, and which of them encodes its absence."""
+    given = {"effect_not_b": effect_not_b, "effect_bias": effect_bias}
+    answered(**given, encodes=encodes)
+    for (variable, value), name in zip(given.items(), TWINS, strict=True):
+        compiled = COMPILED[name]()
+        empty, with_a = (
+            float(compiled.model(compiled.render(compiled.present(*shown)))[0, 0]) for shown in ((), ("A",))
+        )
+        truth = _effect(name)
+        mistakes = [
+            (-truth, "The sign is the wrong way round: with B minus without."),
+            (truth + empty, "That is the response to an image with B. Subtract the one without."),
+            (with_a - empty, "That is the effect of A. Show B."),
+        ]
+        compare(variable, value, truth, mistakes=mistakes, look="With B minus without, from an empty image.")
+    because = {
+        TWINS[1]: "Showing B changes nothing there. A response without evidence is not yet an absence.",
+        "both": "Only one of them changes when B is shown (definition 2.1 of the paper).",
+        "neither": "One of them falls when B is shown: that is an encoded absence (definition 2.1 of the paper).",
+    }
+    choose("encodes", encodes, TWINS[0], because)
+    return Right(
+        "Two maps without any evidence, one verdict, and only showing the concept tells the two apart."
+    )
+
+
+# -- scoring methods
+
+METHODS = {
+    "integrated gradients": lambda unit, images, pixels: attribute(
+        unit, images, "integrated_gradients", steps=16
+    ).sum(dim=1),
+    "gradient sign": MAPS["gradient sign"],
+    "edge detector": MAPS["edge detector"],
+}
+
+
+def subject(kind: str, seed: int = 0, images: int = 8) -> Subject:
+    """All outputs of the benchmark network of a kind ("rules" or "twin"); maps look at `images` scenes of each side."""
+    return subject_of(kind, seed, None, list(range(len(RULES))), Setting(1, 192, images, 1, 0, 2))
+
+
+def planted() -> Tensor:
+    """Which absences are planted: [unit, concept] bool."""
+    return planted_signs("rules") < 0
+
+
+def auroc(said: Tensor) -> float:
+    """How often a planted absence ranks above any other pair of unit and concept; NaN (it says nothing) counts half."""
+    said, absent = torch.as_tensor(said).double().numpy(), planted().numpy()
+    return ranked_above(said[absent], said[~absent])
+
+
+def table(said: Tensor) -> pd.DataFrame:
+    """What a method says, with names."""
+    return pd.DataFrame(said.numpy(), list(RULES), CONCEPTS)
+
+
+def _filled(said):
+    """[unit, concept] with 0 for NaN: to be compared, as a check refuses what is not finite."""
+    known = isinstance(said, (Tensor, np.ndarray, pd.DataFrame))
+    return np.nan_to_num(np.asarray(said, dtype=float)) if known else said
+
+
+def _said(who: Subject, name: str, target: bool, change=None) -> Tensor:
+    function = METHODS[name]
+    if change is not None:
+        name, function = f"{change.__name__} of {name}", partial(_changed, function, change)
+    return (on_targets if target else on_non_targets)(name, function)(who)
+
+
+def _changed(function, change, unit, images, pixels):
+    return change(function(unit, images, pixels))
+
+
+def on_its_own_class(said, silent, who: Subject) -> Right:
+    """The mistake: what integrated gradients say on target inputs, and of how many absences they say nothing."""
+    answered(said=said, silent=silent)
+    name, absent = "integrated gradients", planted()
+    truth = _said(who, name, True)
+    mistakes = [
+        (_filled(_said(who, name, False)), "You know better already! First make the mistake: use `on_targets`."),
+        (_filled(_said(who, "edge detector", True)), 'That is the edge detector. Use METHODS["integrated gradients"].'),
+    ]  # fmt: skip
+    look = "`on_targets(name, METHODS[name])` is a method, and a method is called with `rules`."
+    compare("said", _filled(said), _filled(truth), mistakes=mistakes, look=look)
+    count = int(truth[absent].isnan().sum())
+    mistakes = [
+        (int((~truth[absent].isnan()).sum()), "Those are the planted absences of which it says something."),
+    ]
+    compare("silent", silent, count, mistakes=mistakes, look="`said[absent].isnan()`.")
+    edge = auroc(_said(who, "edge detector", True))
+    return Right(
+        f"You made the mistake: AUROC {auroc(truth):.2f}, no better than an edge detector ({edge:.2f}); attribution "
+        f"seems to find no absence. That is false: of {count} planted absences it could say nothing, since a target "
+        "input never shows what must be absent."
+    )
+
+
+def without_sign(unsigned, winner, who: Subject) -> Right:
+    """The mistake: what absolute integrated gradients say on non-target inputs, and who wins."""
+    answered(unsigned=unsigned, winner=winner)
+    name = "integrated gradients"
+    truth, signed = _said(who, name, False, torch.abs), _said(who, name, False)
+    mistakes = [
+        (_filled(signed), "You know better already! First make the mistake: take `.abs()` of the map."),
+        (_filled(signed.abs()), "Those are absolute values of what it says. Take them of the map, pixel by pixel."),
+        (_filled(_said(who, name, True, torch.abs)), "Those are target inputs. Use `on_non_targets`."),
+        (_filled(-truth), "With a minus every pixel speaks against the unit. Take `.abs()` as plots do."),
+    ]  # fmt: skip
+    look = "A map method: `lambda unit, images, pixels: METHODS[name](unit, images, pixels).abs()`."
+    compare("unsigned", _filled(unsigned), _filled(truth), mistakes=mistakes, look=look)
+    found, edge = auroc(truth), auroc(_said(who, "edge detector", False))
+    best, other = ("edge detector", name) if edge > found else (name, "edge detector")
+    choose(
+        "winner", winner, best, {other: f"AUROC {found:.2f} of the unsigned map, {edge:.2f} of the edges."}
+    )
+    return Right(
+        f"You made the mistake: AUROC {found:.2f} against {edge:.2f}: something that has never seen the network wins. "
+        "That is false: without a sign, what suppresses a unit most looks like what drives it most, and ranks last."
+    )
+
+
+def signed_on_others(said, finds, who: Subject) -> Right:
+    """The repair: signed maps on non-target inputs, and how many of the planted absences they call."""
+    answered(said=said, finds=finds)
+    name, absent = "integrated gradients", planted()
+    truth = _said(who, name, False)
+    mistakes = [
+        (_filled(_said(who, name, True)), "Those are target inputs still."),
+        (_filled(_said(who, name, False, torch.abs)), "That map is unsigned still."),
+        (_filled(-truth), "The sign is the wrong way round: positive says that the concept lowers the unit."),
+    ]
+    compare(
+        "said",
+        _filled(said),
+        _filled(truth),
+        mistakes=mistakes,
+        look="`on_non_targets`, and the map as it is.",
+    )
+    called = int((truth[absent] > 0).sum())
+    mistakes = [
+        (int((truth > 0).sum()), "Those are all pairs that it calls. Count the planted absences among them."),
+        (int((truth[absent] < 0).sum()), "Positive says absence."),
+    ]
+    compare("finds", finds, called, mistakes=mistakes, look="`said[absent] > 0`.")
+    edge = auroc(_said(who, "edge detector", False))
+    return Right(
+        f"{called} of {int(absent.sum())} planted absences, AUROC {auroc(truth):.2f} against {edge:.2f} of the edges: "
+        "the same maps as before, asked where the answer can be seen, and with their sign."
+    )
+
+
+def thresholds(on_rules: dict[str, Tensor]) -> dict[str, float]:
+    """For each method the value at which it calls every planted absence."""
+    return {name: float(said[planted()].min()) for name, said in on_rules.items()}
+
+
+def false_alarms(alarms, wolf, on_rules: dict[str, Tensor], on_twin: dict[str, Tensor]) -> Right:
+    """Share of the twin's pairs called at the threshold, method -> 0..1, and which method calls most."""
+    answered(alarms=alarms, wolf=wolf)
+    if not isinstance(alarms, dict) or set(alarms) != set(on_twin):
+        raise NotYet(f"`alarms` should be a dict with the keys {', '.join(map(repr, on_twin))}.")
+    limits, absent = thresholds(on_rules), planted()
+    shares = {name: float((said >= limits[name]).double().mean()) for name, said in on_twin.items()}
+    for name, said in on_twin.items():
+        own, limit = on_rules[name], limits[name]
+        mistakes = [
+            (float((said > 0).double().mean()),
+             f"{name}: you called everything above 0. Use the threshold at which it finds the planted absences."),
+            (float((own >= limit).double().mean()), f"{name}: that is the network with absences. Use the twin."),
+            (float((own[~absent] >= limit).double().mean()),
+             f"{name}: those are false alarms on the network itself. Use the twin, in which every call is false."),
+            (float((said[absent] >= limit).double().mean()),
+             f"{name}: count all pairs of the twin. None of them is an absence."),
+            (int((said >= limit).sum()), f"{name}: that is a number of pairs. Give their share."),
+            (float((said[~said.isnan()] >= limit).double().mean()),
+             f"{name}: pairs of which it says nothing are pairs too; they are not called."),
+        ]  # fmt: skip
+        compare(f'alarms["{name}"]', alarms[name], shares[name], mistakes=mistakes,
+                look="The mean of `on_twin[name] >= limits[name]`.", tolerance=5e-3 / (shares[name] or 1))  # fmt: skip
+    worst = max(shares, key=shares.get)
+    because = {name: f"{name} calls {share:.0%}." for name, share in shares.items() if name != worst}
+    choose("wolf", wolf, worst, because)
+    listed = "; ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return Right(
+        f"False alarms: {listed}. To find the planted absences the {worst} has to call {shares[worst]:.0%} of pairs "
+        "that hold none: its AUROC is above chance, and a call of it means little."
+    )

@@ -1,0 +1,235 @@
+"""Checks of exercise 07: what a test of insertion must not do, on units whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+from torch import Tensor
+
+from absence_utils.scores import LEAST
+
+from .answers import Right, answered, compare, same_items
+from .insertion_worlds import (
+    HALF,
+    Centred,
+    CoinFlips,
+    Inserted,
+    Maps,
+    centred_scenes,
+    coin_flips,
+    eight_units,
+    linear_maps,
+    mean,
+    minimum,
+)
+
+__all__ = [
+    "absence_score",
+    "centred_scenes",
+    "chosen_and_tested",
+    "coin_flips",
+    "eight_units",
+    "linear_maps",
+    "pooled_by_minimum",
+    "repaired",
+    "two_places",
+    "verdict",
+]
+
+
+def _absence(data: Inserted) -> np.ndarray:
+    return (data.random - data.lowest).mean(axis=(1, 2)) / data.sd
+
+
+def absence_score(absence, data: Inserted) -> Right:
+    """Absence scores [unit] of the eight units, in sd."""
+    truth = _absence(data)
+    before = (data.untouched - data.lowest).mean(axis=(1, 2)) / data.sd
+    mistakes = [
+        (-truth, "The sign is the wrong way round: the score is positive where the lowest patch suppresses."),
+        (truth * data.sd, "That is in the units of each unit. Divide by `sd` to compare units."),
+        (truth * data.sd / data.sd.mean(), "Divide by each unit's own sd, not by their mean."),
+        (before, "That is before against after. A patch also covers part of what made the "
+                 "image a top image: compare with the random patch at the same place."),
+        (truth.mean(), "That is one number. Average over images and patches, not over units: axis=(1, 2)."),
+    ]  # fmt: skip
+    look = "Mean over images and patches of `random - lowest`, divided by `sd`: [unit]."
+    compare("absence", absence, truth, mistakes=mistakes, look=look)
+    count, significant = len(truth), int(data.significant.sum())
+    return Right(
+        f"{(truth > 0).sum()} of {count} units have a positive score, and the published test is significant in "
+        f"{significant}. Four of the eight inhibit nothing: the sign of the score can't tell which."
+    )
+
+
+def _both(drops: Tensor) -> tuple[int, float, float]:
+    """The unit with the highest score where it was chosen, this score, and its score on fresh images and patches."""
+    images, pairs = HALF
+    scores = drops[:images, :pairs].mean(dim=(0, 1))
+    best = int(scores.argmax())
+    return best, float(scores[best]), float(drops[images:, pairs:, best].mean())
+
+
+def chosen_and_tested(best, inflated, drops: Tensor) -> Right:
+    """The mistake: the unit with the highest score, and this score on the images and patches that chose it."""
+    answered(best=best, inflated=inflated)
+    images, pairs = HALF
+    chosen_on = drops[:images, :pairs]
+    scores, (truth, value, _) = chosen_on.mean(dim=(0, 1)), _both(drops)
+    mistakes = [
+        (int(scores.argmin()), "That is the unit with the lowest score: positive means suppressed."),
+        (int(scores.abs().argmax()), "That is the largest size. The question is which unit is suppressed most."),
+        (int(drops.mean(dim=(0, 1)).argmax()), "You took all images and patches. Choose on `chosen_on` alone."),
+        (int(chosen_on.flatten().argmax()) % drops.shape[2],
+         "That unit has the largest single drop. Average over images and patches first."),
+    ]  # fmt: skip
+    compare("best", best, truth, mistakes=mistakes, look="`argmax` of the mean over images and pairs.")
+    mistakes = [
+        (
+            float(drops[:, :, truth].mean()),
+            "You averaged over everything. Use `chosen_on`, as for the choice.",
+        ),
+        (_both(drops)[2], "You know better already! First make the mistake: test where you chose."),
+        (-value, "The sign is the wrong way round: `drops` are control minus treatment."),
+    ]
+    compare("inflated", inflated, value, mistakes=mistakes, look="Mean of `chosen_on[:, :, best]`.")
+    p = stats.ttest_1samp(chosen_on[:, :, truth].flatten().numpy(), 0).pvalue
+    return Right(
+        f"You made the mistake: unit {truth} looks suppressed by {value:.2f} sd, and a t-test over all "
+        f"{images * pairs} inputs gives p = {p:.0e}. That is false: a coin said which patches are the treatment."
+    )
+
+
+def two_places(treated, control, centred: Centred) -> Right:
+    """The mistake: responses [image] to the ring in the middle and to the empty patch in a corner."""
+    answered(treated=treated, control=control)
+    at = {place: centred.response(centred.ring, place) for place in ("centre", "top left")}
+    look = '`unit.response(insert_patches(images, patch, place))`; places are "centre" and "top left".'
+    mistakes = [(at["top left"], "That is the ring in the corner. Put it in the centre."),
+                (centred.response(centred.empty, "centre"), "That is the empty patch. Treated is the ring."),
+                (centred.unit.response(centred.images), "That is the response to the images as they are.")]  # fmt: skip
+    compare("treated", treated, at["centre"], mistakes=mistakes, look=look)
+    mistakes = [(centred.response(centred.empty, "centre"),
+                 'You know better already! First make the mistake: put the control in the corner, "top left".'),
+                (at["top left"], "That is the ring in the corner. The control is the empty patch."),
+                (centred.unit.response(centred.images), "That is the response to the images as they are.")]  # fmt: skip
+    compare("control", control, centred.response(centred.empty, "top left"), mistakes=mistakes, look=look)
+    change = at["centre"] - centred.response(centred.empty, "top left")
+    p = stats.ttest_1samp(change.numpy(), 0).pvalue
+    return Right(
+        f'You made the mistake: the ring seems to lower "disc" by {centred.drop("centre", "top left"):.2f} sd '
+        f"(paired t-test, p = {p:.0e}). That is false: what the patch in the middle did was to cover the disc."
+    )
+
+
+def pooled_by_minimum(top_drop, neutral_drop, maps: Maps) -> Right:
+    """The mistake: the drop of the minimum over positions on top images and on neutral ones."""
+    answered(top_drop=top_drop, neutral_drop=neutral_drop)
+    look = 'Pool each of ["random"] and ["lowest"] over positions first, subtract, then average.'
+    for name, given, group in (
+        ("top_drop", top_drop, maps.top),
+        ("neutral_drop", neutral_drop, maps.neutral),
+    ):
+        truth = maps.drop(group, minimum)
+        mistakes = [
+            (maps.drop(group, mean), "You know better already! First make the mistake: pool by the minimum."),
+            (maps.drop(group, lambda x: x.max(dim=-1).values), "That is the maximum over positions."),
+            (float(minimum(group["random"] - group["lowest"]).mean()), "Pool first, subtract then."),
+            (float(group["random"].min() - group["lowest"].min()),
+             "That is the minimum over everything. Take it over positions, the last axis: one for each input."),
+            (-truth, "The sign is the wrong way round: a drop is random minus lowest."),
+        ]  # fmt: skip
+        compare(name, given, truth, mistakes=mistakes, look=look)
+    veto = maps.veto(minimum)
+    return Right(
+        f"You made the mistake: the drop is {maps.drop(maps.top, minimum):.2f} on top images and "
+        f"{maps.drop(maps.neutral, minimum):.2f} on neutral ones. It looks like a veto of "
+        f"{veto / maps.sd_min:.1f} sd of the minimum. That is false: this unit is a weighted sum of pixels, "
+        "and no pixel can veto another."
+    )
+
+
+# -- the repairs, and the verdict
+
+
+def repaired(clean, same_place, mean_veto, drops: Tensor, centred: Centred, maps: Maps,
+             flips: CoinFlips) -> Right:  # fmt: skip
+    """The three repairs: fresh images and patches; treated and control in one place; the mean over positions."""
+    answered(clean=clean, same_place=same_place, mean_veto=mean_veto)
+    (images, pairs), (best, _, score) = HALF, _both(drops)
+    fresh, at_best = drops[images:, pairs:], drops[:, :, best]
+    mistakes = [
+        (float(at_best[images:, :pairs].mean()),
+         "The images are fresh, the patches are not. The coin's luck sits in the patches: take fresh ones, too."),
+        (float(at_best[:images, pairs:].mean()), "The patches are fresh, the images are not. Take fresh ones, too."),
+        (float(at_best.mean()), "What you chose on is still among it: use the rest alone."),
+        (float(fresh.mean(dim=(0, 1)).max()),
+         "You chose again, on the fresh half. The unit stays `best`; only the test is new."),
+        (float(at_best[:images, :pairs].mean()), "Those are the images and patches that chose the unit."),
+    ]  # fmt: skip
+    look = "`drops` has images in its first axis, pairs of patches in its second; `chosen_on` took the first of each."
+    compare("clean", clean, score, mistakes=mistakes, look=look, tolerance=_rounded(score))
+    truth = centred.drop("centre", "centre")
+    mistakes = [
+        (centred.drop("centre", "top left"), "That is still the comparison of two places."),
+        (truth * centred.sd, "Divide by `centred.sd`."),
+        (-truth, "The sign is the wrong way round: control minus treated."),
+    ]  # fmt: skip
+    compare("same_place", same_place, truth, mistakes=mistakes, look="Put the empty patch in the centre as well.",
+            tolerance=_rounded(truth, 0.02))  # fmt: skip
+    mistakes = [
+        (maps.veto(minimum), "That is still the minimum."),
+        (maps.drop(maps.top, mean), "That is the drop on top images alone. A veto is what it has beyond neutral ones."),
+        (maps.drop(maps.neutral, mean), "That is the drop on neutral images alone."),
+        (maps.veto(lambda x: x.max(dim=-1).values), "The maximum is no repair: one position decides there, too."),
+    ]  # fmt: skip
+    compare(
+        "mean_veto",
+        mean_veto,
+        round(maps.veto(mean), 4),
+        mistakes=mistakes,
+        look="Use the mean over positions.",
+    )
+    runs = np.array([_both(flips.drops(flip))[1:] for flip in range(40)])
+    (chosen, again), spread = runs.mean(axis=0).round(2) + 0.0, runs[:, 1].std(ddof=1)  # no -0.00
+    return Right(
+        f"On fresh images and patches {score:+.2f} sd (over 40 coins {again:+.2f} on average with a "
+        f"scatter of {spread:.2f}, against {chosen:+.2f} where the unit was chosen); at the same place "
+        f"{truth:+.2f} sd, where the disc is covered in both; under the mean a veto of {abs(maps.veto(mean)):.4f}. "
+        "Three findings, and none is left."
+    )
+
+
+def _rounded(truth: float, sd: float = 5e-3) -> float:
+    """Tolerance for `compare` in sd: a share of a truth near 0 would be too strict for rounded answers."""
+    return sd / abs(truth)
+
+
+def verdict(veto, vetoed, data: Inserted) -> Right:
+    """Veto scores [unit] of the eight units, in sd, and the list of units that are vetoes."""
+    answered(veto=veto, vetoed=vetoed)
+    neutral = (data.neutral_random - data.neutral_lowest).mean(axis=(1, 2)) / data.sd
+    absence = _absence(data)
+    truth = absence - neutral
+    mistakes = [
+        (absence, "That is the absence score. Subtract that of the same patches on neutral images."),
+        (neutral, "That is the score on neutral images alone."),
+        (-truth, "The sign is the wrong way round: top minus neutral."),
+        (truth * data.sd, "Divide by `sd`."),
+        (absence + neutral, "Subtract the score on neutral images, do not add it."),
+    ]
+    compare(
+        "veto", veto, truth, mistakes=mistakes, look="Absence score on top images minus that on neutral ones."
+    )
+    every = range(len(truth))
+    same_items(
+        "vetoed", vetoed, np.flatnonzero(data._is_veto).tolist(),
+        missing="Whose score lies clearly above 0?",
+        extra=f"A score within {LEAST} sd of 0 does not count: filters that straddle the edge of a patch make as much.",
+        mistakes=[(every, "That is what the published test says: all of them. Look at the veto scores.")],
+    )  # fmt: skip
+    additive = np.abs(truth[~data._is_veto]).max()
+    return Right(
+        f"The published test called {data.significant.sum()} of {len(truth)} units. Four are vetoes, with scores from "
+        f"{truth[data._is_veto].min():.2f} sd up; the other four stay within {additive:.2f} sd of 0."
+    )

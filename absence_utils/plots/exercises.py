@@ -1,0 +1,74 @@
+"""Plain pictures for exercises: frame pairs, and rows of images and signed maps."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from .base import companion_style, show_image, signed_limit, signed_map, to_numpy
+
+
+def frame_pairs(pairs, titles, *, signed: bool = False):
+    """Frame pairs beside each other, the first frame above the second.
+
+    Args:
+        pairs: [n, frame=2, height, width]: pixels in 0..1, or attributions with `signed`, all on one scale.
+        titles: [n].
+
+    Returns:
+        Figure.
+    """
+    pairs = to_numpy(pairs)
+    limit = signed_limit(pairs)
+    with companion_style():
+        fig, grid = plt.subplots(2, len(pairs), figsize=(max(1.5 * len(pairs), 3), 3.2), squeeze=False)
+        for axes, pair, title in zip(grid.T, pairs, titles, strict=True):
+            for ax, frame in zip(axes, pair, strict=True):
+                image = signed_map(ax, frame, limit) if signed else show_image(ax, frame[None])
+                _frame(ax)
+            axes[0].set_title(title)
+        for row, ax in enumerate(grid[:, 0]):
+            ax.set_ylabel(f"frame {row + 1}")
+        if signed:
+            _scale(fig, image, grid)
+    return fig
+
+
+def image_row(pictures, *, limit: float | None = None):
+    """Images and signed maps in one row; the maps share one scale.
+
+    Args:
+        pictures: list of (values, title); values [channel, height, width] in 0..1 are an image, [height, width] a
+            signed map.
+        limit: value of the maps at full colour; their largest magnitude by default.
+
+    Returns:
+        Figure.
+    """
+    maps = [values for values, _ in pictures if np.ndim(to_numpy(values)) == 2]
+    limit = limit or signed_limit(*maps) if maps else None
+    with companion_style():
+        edge = min(2.0, 9 / len(pictures))  # inches
+        size = (max(edge * len(pictures), 3), edge + (0.8 if maps else 0.4))
+        fig, grid = plt.subplots(1, len(pictures), figsize=size, squeeze=False)
+        shown = None
+        for ax, (values, title) in zip(grid[0], pictures, strict=True):
+            if np.ndim(to_numpy(values)) == 2:
+                shown = signed_map(ax, values, limit)
+                ax.set_title(title)
+            else:
+                show_image(ax, values, title)
+            _frame(ax)
+        if shown is not None:
+            _scale(fig, shown, grid)
+    return fig
+
+
+def _scale(fig, image, grid) -> None:
+    bar = fig.colorbar(image, ax=grid.ravel().tolist(), location="bottom", shrink=0.7, aspect=40, pad=0.05)
+    bar.set_label("blue: negative, red: positive")
+
+
+def _frame(ax) -> None:
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set_color("0.6")

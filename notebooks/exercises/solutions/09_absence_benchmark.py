@@ -1,0 +1,35 @@
+"""Solutions of exercise 09, a section for each task."""
+
+# %% predict
+# "Not B" fires at black, so B can only take away: an all-negative map. In "A and not B" the A speaks for it first.
+case_1 = "presence-driven"
+case_2 = "absence-driven"
+case_3 = "suppressed"
+case_4 = "vetoed"
+
+# %% bias
+# Only showing the concept tells a bias from an absence.
+effect_not_b = (not_b.model(shown) - not_b.model(empty)).item()
+effect_bias = (bias.model(shown) - bias.model(empty)).item()
+encodes = "not B"
+
+# %% targets
+# The mistake: on target inputs the concept that must be absent is absent, and no map can lie on it.
+said = on_targets(name, METHODS[name])(rules)
+silent = said[absent].isnan().sum()
+
+# %% unsigned
+# The mistake: without its sign, what suppresses most looks like what drives most, and ranks last.
+unsigned = on_non_targets("absolute", lambda *given: METHODS[name](*given).abs())(rules)
+edges = on_non_targets("edge detector", METHODS["edge detector"])(rules)
+winner = "edge detector" if check.auroc(edges) > check.auroc(unsigned) else name
+
+# %% signed
+# Non-target inputs show what suppresses, and the sign says that it does.
+said = on_non_targets(name, METHODS[name])(rules)
+finds = (said[absent] > 0).sum()
+
+# %% twins
+# Every call on the twin is false, so the share called at the threshold is the rate of false alarms.
+alarms = {name: (on_twin[name] >= limits[name]).double().mean().item() for name in limits}
+wolf = max(alarms, key=alarms.get)

@@ -1,0 +1,181 @@
+"""Checks of exercise 09: right answers pass, and every classic wrong one is told what is wrong with it."""
+
+import itertools
+
+import pytest
+import torch
+
+from absence_utils.benchmark_methods import on_non_targets, on_targets
+from absence_utils.compiled import COMPILED
+from absence_utils.exercises import NotYet
+from absence_utils.exercises import benchmark as check
+from absence_utils.exercises.benchmark import METHODS
+from absence_utils.scenes import CONCEPTS, RULES
+from absence_utils.scenes_benchmark import output_scores
+
+IG, EDGES = "integrated gradients", "edge detector"
+WORDS = ("presence-driven", "absence-driven", "suppressed", "vetoed")
+
+
+@pytest.fixture(scope="module")
+def rules():
+    return check.subject("rules")
+
+
+@pytest.fixture(scope="module")
+def twin():
+    return check.subject("twin")
+
+
+def absolute(unit, images, pixels):
+    return METHODS[IG](unit, images, pixels).abs()
+
+
+def refuses(sentence, function, *arguments):
+    with pytest.raises(NotYet, match=sentence):
+        function(*arguments)
+
+
+def test_predictions():
+    assert "all negative (-1 in all" in check.predictions(*WORDS)
+    refuses("`case_3`", check.predictions, *WORDS[:2], ..., WORDS[3])
+    refuses("`case_1` should be one of", check.predictions, "yes", *WORDS[1:])
+    every = (*WORDS, "silent")
+    for place, word in itertools.product(range(4), every):
+        if word != WORDS[place]:
+            given = [*WORDS]
+            given[place] = word
+            case = [*check.CASES][place]
+            refuses(f"^{case}: not '{word}'. Here the response is", check.predictions, *given)
+
+
+def test_accounts_add_up_and_agree_with_the_network():
+    table = check.accounts()
+    assert table.verdict.tolist() == [*WORDS]
+    for row in table.itertuples():
+        name, _ = check.CASES[row.case]
+        model = COMPILED[name]().model
+        assert model(check.image_of(row.case)[None]).item() == pytest.approx(row.response, abs=1e-5)
+        assert row.baseline_response + row.presence - row.absence == pytest.approx(row.response, abs=1e-4)
+        assert model(torch.zeros(1, 1, 6, 6)).item() == pytest.approx(row.baseline_response, abs=1e-5)
+
+
+def test_a_bias_is_told_from_an_absence_by_showing_the_concept():
+    assert "only showing the concept" in check.put_it_in(-1, 0.0, "not B")
+    for wrong, sentence in (
+        ((..., 0, "not B"), "`effect_not_b`"),
+        ((1, 0, "not B"), "wrong way round"),
+        ((0, 0, "not B"), "image with B|effect of A"),
+        ((-1, 1, "not B"), "image with B"),
+        ((-1, 0.5, "not B"), "effect of A"),
+        ((-1, -0.3, "not B"), "`effect_bias` is not right yet"),
+        ((-1, 0, "only the bias"), "Showing B changes nothing"),
+        ((-1, 0, "both"), "Only one of them"),
+        ((-1, 0, "neither"), "One of them falls"),
+    ):
+        refuses(sentence, check.put_it_in, *wrong)
+
+
+@pytest.mark.parametrize("seed", (0, 1, 2))
+def test_the_mistakes_mislead_and_the_repair_does_not(seed):
+    who, absent = check.subject("rules", seed), check.planted()
+    said = {
+        "target": on_targets(IG, METHODS[IG])(who),
+        "unsigned": on_non_targets("absolute", absolute)(who),
+        "signed": on_non_targets(IG, METHODS[IG])(who),
+        "edges": on_non_targets(EDGES, METHODS[EDGES])(who),
+    }
+    scores = {name: check.auroc(values) for name, values in said.items()}
+    assert scores["target"] == 0.5 and said["target"][absent].isnan().all()
+    assert scores["unsigned"] < 0.3 < 0.6 < scores["edges"] < 0.85 < scores["signed"]
+    assert (said["signed"][absent] > 0).all()
+
+
+def test_planted_and_auroc_are_those_of_the_benchmark(rules, twin):
+    absent = check.planted()
+    assert [(list(RULES)[unit], CONCEPTS[concept]) for unit, concept in absent.nonzero().tolist()] == [
+        (name, concept) for name, rule in RULES.items() for concept in rule.absent
+    ]
+    method = on_non_targets(IG, METHODS[IG])
+    found = method(rules)
+    assert check.auroc(found) == output_scores(found, method(twin))["AUROC"]
+    assert check.auroc(absent.double()) == 1 and check.auroc(-absent.double()) == 0
+    assert check.auroc(torch.full(absent.shape, torch.nan)) == 0.5
+    table = check.table(found)
+    assert table.loc["not ring", "ring"] == found[1, CONCEPTS.index("ring")]
+
+
+def test_on_its_own_class(rules):
+    right = on_targets(IG, METHODS[IG])(rules)
+    for given in (right, right.numpy(), check.table(right)):
+        assert "AUROC 0.50" in check.on_its_own_class(given, torch.tensor(3), rules)
+    for wrong, sentence in (
+        ((..., 3), "`said`"),
+        ((on_non_targets(IG, METHODS[IG])(rules), 3), "First make the mistake"),
+        ((on_targets(EDGES, METHODS[EDGES])(rules), 3), "That is the edge detector"),
+        ((right, 0), "says something"),
+        ((right.T, 3), "array of shape"),
+        ((METHODS, 3), "a number or an array"),
+    ):
+        refuses(sentence, check.on_its_own_class, *wrong, rules)
+
+
+def test_an_unsigned_map_under_the_name_of_the_signed_one_stays_unsigned(rules):
+    signed, unsigned = (on_non_targets(IG, function)(rules) for function in (METHODS[IG], absolute))
+    assert check.auroc(unsigned) < 0.5 < check.auroc(signed)
+    assert "That is false" in check.without_sign(unsigned, EDGES, rules)
+
+
+def test_without_sign(rules):
+    right, signed = (on_non_targets(*given)(rules) for given in (("absolute", absolute), (IG, METHODS[IG])))
+    assert "That is false" in check.without_sign(right, EDGES, rules)
+    for wrong, sentence in (
+        ((right, ...), "`winner`"),
+        ((signed, EDGES), "First make the mistake"),
+        ((signed.abs(), EDGES), "pixel by pixel"),
+        ((on_targets("absolute", absolute)(rules), EDGES), "target inputs"),
+        ((-right, EDGES), "With a minus"),
+        ((right, IG), "AUROC 0.0.*of the unsigned map"),
+    ):
+        refuses(sentence, check.without_sign, *wrong, rules)
+
+
+def test_signed_on_others(rules):
+    right = on_non_targets(IG, METHODS[IG])(rules)
+    assert "3 of 3 planted absences" in check.signed_on_others(right, 3, rules)
+    for wrong, sentence in (
+        ((right, ...), "`finds`"),
+        ((on_targets(IG, METHODS[IG])(rules), 3), "target inputs still"),
+        ((on_non_targets("absolute", absolute)(rules), 3), "unsigned still"),
+        ((-right, 3), "wrong way round"),
+        ((right, int((right > 0).sum())), "all pairs"),
+        ((right, 0), "Positive says absence"),
+    ):
+        refuses(sentence, check.signed_on_others, *wrong, rules)
+
+
+def test_false_alarms(rules, twin):
+    methods = {name: on_non_targets(name, function) for name, function in METHODS.items()}
+    on_rules, on_twin = ({name: method(who) for name, method in methods.items()} for who in (rules, twin))
+    limits, absent = check.thresholds(on_rules), check.planted()
+    for name, said in on_rules.items():
+        assert (said[absent] >= limits[name]).all() and limits[name] in said[absent].tolist()
+    right = {name: (said >= limits[name]).double().mean().item() for name, said in on_twin.items()}
+    assert right[IG] == 0 and right[EDGES] > 0.3, "the mistake shows"
+    assert "edge detector" in check.false_alarms(right, EDGES, on_rules, on_twin)
+    check.false_alarms({name: round(share, 2) for name, share in right.items()}, EDGES, on_rules, on_twin)
+    name = "gradient sign"  # its wrong shares differ from each other
+    said, own, limit = on_twin[name], on_rules[name], limits[name]
+    for wrong, sentence in (
+        (..., "replace the ... of `alarms`"),
+        ((said > 0).double().mean(), "everything above 0"),
+        ((own >= limit).double().mean(), "with absences. Use the twin"),
+        ((own[~absent] >= limit).double().mean(), "on the network itself"),
+        ((said[absent] >= limit).double().mean(), "count all pairs"),
+        ((said >= limit).sum(), "Give their share"),
+        ((said[~said.isnan()] >= limit).double().mean(), "says nothing are pairs too"),
+        (0.3, r'`alarms\["gradient sign"\]` is not right yet'),
+    ):
+        refuses(sentence, check.false_alarms, right | {name: wrong}, EDGES, on_rules, on_twin)
+    refuses(f"{IG} calls 0%", check.false_alarms, right, IG, on_rules, on_twin)
+    refuses("dict with the keys", check.false_alarms, [0, 0, 1], EDGES, on_rules, on_twin)

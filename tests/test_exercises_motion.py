@@ -1,0 +1,125 @@
+"""Checks of exercise 01: each typical wrong answer gets a sentence of its own."""
+
+import pytest
+import torch
+from torch import nn
+
+from absence_utils.datasets import motion_sequences
+from absence_utils.exercises import NotYet, motion
+from absence_utils.networks import MotionDetector
+from absence_utils.patches import mine_patches
+
+SIGNS = {"left to right": 1, "right to left": -1, "standing": 0}
+
+
+@pytest.fixture(scope="module")
+def rectified():
+    return nn.Sequential(MotionDetector(), nn.ReLU()).eval()
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return motion_sequences().pairs()
+
+
+def test_signs_follow_from_the_comparators():
+    assert "opposite motion" in motion.signs_of_motions(SIGNS)
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        ({"right to left": 0}, "u - v can"),
+        ({"right to left": 1}, "u is the one that is vetoed"),
+        ({"left to right": -1}, "is what unit 0 is for"),
+        ({"left to right": 0}, "silences v only"),
+        ({"standing": 1}, "does v fire as well"),
+        ({"standing": -1}, "does u fire as well"),
+        ({"standing": 2}, "should be 1, 0 or -1"),
+        ({"backwards": 1}, "should have the keys"),
+        ({"standing": ...}, "not answered yet"),
+    ],
+)
+def test_wrong_signs(wrong, sentence):
+    with pytest.raises(NotYet, match=sentence):
+        motion.signs_of_motions({**SIGNS, **wrong})
+
+
+def test_any_lowest_pair_will_do_and_no_other():
+    lowest = [columns for first in range(6) for columns in [(first, first - 1)] if first]
+    assert all("-0.1429" in motion.lowest_pair(columns) for columns in lowest)
+    for columns, sentence in {
+        (2, 3): "the highest pair",
+        (3, 3): "there are lower ones",
+        (4, 2): "by how many columns",
+        (0, 6): "from 0 to 5",
+        (1,): "two numbers",
+        (..., 2): "not answered yet",
+    }.items():
+        with pytest.raises(NotYet, match=sentence):
+            motion.lowest_pair(columns)
+
+
+def test_evidence_is_recomputed_and_mistakes_are_named():
+    assert "0.0769" in motion.evidence(0.0, 1 / 13)
+    for answers, sentence in {
+        (1 / 13, 0.0): "sums of the signed maps .or the two inputs the wrong way round",
+        (1 / 13, 1 / 13): "presence evidence",
+        (0.0, -1 / 13): "Evidence is >= 0",
+        (0.0, 0.0): "50% of its values differ",
+        (torch.zeros(()), "much"): "an array of numbers",
+        (0.0, ...): "not answered yet",
+        (torch.zeros(12, 12), 1 / 13): "`on_target` should be one number",
+    }.items():
+        with pytest.raises(NotYet, match=sentence):
+            motion.evidence(*answers)
+
+
+def test_the_mistake_is_counted(rectified, pairs):
+    book = mine_patches(rectified, None, pairs, patch=6, stride=1, k=294)
+    crops, zero = book.crops(pairs, 0).lowest, book.lowest.response[0] == 0
+    tied, empty = int(zero.sum()), int((zero & (crops.flatten(1).sum(1) == 0)).sum())
+    assert 0 < empty < tied < 294
+    assert f"{tied} of 294" in motion.after_relu(tied, empty, rectified, pairs)
+    signed = mine_patches(rectified[0], None, pairs, patch=6, stride=1, k=294).lowest.response[0]
+    for answers, sentence in {
+        (294, empty): "That is all patches",
+        (int((signed == signed.min()).sum()), empty): "before the rectifier",
+        (294 - tied, empty): "highest response",
+        (tied, int((crops[:, 0].flatten(1).sum(1) == 0).sum())): "frame 1 only",
+        (tied, tied): "sums to 0",
+        (tied, ...): "not answered yet",
+    }.items():
+        with pytest.raises(NotYet, match=sentence):
+            motion.after_relu(*answers, rectified, pairs)
+
+
+@pytest.mark.parametrize("layer", ["logits", "0", "0.outputs", "1"])
+def test_whatever_keeps_the_sign_repairs(layer, rectified, pairs):
+    assert "-0.1429" in motion.before_relu(layer, rectified, pairs)
+
+
+@pytest.mark.parametrize(
+    "layer, sentence",
+    [
+        (None, "the mistake itself"),
+        ("0.comparators", "Too early"),
+        ("head", "no layer 'head'"),
+        (0, "as text"),
+        (..., "not answered"),
+    ],
+)
+def test_what_does_not_repair(layer, sentence, rectified, pairs):
+    with pytest.raises(NotYet, match=sentence):
+        motion.before_relu(layer, rectified, pairs)
+
+
+def test_the_suppressor_is_the_opposite_motion():
+    assert motion.suppressor("right to left")
+    for word, sentence in {
+        "left to right": "drives",
+        "standing": "neither",
+        "up": "should be one of",
+    }.items():
+        with pytest.raises(NotYet, match=sentence):
+            motion.suppressor(word)

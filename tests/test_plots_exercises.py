@@ -1,0 +1,37 @@
+"""Pictures of exercises: frames and maps as given, signed maps on one centred scale."""
+
+import numpy as np
+
+from absence_utils.plots.exercises import frame_pairs, image_row
+
+
+def shown(fig):
+    return [ax.images[0] for ax in fig.axes if ax.images]
+
+
+def test_frames_stand_in_columns_of_pairs():
+    pairs = np.zeros((2, 2, 4, 4))
+    pairs[1, 0, :, 2] = 1
+    fig = frame_pairs(pairs, ["a", "b"])
+    first = shown(fig)
+    assert [ax.get_title() for ax in fig.axes[:2]] == ["a", "b"]
+    np.testing.assert_array_equal(first[1].get_array(), pairs[1, 0])
+    assert not first[3].get_array().any()
+
+
+def test_signed_frames_share_one_scale():
+    pairs = np.zeros((2, 2, 4, 4))
+    pairs[1, 0, 0, 0] = -3
+    fig = frame_pairs(pairs, ["a", "b"], signed=True)
+    maps = [image for image in shown(fig) if image.get_array().shape == (4, 4)]
+    assert len(maps) == 4 and {(image.norm.vmin, image.norm.vmax) for image in maps} == {(-3, 3)}
+
+
+def test_a_row_mixes_images_and_maps():
+    picture, signed = np.zeros((3, 4, 4)), np.eye(4)
+    fig = image_row([(picture, "image"), (signed, "map"), (-2 * signed, "other")])
+    norms = [image.norm for image in shown(fig)[1:3]]
+    assert [(norm.vmin, norm.vmax) for norm in norms] == [(-2, 2)] * 2
+    assert [ax.get_title() for ax in fig.axes[:3]] == ["image", "map", "other"]
+    assert fig.axes[-1].get_xlabel() == "blue: negative, red: positive"
+    assert len(image_row([(picture, "image")]).axes) == 1, "no scale without a map"
