@@ -93,6 +93,9 @@ def open_model(
         InputError: the module or the function is not found, the function fails or returns something else, the
             checkpoint does not fit, weights are not finite, the preprocessing is not usable.
     """
+    if isinstance(name, str) and not name.strip():
+        remedy = "Give a torchvision name, 'concept_scenes', or 'file.py:function' for a network of your own."
+        raise InputError("model", "it is empty", remedy)
     if isinstance(name, nn.Module):
         model, given, label = name, None, type(name).__name__
     elif isinstance(name, str) and ":" in name:

@@ -2,6 +2,7 @@
 
 import bench_insertion
 import bench_mining
+import bench_verdicts
 import pandas as pd
 import pytest
 import torch
@@ -56,3 +57,11 @@ def test_insertion_is_measured_on_the_same_inputs(monkeypatch):
     assert row["ours / bare"] > 0 and row["ours / eager"] > 0
     requests = bench_insertion.requests_for(3, 6, 4)
     assert requests.groupby("unit").image.nunique().eq(6).all() and requests.patch.max() < 4
+
+
+def test_findings_at_random_weights_are_counted(monkeypatch):
+    few = {"scenes": 150, "copies": 3, "units": 6, "most": 5}
+    row = bench_verdicts.count_findings("concept_scenes", "logits", **few)
+    assert (row["copies"], row["units"]) == (3, 5 + 6) and row["found"] == 0 <= row["undecided"] < 11
+    monkeypatch.setattr(bench_verdicts, "NONE", "another word")
+    assert bench_verdicts.count_findings("concept_scenes", "logits", **few)["found"] == 11 - row["undecided"]

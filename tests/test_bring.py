@@ -336,3 +336,8 @@ def test_a_network_that_cannot_be_copied_says_so():
     net.kept = net[0].weight * 2  # a tensor inside a graph
     with pytest.raises(InputError, match="`model`.*cannot be copied"):
         random_copy(net)
+
+
+def test_no_name_is_an_error_that_says_what_to_give():
+    with pytest.raises(InputError, match="`model`: it is empty.*file.py:function"):
+        open_model(" ")
