@@ -84,7 +84,8 @@ def refilled(text: str, width: int = 120) -> str:
 def _filled(block: list[str], width: int) -> list[str]:
     indent = re.match(r" *(- )?", block[0])[0]
     content = " ".join(line.strip() for line in block).removeprefix("- ")
-    content = re.sub(r"`[^`]+`", lambda span: span[0].replace(" ", "\0"), content)  # code is not broken
+    whole = r"`[^`]+`|\d %|\[[-+\d., %]+\]"  # code, a number with its unit and an interval are not broken
+    content = re.sub(whole, lambda found: found[0].replace(" ", "\0"), content)
     wrap = TextWrapper(
         width, initial_indent=indent, subsequent_indent=" " * len(indent), break_long_words=False,
         break_on_hyphens=False,

@@ -217,7 +217,8 @@ def test_paragraphs_are_broken_anew_and_nothing_else():
     )
     long = "- " + "word " * 60
     assert refilled(long + "\n").splitlines() == refilled(refilled(long + "\n")).splitlines()
-    assert refilled("a " * 58 + "`code of words`\n").splitlines()[1] == "`code of words`"
+    for whole in ("`code of words`", "[3, 14]", "66 %"):
+        assert refilled("a " * 59 + f"{whole}\n").splitlines()[1] == whole
     assert all(len(line) <= 120 and line[:2] in ("- ", "  ") for line in refilled(long).splitlines())
 
 
