@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 from .errors import InputError
 from .images import declare_input
-from .models import fill_weights, load_model, read_weights
+from .models import check_finite, fill_weights, load_model, read_weights
 from .preprocessing import PreparedFolder, Preprocessing, described, prepared_scenes
 
 HOW = "Return an nn.Module, or (nn.Module, preprocessing)."
@@ -107,7 +107,7 @@ def open_model(
         size, weights = size or _usual_size(name), None
     if weights:
         fill_weights(model, label, read_weights(label, str(weights)))
-    _check_finite(model)
+    check_finite(model.state_dict())
     model = model.eval().to(device)
     ready = described(model, given if preprocessing is None else preprocessing, size)
     return Brought(declare_input(model, ready.normalisation, ready.channels), ready, label)
@@ -121,17 +121,6 @@ def _usual_size(name: str) -> int:
         return torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
     except ValueError:  # xresnet50
         return 224
-
-
-def _check_finite(model: nn.Module) -> None:
-    state = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
-    bad = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    if bad:
-        raise InputError(
-            "weights",
-            f"{len(bad)} of {len(state)} tensors have values that are not finite, first {bad[0]!r}",
-            "Use a checkpoint from before training diverged.",
-        )
 
 
 # -- the function that makes a network

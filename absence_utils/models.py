@@ -123,14 +123,24 @@ def read_weights(name: str, weights: str) -> dict[str, Tensor]:
             "weights", "the file holds no state dict", "Save `model.state_dict()`, best with safetensors."
         )
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    bad = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    check_finite(state)
+    return state
+
+
+def check_finite(state: dict) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        InputError: a tensor of the state dict has such a value; names the first.
+    """
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    bad = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise InputError(
             "weights",
-            f"{len(bad)} of {len(state)} tensors have values that are not finite, first {bad[0]!r}",
+            f"{len(bad)} of {len(tensors)} tensors have values that are not finite, first {bad[0]!r}",
             "Use a checkpoint from before training diverged.",
         )
-    return state
 
 
 def _from_file(path: Path) -> dict:
