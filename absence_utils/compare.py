@@ -192,19 +192,17 @@ def _compare_column(report: TableReport, column: str, tolerance: Tolerance, old,
     beyond = used > 1
     report.compared += len(used)
     report.within += int((~beyond).sum())
-    allowed = tolerance.described()
-    values = [
-        Value(old.index[at], column, old[column].iloc[at], new[column].iloc[at], allowed, float(used[at]))
-        for at in np.flatnonzero(beyond | (used == used.max()))
-    ]
     enough = (~beyond).mean() >= tolerance.share
-    if not enough:
-        report.beyond += [value for value in values if value.used > 1]
-    # Values that a stated share lets go are no news.
-    told = [value for value in values if value.used > 0 and (value.used <= 1 or not enough)]
-    report.most = max(
-        [*told, *[report.most] * (report.most is not None)], key=lambda value: value.used, default=None
-    )
+    told = np.where(beyond & enough, 0.0, used)  # values that a stated share lets go are no news
+
+    def value(at: int) -> Value:
+        here, there = old[column].iloc[at], new[column].iloc[at]
+        return Value(old.index[at], column, here, there, tolerance.described(), float(told[at]))
+
+    report.beyond += [value(at) for at in np.flatnonzero(told > 1)]
+    most = value(int(told.argmax()))
+    if most.used > (report.most.used if report.most else 0):
+        report.most = most
 
 
 def _used(column: str, tolerance: Tolerance, old: pd.DataFrame, new: pd.DataFrame) -> np.ndarray:
