@@ -141,8 +141,8 @@ def card_figure(card):
     """
     strips = _strips(card)
     with companion_style():
-        figure = plt.figure(figsize=(11, 4.9 + 1.42 * len(strips)), layout="constrained")
-        parts = figure.subfigures(3 + len(strips), 1, height_ratios=[0.8, 2.7, *[1.25] * len(strips), 0.35])
+        figure = plt.figure(figsize=(11, 5.1 + 1.42 * len(strips)), layout="constrained")
+        parts = figure.subfigures(3 + len(strips), 1, height_ratios=[0.8, 2.7, *[1.25] * len(strips), 0.5])
         _head(parts[0], card)
         panels = parts[1].subplots(1, 3 if card.evidence else 2)
         response_histogram(panels[0], card.responses)
@@ -170,7 +170,7 @@ def _foot(part, card) -> None:
     bare(ax)
     ax.set(xlim=(0, 1), ylim=(0, 1))
     about = " · ".join(f"{name}: {value}" for name, value in card.about.items())
-    ax.text(0, 1, "\n".join(textwrap.wrap(about, 235)), fontsize=6, va="top", color=NEUTRAL)
+    ax.text(0, 1, "\n".join(textwrap.wrap(about, 250)), fontsize=6, va="top", color=NEUTRAL)
 
 
 def _strips(card) -> list[tuple[dict, dict]]:
