@@ -95,7 +95,7 @@ def test_whole_card_has_all_pictures(card):
         ax for part in figure.subfigs for half in (part.subfigs or [part]) for ax in half.axes if ax.images
     ]
     assert len(drawn) == 2 * (2 + 3 + 3 + 4)
-    texts = " ".join(text.get_text() for part in figure.subfigs for ax in part.axes for text in ax.texts)
+    texts = " ".join(text.get_text() for part in figure.subfigs for text in part.texts)
     assert card.title in texts and card.headline in texts and "network: scenes" in texts
     assert card.sentence.split()[0] in texts
     assert len(plots.card_figure(card_without(card)).subfigs) == 5

@@ -9,7 +9,7 @@ from io import StringIO
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .base import ABSENCE, NEUTRAL, PRESENCE, bare, companion_style, show_image, to_numpy
+from .base import ABSENCE, NEUTRAL, PRESENCE, companion_style, show_image, to_numpy
 from .maps import overlay_colours, robust_limit, smoothed
 from .patches import signed_number
 
@@ -158,19 +158,13 @@ def card_figure(card):
 
 
 def _head(part, card) -> None:
-    ax = part.subplots()
-    bare(ax)
-    ax.set(xlim=(0, 1), ylim=(0, 1))
-    ax.text(0, 0.98, f"{card.title}: {card.headline}", fontsize=14, fontweight="bold", va="top")
-    ax.text(0, 0.62, "\n".join(textwrap.wrap(card.sentence, 150)), fontsize=9, va="top")
+    part.text(0.004, 0.97, f"{card.title}: {card.headline}", fontsize=14, fontweight="bold", va="top")
+    part.text(0.004, 0.62, "\n".join(textwrap.wrap(card.sentence, 150)), fontsize=9, va="top")
 
 
 def _foot(part, card) -> None:
-    ax = part.subplots()
-    bare(ax)
-    ax.set(xlim=(0, 1), ylim=(0, 1))
     about = " · ".join(f"{name}: {value}" for name, value in card.about.items())
-    ax.text(0, 1, "\n".join(textwrap.wrap(about, 250)), fontsize=6, va="top", color=NEUTRAL)
+    part.text(0.004, 0.95, "\n".join(textwrap.wrap(about, 250)), fontsize=6, va="top", color=NEUTRAL)
 
 
 def _strips(card) -> list[tuple[dict, dict]]:
