@@ -141,5 +141,7 @@ def test_runs(path, tmp_path):
     outputs = [output for cell in executed["cells"] for output in cell.get("outputs", [])]
     pictures = sum("image/png" in output.get("data", {}) for output in outputs)
     assert pictures >= len(figures), "the executed notebook shows every figure it saves"
+    warned = [output["text"] for output in outputs if output.get("name") == "stderr"]
+    assert warned == [], "no reader is to meet a warning"
     provenance = json.loads((tmp_path / "out0" / f"{figures[0]}.json").read_text())
     assert provenance["notebook"] == path.stem and provenance["profile"] == "smoke"
