@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 import absence_utils
+from absence_utils.paths import ROOT
 
 
 @pytest.mark.parametrize("name", absence_utils.__all__)
@@ -23,3 +25,13 @@ def test_reading_a_unit_does_not_load_lucent_or_captum():
     code = "import sys; from absence_utils import Unit; print([m for m in ('lucent', 'captum') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_built_package_has_its_subpackages_and_page_templates():
+    setting = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent for path in (ROOT / "absence_utils").rglob("__init__.py")}
+    assert {ROOT / name.replace(".", "/") for name in setting["packages"]} == folders
+    here = ROOT / "absence_utils"
+    shipped = {path for pattern in setting["package-data"]["absence_utils"] for path in here.glob(pattern)}
+    other = {path for path in here.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert shipped == other and other
