@@ -41,13 +41,15 @@ def test_smoothing_keeps_the_sum_and_the_sign():
     assert found[0].min() >= 0 and found[1].max() <= 0
 
 
-def test_overlay_is_red_for_presence_blue_for_absence_and_clear_at_zero():
+def test_overlay_is_red_for_presence_blue_for_absence_and_the_pale_image_at_zero():
     _, ax = plt.subplots()
-    values = np.array([[1.0, -1.0, 0.0]])
-    scale = signed_overlay(ax, np.full((3, 1, 3), 0.5), values, limit=1.0)
-    red, blue, none = ax.images[-1].get_array()[0]
+    values = np.array([[1.0, -1.0, 0.0, 0.1, 3.0]])
+    scale = signed_overlay(ax, np.full((3, 1, 5), 0.5), values, limit=1.0)
+    red, blue, none, little, beyond = ax.images[-1].get_array()[0]
     assert red[0] > 2 * red[2] and blue[2] > 2 * blue[0]
-    assert red[3] == blue[3] == 1 and none[3] == 0
+    assert np.allclose(none, 0.7 + 0.3 * 0.5)
+    assert none[2] > little[2] > red[2]  # more evidence, more colour, less image
+    assert np.allclose(beyond, red)
     assert scale.norm.vmin == -scale.norm.vmax == -1
 
 
