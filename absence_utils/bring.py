@@ -63,7 +63,7 @@ class Brought:
 
 
 def open_model(
-    name: str | nn.Module,
+    name: str | nn.Module | Callable,
     weights: str | Path | None = None,
     *,
     preprocessing=None,
@@ -77,7 +77,7 @@ def open_model(
         name: a torchvision classifier or "concept_scenes", as for `load_model`; "module:function" with a module that
             can be imported (also from the working directory), or "folder/file.py:function"; or a network. The
             function is called without arguments and returns a network or (network, preprocessing). It is executed:
-            name only code that you trust.
+            name only code that you trust. The function itself will do, too.
         weights: as for `load_model`; for a function or a network a state dict (.safetensors, .pt, .pth; the wrappers
             "state_dict" and "module." are taken off) to load, or "" to keep the weights it comes with. Never executed.
         preprocessing: in place of what the function returns: None for 224 px and `normalisation_of(model)`; a dict
@@ -98,8 +98,11 @@ def open_model(
         raise InputError("model", "it is empty", remedy)
     if isinstance(name, nn.Module):
         model, given, label = name, None, type(name).__name__
+    elif callable(name):
+        label = f"{getattr(name, '__module__', '')}:{getattr(name, '__name__', 'function')}"
+        model, given = _called(name, label, seed)
     elif isinstance(name, str) and ":" in name:
-        model, given, label = *_made(name, seed), name
+        model, given, label = *_made(name, seed), _without_folders(name)
     elif isinstance(name, str) and name.endswith(".py"):
         raise InputError("model", f"{name!r} names a file", f"Add the function: '{name}:make_net'.")
     else:
@@ -111,6 +114,12 @@ def open_model(
     model = model.eval().to(device)
     ready = described(model, given if preprocessing is None else preprocessing, size)
     return Brought(declare_input(model, ready.normalisation, ready.channels), ready, label)
+
+
+def _without_folders(name: str) -> str:
+    """ "folder/file.py:function" as "file.py:function": the record says which file, not whose machine."""
+    place, _, attribute = name.rpartition(":")
+    return f"{Path(place).name if place.endswith('.py') else place}:{attribute}"
 
 
 def _usual_size(name: str) -> int:
@@ -130,17 +139,20 @@ def _made(name: str, seed: int) -> tuple[nn.Module, object]:
     """Call the named function: (network, preprocessing or None)."""
     place, _, attribute = name.rpartition(":")
     with _importable(Path(place).expanduser().parent if place.endswith(".py") else Path.cwd()):
-        function = _function(place, attribute, name)
-        try:
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                made = function()
-        except Exception as error:
-            raise InputError(
-                "model",
-                f"{name!r} failed ({type(error).__name__}: {error})",
-                "It is called without arguments: make it run by itself first.",
-            ) from error
+        return _called(_function(place, attribute, name), name, seed)
+
+
+def _called(function: Callable, name: str, seed: int) -> tuple[nn.Module, object]:
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            made = function()
+    except Exception as error:
+        raise InputError(
+            "model",
+            f"{name!r} failed ({type(error).__name__}: {error})",
+            "It is called without arguments: make it run by itself first.",
+        ) from error
     model, given = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
         what = type(made).__name__

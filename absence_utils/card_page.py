@@ -23,8 +23,9 @@ from .plots import card as plots
 from .plots.base import to_numpy
 from .plots.patches import signed_number
 from .record import write_atomically
+from .scores import LEAST
 from .unit_card import SIDES, Card
-from .unit_study import CONTEXT, NONE, SUPPRESSED, UNDECIDED, LayerStudy
+from .unit_study import CONTEXT, LEVEL, NONE, SUPPRESSED, UNDECIDED, LayerStudy, power_warning
 
 PAGES = Path(__file__).parent / "pages"
 TONES = {CONTEXT: "veto", SUPPRESSED: "suppressed", NONE: "none", UNDECIDED: "undecided"}
@@ -80,6 +81,7 @@ def card_page(card: Card, *, index: str = "", before: str = "", after: str = "",
         panels=_panels(card),
         rows=_rows(card),
         scores=[_score(score) for score in card.scores.to_dict("records")],
+        decided=_decided(card),
         about=card.about,
         index=index,
         before=before,
@@ -130,7 +132,7 @@ def write_atlas(
     index = folder / "index.html"
     page = _template("atlas.html.j2").render(
         title=title,
-        summary=summary(study),
+        summary=f"{summary(study)} {power_warning(study)}".strip(),
         tiles=tiles,
         verdicts=[verdict for verdict in TONES if any(tile["verdict"] == verdict for tile in tiles)],
         style=Markup(_read("style.css")),
@@ -193,7 +195,7 @@ def _panels(card: Card) -> list[dict]:
             "all are in the table of scores below.",
         ),
     ]
-    if card.evidence:
+    if plots.shows_classes(card):
         named = ", ".join(card.evidence.classes["name"].head(3))
         panels.append(
             (
@@ -213,6 +215,9 @@ def _rows(card: Card) -> list[dict]:
     if card.pair:
         sides = {side: _synthesised(card, side) for side in SIDES}
         note = f"Same seed, {card.effort.steps} steps each. A direction, not a picture of what real images reach."
+        short = [side for side, falls in synthesis_falls_short(card).items() if falls]
+        if short:
+            note += f" Real images go further at the {' and the '.join(short)} end: more steps would help."
         rows.append(_row("Synthesised", sides, note=note))
     for title, found in (("Patches", card.patches), ("Images", card.images)):
         rows.append(_row(title, {side: _extreme(found[side], side, title, card) for side in SIDES}))
@@ -223,7 +228,7 @@ def _rows(card: Card) -> list[dict]:
         note = (
             f"Inputs split by {card.evidence.split}; {card.effort.method.replace('_', ' ')}. Red raises the "
             f"response, blue lowers it; full colour at ±{limit:.2g} a pixel, net evidence under a Gaussian of "
-            f"{card.effort.smooth:.0%} of the edge."
+            f"{card.smooth:.0%} of the edge."
         )
         names = {
             "highest": "target inputs, most presence evidence",
@@ -231,6 +236,14 @@ def _rows(card: Card) -> list[dict]:
         }
         rows.append(_row("Signed attribution", sides, names, note))
     return rows
+
+
+def synthesis_falls_short(card: Card) -> dict[str, bool]:
+    """For each side, whether some real image goes beyond every synthesised one."""
+    return {
+        "highest": bool(card.pair.highest.response.max() < card.responses.max()),
+        "lowest": bool(card.pair.lowest.response.min() > card.responses.min()),
+    }
 
 
 def _row(title: str, sides: dict, names: dict | None = None, note: str = "") -> dict:
@@ -283,6 +296,16 @@ def _mapped(card: Card, side: str, maps) -> list[Picture]:
             picture(colours.transpose(2, 0, 1), f"Signed map of the {alt[0].lower()}{alt[1:]}", "map", 224)
         )
     return pictures
+
+
+def _decided(card: Card) -> str:
+    """What the verdict rests on, with the adjusted p-values that decided."""
+    row = card.verdict
+    return (
+        f"The verdict asks whether the absence score exceeds {_number(row['limit'])} sd, what 95 % of the units of copies "
+        f"with random weights stay below (q {_number(row['q_absence'])}), and whether the veto exceeds {LEAST} sd "
+        f"(q {_number(row['q_veto'])}). Below {LEVEL} counts; corrected for the {row['studied']} units studied."
+    )
 
 
 def _score(score: dict) -> dict:

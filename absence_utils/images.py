@@ -234,7 +234,8 @@ class FolderImages:
             raise InputError(
                 "images",
                 f"{str(file.relative_to(self.root))!r} cannot be decoded ({error})",
-                "Repair or remove the file, or pass broken='skip' to leave such files out and count them.",
+                "Repair or remove the file, or pass broken='skip' (`-p broken skip`), which leaves such files out and "
+                "counts them.",
             ) from error
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:

@@ -38,6 +38,10 @@ class Setting:
     pool: str = "mean"
     seed: int = 0
 
+    def __str__(self) -> str:
+        each = "every patch in every image" if self.pairs == "all" else "one patch in each image"
+        return f"{self.k} patches of {self.patch} px at each end, up to {self.images} images of each group, {each}"
+
     def __post_init__(self):
         if self.pairs not in ("all", "one"):
             raise InputError("pairs", f"{self.pairs!r} is not known", "Use 'all' or 'one'.")
@@ -65,9 +69,9 @@ class Setting:
         order = np.arange(self.k) % CORNERS
         return self.generator(0).permutation(order)
 
-    def generator(self, purpose: int) -> np.random.Generator:
-        """A generator of its own for each purpose, so that one draw more changes no other."""
-        return np.random.default_rng([self.seed, purpose])
+    def generator(self, *purpose: int) -> np.random.Generator:
+        """A generator of its own for each purpose (and unit), so that one draw more changes no other."""
+        return np.random.default_rng([self.seed, *purpose])
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,12 @@ def chosen_units(asked, count: int) -> np.ndarray:
         InputError: a unit that does not exist, or one asked for twice.
     """
     units = np.arange(count) if asked is None else np.asarray(asked, dtype=int)
-    if not len(units) or units.min() < 0 or units.max() >= count or len(np.unique(units)) < len(units):
-        raise InputError(
-            "units", f"{units.tolist()} are not some of 0 to {count - 1}", "Give each unit once."
-        )
+    beyond = [int(unit) for unit in units if not 0 <= unit < count]
+    if beyond or not len(units):
+        problem = f"there is no unit {beyond[0]}" if beyond else "none is given"
+        raise InputError("units", problem, f"Choose from 0 to {count - 1}.")
+    if len(np.unique(units)) < len(units):
+        raise InputError("units", f"{units.tolist()} has a unit twice", "Give each unit once.")
     return units
 
 

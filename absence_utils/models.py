@@ -154,6 +154,8 @@ def _from_file(path: Path) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, KeyError, ValueError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # PyTorch's own text advises to unpickle after all
+            reason = "it holds more than tensors, such as a whole network"
         raise InputError(
             "weights",
             f"{path.name!r} cannot be read as plain tensors ({reason})",

@@ -46,6 +46,16 @@ class Preprocessing:
     transform: Callable[[Image.Image], Tensor] | None = None
     mode: str = "RGB"
 
+    def __str__(self) -> str:
+        both = (self.normalisation.mean, self.normalisation.std)
+        mean, std = (", ".join(f"{value:.3g}" for value in each) for each in both)
+        how = (
+            "a transform of its own"
+            if self.transform
+            else f"shorter side to {self.resize} px, centre cut out"
+        )
+        return f"{self.mode}, {self.size} x {self.size} px ({how}), mean {mean}, sd {std}"
+
     def pixels(self, image: Image.Image) -> Tensor:
         """[channel, size, size] bytes 0..255, to half a grey level what the network sees."""
         image = image.convert(self.mode)

@@ -247,7 +247,7 @@ def fair_protocol(
         responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
     units = chosen_units(units, responses.shape[1])
     own = responses[:, units].T
-    groups = _groups(own, chosen_on, measured_on, setting, top_share)
+    groups = _groups(own, units, chosen_on, measured_on, setting, top_share)
     bank = empty_bank(stack, setting.patch)
     kinds = _kinds(bank, stack, book, setting, units, redraws)
     requests = plan(groups, _treatments(bank, kinds, setting, units, control_units), units, setting.pairing)
@@ -321,16 +321,25 @@ def _random(book: PatchBook, count: int, setting: Setting):
 
 
 def _groups(
-    own: np.ndarray, chosen_on: range, measured_on: range, setting: Setting, top_share: float
+    own: np.ndarray,
+    units: np.ndarray,
+    chosen_on: range,
+    measured_on: range,
+    setting: Setting,
+    top_share: float,
 ) -> dict[str, np.ndarray]:
-    """[unit, image] numbers of top and of neutral images, and the blank one."""
+    """[unit, image] numbers of top and of neutral images, and the blank one.
+
+    Each unit draws by itself: what it gets does not depend on which other units are asked.
+    """
     levels = own[:, list(chosen_on)]
     low, middle_low, middle_high = np.quantile(
         levels, [1 - top_share, 0.5 - top_share / 2, 0.5 + top_share / 2], axis=1
     )
-    generator, measured = setting.generator(3), np.asarray(measured_on)
+    measured = np.asarray(measured_on)
     top, neutral = (np.full((len(own), setting.images), MISSING) for _ in range(2))
     for slot, values in enumerate(own[:, list(measured_on)]):
+        generator = setting.generator(3, int(units[slot]))
         inside = (values >= middle_low[slot]) & (values <= middle_high[slot])
         for group, fits in ((top, values >= low[slot]), (neutral, inside)):
             found = generator.permutation(measured[fits])[: setting.images]

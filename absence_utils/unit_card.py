@@ -40,6 +40,7 @@ HEADLINES = {
     NONE: "no absence found",
     UNDECIDED: "undecided",
 }
+LEAST_BLUR = 1.5  # px: below that single pixels show, whose signs alternate
 FEWEST_IN_CLASS = 3  # images of a class whose mean is worth showing
 
 
@@ -52,7 +53,7 @@ class Effort:
         steps, size, facets, smoothness: of the synthesised pair, see `visualize.render_pair`; 0 facets for none.
         maps: inputs of each kind with attribution maps; 0 for none.
         method, baseline: of the maps, see `attribution.attribute`.
-        smooth: Gaussian under which maps are drawn, a share of the image's edge.
+        smooth: Gaussian under which maps are drawn, a share of the image's edge, see `Card.smooth`.
         evidence_images: images screened for evidence by class, evenly drawn; 0 for none (then there are no maps).
         seed: of the synthesis.
     """
@@ -94,7 +95,7 @@ class Evidence:
         split: what separates the two.
         classes: a row for each class or concept: name, images, absence (mean absence evidence, in sd of the unit's
             response; for things that share images the excess over images without them), response (mean, in the units
-            of the layer). Most absence first.
+            of the layer), own (it is the class of the unit). Most absence first; empty where there is one class only.
         contrast: whether `absence` is such an excess.
     """
 
@@ -138,6 +139,12 @@ class Card:
     @property
     def channel(self) -> int:
         return self.unit.channel
+
+    @property
+    def smooth(self) -> float:
+        """Gaussian under which the maps are drawn, as a share of the edge: that of the effort, at least 1.5 px."""
+        edge = max(self.evidence.target.signed.shape[-2:])
+        return max(self.effort.smooth, LEAST_BLUR / edge)
 
     @property
     def headline(self) -> str:
@@ -215,7 +222,7 @@ def _card(study: LayerStudy, channel: int, scores, evidence: Evidence | None, ef
         unit=unit,
         title=card_title(study, channel),
         verdict=verdict,
-        sentence=describe_verdict(verdict),
+        sentence=describe_verdict(verdict, study.setting.patch),
         responses=study.responses[:, channel],
         pair=pair,
         patches=_patches(study, channel, effort.shown),
@@ -233,13 +240,15 @@ def card_title(study: LayerStudy, channel: int) -> str:
     title = f"{study.layer or 'output'}, unit {channel}"
     names = getattr(study.images, "class_names", [])
     if study.layer in (None, "logits") and len(names) == study.responses.shape[1]:
-        title += f": {names[channel]}"
+        title += f": {'class ' if names[channel].isdigit() else ''}{names[channel]}"
     return title
 
 
 def _label(images, index: int) -> str:
     labels, names = getattr(images, "labels", None), list(getattr(images, "class_names", []))
-    number = int(labels[index]) if labels is not None else -1
+    number = (
+        int(labels[index]) if labels is not None and len(names) > 1 else -1
+    )  # a single class says nothing
     return names[number] if 0 <= number < len(names) else ""
 
 
@@ -282,6 +291,7 @@ def _evidence(unit: Unit, position: int, screening: Screening, few, columns: Col
         draw_maps(unit, few, chosen, columns, effort.method, baseline=effort.baseline) for chosen in inputs
     )
     classes = _classes(screening, position, responses, columns)
+    classes["own"] = [split.by == f"class '{name}'" for name in classes["name"]]
     return Evidence(target, other, split.by, classes, columns.overlap)
 
 
@@ -295,6 +305,8 @@ def _classes(screening: Screening, position: int, responses: Tensor, columns: Co
         "response": [responses[inside].mean().item() if inside.any() else np.nan for inside in member.T],
     })  # fmt: skip
     table.insert(2, "absence", table["name"].map(matrix.iloc[position]).astype(float))
+    if len(table) == 1:
+        return table.iloc[:0]
     least = min(FEWEST_IN_CLASS, table["images"].max())
     table = table[table["images"] >= least]
     return table.sort_values("absence", ascending=False, kind="stable", ignore_index=True)

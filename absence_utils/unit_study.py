@@ -94,7 +94,9 @@ def fitting_setting(
     k = min(k, images // 2)
     if k < FEWEST:
         needed = int(np.ceil(3 * 2 * FEWEST / top_share))
-        remedy = f"Give {needed} or more, or raise top_share (at most 0.5)."
+        remedy = f"Give {needed} or more" + (
+            ", or raise top_share (at most 0.5)." if top_share < 0.5 else "."
+        )
         raise InputError("images", f"{count} images are too few for an interval", remedy)
     return Setting(patch, stride, k, images, "one", seed=seed)
 
@@ -122,8 +124,10 @@ def study_layer(
         setting: of the insertion experiment, see `fitting_setting`.
         random_copies: the same network with random weights, several, because one draw of weights says little of
             another (`bring.random_copy`).
-        units: channels to study; all if None.
-        most: study at most this many, evenly spread over those asked for; 0 for no limit.
+        units: channels that must be studied; none in particular if None.
+        most: study at most this many, those asked for and others evenly spread over the layer; 0 for the whole layer.
+            A verdict is corrected for all units studied, so a unit that is asked alone, perhaps since it looked best
+            among many, gets the verdict that it gets among many.
         null_units: units of the random copies, evenly spread, together.
         redraws, top_share, control_units, feather: see `protocols.fair_protocol`.
 
@@ -135,8 +139,9 @@ def study_layer(
     stack = stack_images(shuffle_images(dataset, setting.seed))
     how = {"redraws": redraws, "top_share": top_share, "feather": feather}
     book, responses, mined = _mine(model, layer, stack, setting, redraws)
-    chosen = chosen_units(units, responses.shape[1])
-    chosen = _spread(chosen, most)
+    chosen = _spread(np.arange(responses.shape[1]), most)
+    if units is not None:
+        chosen = np.union1d(chosen_units(units, responses.shape[1]), chosen)
     fair = _fair(model, layer, stack, mined, responses, setting, chosen, control_units=control_units, **how)
     each = max(1, -(-null_units // len(random_copies)))
     nulls = []
@@ -189,7 +194,8 @@ def judge(scores: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
     "veto": the drop on top images exceeds that of the same patches on median images by more than `scores.LEAST` sd.
     "suppressed": no such veto, but the absence score exceeds what 95 % of the random copies' units reach. Both by a
     one-sided t-test with the score's own standard error, adjusted over the units studied (Benjamini and Hochberg).
-    "no absence found": neither. "undecided": the scores could not be measured (a unit that never changes).
+    "no absence found": neither. "undecided": the scores could not be measured (a unit that never changes), or the
+    interval of the absence score reaches from 0 to that limit and can tell nothing.
 
     It is not enough that the score lies above that limit: of the units of another random copy one in twenty does so by
     construction, and in some networks one in four.
@@ -201,7 +207,7 @@ def judge(scores: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns unit, verdict, absence, absence_low, absence_high, percentile (of the absence score among the random
         copies' units, 0..100), limit, q_absence (beyond the limit), veto, veto_low, veto_high, q_veto (beyond
-        `scores.LEAST`), presence. Scores in sd of the unit's response.
+        `scores.LEAST`), presence, studied (units corrected for). Scores in sd of the unit's response.
     """
     absence, veto = pick(scores, "absence", MAIN), pick(scores, "veto", "median images")
     limit = null_limit(null)
@@ -218,11 +224,13 @@ def judge(scores: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
         "presence": pick(scores, "presence", MAIN)["value"].to_numpy(),
     })  # fmt: skip
     measured = table["absence"].notna() & table["veto"].notna()
-    verdict = np.where(table["q_absence"] < LEVEL, SUPPRESSED, NONE)
+    wide = (table["absence_low"] <= 0) & (table["absence_high"] >= limit)
+    verdict = np.where(wide, UNDECIDED, NONE)
+    verdict = np.where(table["q_absence"] < LEVEL, SUPPRESSED, verdict)
     vetoed = (table["q_veto"] < LEVEL) & (table["absence"] > 0)
     verdict = np.where(vetoed, CONTEXT, verdict)
     table.insert(1, "verdict", np.where(measured, verdict, UNDECIDED))
-    return table
+    return table.assign(studied=int(measured.sum()))
 
 
 def exceeds(scores: pd.DataFrame, least: float) -> np.ndarray:
@@ -254,37 +262,50 @@ def found_in_nothing(null: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else judge(null, null).iloc[:0].assign(copy=0)
 
 
-def describe_verdict(row: pd.Series) -> str:
-    """A verdict of `judge` in words, with its uncertainty."""
-    if row["verdict"] == UNDECIDED:
+def describe_verdict(row: pd.Series, patch: int) -> str:
+    """A verdict of `judge` in words, with its uncertainty, for patches of `patch` px. It does not name the verdict."""
+    if np.isnan(row["absence"]) or np.isnan(row["veto"]):
         return (
-            "Undecided: the scores could not be measured, because the unit hardly changes over these images or has too "
-            "few images above the level that counts as top."
+            "The scores could not be measured: the unit hardly changes over these images, or has too few images above "
+            "the level that counts as top."
         )
     drop = f"{_sd(row['absence'])} ({_interval(row, 'absence')})"
-    random = (
-        "the copies with random weights have no such score"
-        if np.isnan(row["limit"])
-        else f"95 % of the units of copies with random weights stay below {_sd(row['limit'])}"
-    )
+    random = "no copy with random weights has such a score"
+    if not np.isnan(row["limit"]):
+        random = f"95 % of the units of copies with random weights stay below {_sd(row['limit'])}"
     veto = f"{_sd(row['veto'])} ({_interval(row, 'veto')})"
     if row["verdict"] == CONTEXT:
         return (
-            "An absence that depends on context. On the unit's top images its lowest patches lower the response by "
-            f"{veto} more than the same patches do on images of median response, which they do in no unit that "
-            f"only adds up. Absence score {drop} against random patches at the same places; {random}."
+            f"On the unit's top images its lowest patches ({patch} px) lower the response by {veto} more than the same "
+            "patches do on images of median response, which they do in no unit that only adds up. Absence score "
+            f"{drop} against random patches at the same places; {random}."
         )
+    corrected = f"corrected for the {row['studied']} units studied"
     context = (
-        f"That this depends on context could not be shown: veto {veto}, of which {LEAST} sd would count."
+        f"That this depends on context could not be shown: the veto is {veto}; {corrected}, it does not clearly exceed "
+        f"{LEAST} sd (q {row['q_veto']:.2f})."
     )
+    what = f"Its lowest patches ({patch} px) lower the response by {drop} more than random ones at the same places"
     if row["verdict"] == SUPPRESSED:
-        return (
-            f"Suppressed more than chance explains: its lowest patches lower the response by {drop} more than random "
-            f"patches at the same places; {random}. {context}"
-        )
+        return f"{what}; {random}. {context}"
+    if row["verdict"] == UNDECIDED:
+        return f"{what}, and {random}: the interval allows for both. More images would tell. {context}"
+    if row["absence_high"] < row["limit"]:
+        return f"{what}, but {random}, and any unit's lowest patches lower it. {context}"
+    beyond = f"{corrected}, it does not clearly exceed that (q {row['q_absence']:.2f})"
+    return f"{what}; {random}, and any unit's lowest patches lower it: {beyond}. {context}"
+
+
+def power_warning(study: LayerStudy) -> str:
+    """A sentence where this test can show little, since random copies are suppressed more than the network; else ""."""
+    own = study.verdicts["absence"].median()
+    null = pick(study.null, "absence", MAIN)["value"].median()
+    if not own < null:
+        return ""
     return (
-        f"No absence found. Its lowest patches lower the response by {drop} more than random patches at the same "
-        f"places, but {random}, and any unit's lowest patches lower it. {context}"
+        f"Lowest patches of {study.setting.patch} px lower this layer less than its random copies (median "
+        f"{_sd(own)} against {_sd(null)}): of absences that patches of this size carry, it can show little. What is "
+        "suppressed by larger or spread-out things is on the cards, not in the verdicts."
     )
 
 

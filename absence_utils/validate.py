@@ -52,7 +52,8 @@ class Validation:
             row.remedy for row in failed.itertuples() if row.remedy
         )  # each once, in order
         problem = f"{len(failed)} of {len(self.table)} checks of layer {self.layer!r} failed: {problems}"
-        raise InputError("model", problem, " ".join(remedies))
+        about_layer = failed["check"].str.startswith("layer").all()
+        raise InputError("layer" if about_layer else "model", problem, " ".join(remedies))
 
     def __str__(self) -> str:
         width = max(map(len, self.table["check"]))

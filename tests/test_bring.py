@@ -338,6 +338,17 @@ def test_a_network_that_cannot_be_copied_says_so():
         random_copy(net)
 
 
+def test_the_function_itself_will_do():
+    def make():
+        return torch.nn.Conv2d(1, 2, 3), {"mean": 0.5, "std": 0.5, "size": 9}
+
+    brought = open_model(make)
+    assert brought.preprocessing.size == 9 and brought.name.endswith(":make")
+    assert str(brought.preprocessing).startswith("L, 9 x 9 px") and "mean 0.5, sd 0.5" in str(
+        brought.preprocessing
+    )
+
+
 def test_no_name_is_an_error_that_says_what_to_give():
     with pytest.raises(InputError, match="`model`: it is empty.*file.py:function"):
         open_model(" ")

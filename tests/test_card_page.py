@@ -84,6 +84,21 @@ def test_verdict_scores_and_provenance_stand_in_it(cards):
     assert f"full colour at ±{module.plots.map_limit(card):.2g}" in page
 
 
+def test_what_decided_stands_below_the_scores(cards):
+    row = cards[1].verdict
+    page = card_page(cards[1])
+    assert f"(q {row['q_absence']:.2f})" in page and f"(q {row['q_veto']:.2f})" in page
+    assert f"corrected for the {row['studied']} units studied" in page
+
+
+def test_synthesis_that_falls_short_is_named(cards):
+    card = cards[1]
+    far = replace(card, responses=np.array([-1e6, 1e6]))
+    near = replace(card, responses=np.array([-1e-6, 1e-6]) + card.pair.lowest.response.numpy().min() + 1e-3)
+    assert "highest and the lowest end" in card_page(far)
+    assert module.synthesis_falls_short(near) == {"highest": False, "lowest": False}
+
+
 def test_drawings_take_the_colour_of_the_page_and_share_no_ids(cards):
     page = card_page(cards[1])
     assert "currentColor" in page and module.plots.INK not in page

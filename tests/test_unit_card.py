@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from absence_utils.errors import InputError
+from absence_utils.image_cache import shuffle_images, stack_images
 from absence_utils.scenes import CONCEPTS, RULES, draw_presence
-from absence_utils.screening import matrix_columns, screen
+from absence_utils.screening import Columns, matrix_columns, screen
 from absence_utils.unit_card import Effort, card_numbers, card_title, collect_cards, sorted_scores
 from absence_utils.units import Unit
 
@@ -151,3 +152,35 @@ def test_titles(layer_study):
     ]
     assert card_title(replace(study, layer="block4"), 3) == "block4, unit 3"
     assert card_title(replace(study, layer=None), 3) == f"output, unit 3: {list(RULES)[3]}"
+    assert (
+        card_title(replace(study, images=WithNames(["3", "8", "a", "b", "c"])), 1)
+        == "logits, unit 1: class 8"
+    )
+
+
+class WithNames:
+    def __init__(self, names):
+        self.class_names = names
+
+
+def test_a_single_class_says_nothing(layer_study):
+    study, dataset = layer_study
+    alone = Columns(torch.ones(len(dataset), 1, dtype=torch.bool), ["photos"], False)
+    one = replace(study, images=shuffle_images(replace(dataset, class_names=["photos"]), 0))
+    one = replace(one, images=stack_images(one.images))
+    (card,) = collect_cards(one, dataset, alone, [1], replace(EFFORT, facets=0))
+    assert card.evidence.classes.empty and set(card.images["highest"].label) == {""}
+
+
+def test_own_class_is_marked(layer_study):
+    study, dataset = layer_study
+    columns = Columns(dataset.membership, dataset.class_names, False)
+    (card,) = collect_cards(study, dataset, columns, [1], replace(EFFORT, facets=0))
+    assert card.evidence.classes.set_index("name")["own"].to_dict()["not ring"]
+    assert card.evidence.classes["own"].sum() == 1
+
+
+def test_maps_are_blurred_by_a_pixel_and_a_half_at_least(card):
+    assert card.smooth == max(card.effort.smooth, 1.5 / 64)
+    assert replace(card, effort=replace(card.effort, smooth=0.001)).smooth == 1.5 / 64
+    assert replace(card, effort=replace(card.effort, smooth=0.2)).smooth == 0.2

@@ -1,5 +1,7 @@
 """Verdicts: what is judged how, and that nothing is found in networks that learnt nothing or only add up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +28,7 @@ from absence_utils.unit_study import (
     found_in_nothing,
     judge,
     null_limit,
+    power_warning,
     strongest,
     study_layer,
 )
@@ -56,6 +59,7 @@ def test_limit_is_the_95th_percentile_of_the_main_absence_score():
 
 def test_verdicts_of_clear_cases():
     table = judge(scores([2.0, 2.0, 0.3, np.nan, 0.97], [1.0, 0.0, 0.0, np.nan, 0.06]), NULL)
+    assert table["studied"].tolist() == [4] * 5
     assert table["verdict"].tolist() == [CONTEXT, SUPPRESSED, NONE, UNDECIDED, NONE]
     assert table["percentile"][0] == 100 and table["percentile"][2] == pytest.approx(30, abs=1)
     assert table["limit"].tolist() == pytest.approx([0.95] * 5) and table["presence"].eq(1).all()
@@ -75,6 +79,13 @@ def test_a_veto_must_exceed_the_least_that_counts_and_suppress():
     assert judge(scores([-0.3], [0.5]), NULL)["verdict"].tolist() == [NONE]
 
 
+def test_an_interval_from_nought_to_the_limit_can_tell_nothing():
+    """0.5 with a standard error of 0.25 may be 0, and may be 1."""
+    assert judge(scores([0.5], [0.0], error=0.25), NULL)["verdict"].tolist() == [UNDECIDED]
+    assert judge(scores([0.5], [0.0], error=0.15), NULL)["verdict"].tolist() == [NONE]
+    assert judge(scores([0.5], [9.0], error=0.25), NULL)["verdict"].tolist() == [CONTEXT]
+
+
 def test_many_units_are_corrected_for():
     """A p-value of 0.03 counts alone, and not as one of forty."""
     at = 0.95 + 0.05 * scipy_stats.t.isf(0.03, 10.0)
@@ -86,7 +97,7 @@ def test_without_a_measured_null_only_a_veto_is_found():
     nothing = NULL.assign(value=np.nan)
     table = judge(scores([5.0, 5.0], [0.0, 2.0]), nothing)
     assert table["verdict"].tolist() == [NONE, CONTEXT] and table["limit"].isna().all()
-    assert "have no such score" in describe_verdict(table.iloc[0])
+    assert "no copy with random weights has" in describe_verdict(table.iloc[0], 8)
 
 
 @pytest.mark.parametrize("least", [0.0, 0.3])
@@ -117,22 +128,32 @@ def test_copies_are_judged_against_the_others_only():
 
 
 @pytest.mark.parametrize(
-    "verdict, words",
-    [(CONTEXT, "depends on context"), (SUPPRESSED, "more than chance"), (NONE, "No absence found"),
-     (UNDECIDED, "Undecided")],
-)  # fmt: skip
-def test_words_carry_the_numbers_and_their_uncertainty(verdict, words):
-    table = judge(scores([2.0, 2.0, 0.3, np.nan], [1.0, 0.0, -0.2, np.nan]), NULL).set_index(
-        "verdict", drop=False
+    "values, words",
+    [
+        ((2.0, 1.0), "in no unit that only adds up"),
+        ((2.0, 0.01), "corrected for the 1 units studied"),
+        ((0.3, -0.2), "any unit's lowest patches lower it"),
+        ((0.97, 0.0), "it does not clearly exceed that"),
+    ],
+)
+def test_words_carry_the_numbers_and_their_uncertainty(values, words):
+    row = judge(scores(*([value] for value in values)), NULL).iloc[0]
+    text = describe_verdict(row, 24)
+    assert words in text and "(24 px)" in text
+    assert f"{row.absence:.2f} sd" in text and f"{row.absence_low:.2f} to {row.absence_high:.2f}" in text
+    assert "0.95 sd" in text and f"{abs(row.veto):.2f} sd" in text
+    if row["verdict"] != CONTEXT:
+        assert f"it does not clearly exceed 0.05 sd (q {row.q_veto:.2f})" in text
+    if row["veto"] < 0:
+        assert "−0.20 sd" in text  # the sign survives
+
+
+def test_words_where_nothing_can_be_told():
+    wide, dead = (
+        describe_verdict(judge(table, NULL).iloc[0], 8)
+        for table in (scores([0.5], [0.0], error=0.25), scores([np.nan], [np.nan]))
     )
-    text = describe_verdict(table.loc[verdict])
-    assert words in text
-    if verdict != UNDECIDED:
-        row = table.loc[verdict]
-        assert f"{row.absence:.2f} sd" in text and f"{row.absence_low:.2f} to {row.absence_high:.2f}" in text
-        assert "0.95 sd" in text and f"{abs(row.veto):.2f} sd" in text
-    if verdict == NONE:
-        assert "−0.20 sd" in text  # the sign of the veto survives
+    assert "allows for both. More images would tell" in wide and "could not be measured" in dead
 
 
 def test_strongest_puts_verdicts_before_scores():
@@ -149,6 +170,11 @@ def test_settings_fit_the_folder():
     with pytest.raises(InputError, match="images.*89 images are too few.*Give 90 or more"):
         fitting_setting(89, 32)
     assert fitting_setting(40, 32, top_share=0.5).images == 6
+    with pytest.raises(InputError, match="Give 36 or more\\."):
+        fitting_setting(20, 32, top_share=0.5)
+    assert (
+        str(small) == "4 patches of 8 px at each end, up to 8 images of each group, one patch in each image"
+    )
 
 
 def test_asked_units():
@@ -205,6 +231,29 @@ def test_nothing_is_found_in_random_weights(make, layer, scenes):
     assert (table["verdict"] == NONE).mean() >= 0.95
 
 
+def test_a_units_scores_and_verdict_do_not_depend_on_the_others_asked(scenes):
+    """Looking at all units and then asking for the best one alone must not turn a "no" into a "yes"."""
+    known = KnownUnits(scenes.images[:60], 12)
+    setting = fitting_setting(450, 64, 16, 8)
+    rows = []
+    for units, most in (([5], 4), ([5, 7], 4), (None, 0)):
+        study = study_layer(known, None, scenes, setting, [known], units=units, most=most, null_units=6)
+        rows.append(study.verdicts.set_index("unit").loc[5])
+        assert set(units or range(12)) <= set(study.verdicts["unit"]) and len(study.verdicts) > 4
+    for row in rows[1:]:
+        for name in ("absence", "absence_low", "veto", "veto_high", "presence"):
+            assert row[name] == rows[0][name], name
+    assert rows[0]["studied"] == 5 and rows[2]["studied"] == 12
+
+
+def test_a_layer_below_its_random_copies_is_named(scenes):
+    known = KnownUnits(scenes.images[:60], 6)
+    study = study_layer(known, None, scenes, fitting_setting(450, 64, 16, 8), [known], null_units=6)
+    assert power_warning(study) == ""
+    high = replace(study, null=study.null.assign(value=study.null["value"] + 1))
+    assert "it can show little" in power_warning(high) and "16 px" in power_warning(high)
+
+
 def test_the_share_of_units_is_spread_evenly(scenes):
     known = KnownUnits(scenes.images[:60], 12)
     study = study_layer(
@@ -238,4 +287,4 @@ def test_grey_images_in_memory_will_do():
     images = TensorImages(pixels, torch.arange(300) % 2, ["even", "odd"])
     known, other = (KnownUnits(images.images, 3, seed=seed) for seed in (0, 1))
     study = study_layer(known, None, images, fitting_setting(300, 16, 8), [other])
-    assert study.verdicts["unit"].tolist() == [0, 1, 2] and (study.verdicts["verdict"] != UNDECIDED).all()
+    assert study.verdicts["unit"].tolist() == [0, 1, 2] and study.verdicts["absence"].notna().all()

@@ -37,7 +37,7 @@ def response_histogram(ax, responses) -> None:
     below = (responses < 0).mean() if len(responses) else 0
     ax.set(
         xlabel="response, signed, in the units of the layer", ylabel="images",
-        title=f"{below:.0%} of {len(responses):,} images lie below zero (dotted: median)",
+        title=f"{below:.0%} of {len(responses):,} images below zero (dotted: median)",
     )  # fmt: skip
 
 
@@ -81,12 +81,23 @@ def class_bars(ax, evidence) -> None:
     ax.barh(
         range(len(rows)), rows["absence"], color=np.where(rows["absence"] > 0, ABSENCE, PRESENCE), height=0.7
     )
-    names = [textwrap.shorten(str(name), 22, placeholder="…") for name in rows["name"]]
+    names = [
+        textwrap.shorten(str(name), 22, placeholder="…") + " (its own)" * own
+        for name, own in zip(rows["name"], rows["own"], strict=True)
+    ]
     ax.set_yticks(range(len(rows)), names, fontsize=7)
     ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)
     ax.axvline(0, color=INK, linewidth=1)
-    title = "what suppresses it" + ("\n(beyond images without it)" if evidence.contrast else ", by class")
-    ax.set(xlabel="absence evidence, sd of the response", title=title)
+    more = " beyond images without it" if evidence.contrast else ""
+    ax.set(
+        xlabel=f"absence evidence{more}, sd",
+        title="what suppresses it" if more else "absence evidence by class",
+    )
+
+
+def shows_classes(card) -> bool:
+    """There is evidence, and of more than one class."""
+    return card.evidence is not None and len(card.evidence.classes) > 0
 
 
 def as_svg(draw, width: float, height: float, name: str) -> str:
@@ -100,7 +111,7 @@ def as_svg(draw, width: float, height: float, name: str) -> str:
     ink = {
         key: INK for key in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     }
-    with companion_style(), plt.rc_context({**ink, "svg.hashsalt": name, "svg.fonttype": "none"}):
+    with companion_style(), plt.rc_context({**ink, "svg.hashsalt": name, "svg.fonttype": "path"}):
         figure, ax = plt.subplots(figsize=(width, height), layout="constrained")
         draw(ax)
         target = StringIO()
@@ -108,23 +119,23 @@ def as_svg(draw, width: float, height: float, name: str) -> str:
         plt.close(figure)
     drawing = target.getvalue()
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing[drawing.index("<svg") :], flags=re.DOTALL)
-    used = set(
-        re.findall(r"#([\w-]+)", drawing)
-    )  # the other ids, "axes_1", would be there once for each drawing
+    # Ids are those of the page: what is not referred to ("axes_1") goes, and the letters get the drawing's own.
+    used = set(re.findall(r"#([\w-]+)", drawing))
     drawing = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", drawing)
-    return drawing.replace(INK, "currentColor")
+    drawing = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", drawing)
+    return drawing.replace(INK, "currentColor").replace(NEUTRAL, "var(--pale, #777777)")
 
 
 def map_limit(card) -> float:
     """Magnitude at full colour for all maps of a card: per pixel, in the units of the layer."""
     both = (card.evidence.target, card.evidence.other)
-    return robust_limit(np.concatenate([smoothed(maps.signed, card.effort.smooth).ravel() for maps in both]))
+    return robust_limit(np.concatenate([smoothed(maps.signed, card.smooth).ravel() for maps in both]))
 
 
 def map_colours(card, maps) -> list[np.ndarray]:
     """[height, width, RGB] of every map of one side over its input."""
     limit = map_limit(card)
-    signed = smoothed(maps.signed, card.effort.smooth)
+    signed = smoothed(maps.signed, card.smooth)
     return [
         overlay_colours(pixels, values, limit) for pixels, values in zip(maps.pixels, signed, strict=True)
     ]
@@ -144,10 +155,10 @@ def card_figure(card):
         figure = plt.figure(figsize=(11, 5.1 + 1.42 * len(strips)), layout="constrained")
         parts = figure.subfigures(3 + len(strips), 1, height_ratios=[0.8, 2.7, *[1.25] * len(strips), 0.5])
         _head(parts[0], card)
-        panels = parts[1].subplots(1, 3 if card.evidence else 2)
+        panels = parts[1].subplots(1, 3 if shows_classes(card) else 2)
         response_histogram(panels[0], card.responses)
         score_intervals(panels[1], card.scores, card.limit)
-        if card.evidence:
+        if shows_classes(card):
             class_bars(panels[2], card.evidence)
         for part, (name, sides) in zip(parts[2:-1], strips, strict=True):
             halves = part.subfigures(1, 2)
