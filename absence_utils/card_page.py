@@ -302,9 +302,10 @@ def _decided(card: Card) -> str:
     """What the verdict rests on, with the adjusted p-values that decided."""
     row = card.verdict
     return (
-        f"The verdict asks whether the absence score exceeds {_number(row['limit'])} sd, what 95 % of the units of copies "
-        f"with random weights stay below (q {_number(row['q_absence'])}), and whether the veto exceeds {LEAST} sd "
-        f"(q {_number(row['q_veto'])}). Below {LEVEL} counts; corrected for the {row['studied']} units studied."
+        f"The verdict asks whether the absence score exceeds {_number(row['limit'])} sd, what 95 % of the units of "
+        f"copies with random weights stay below (q {_number(row['q_absence'])}), and whether the veto exceeds "
+        f"{LEAST} sd (q {_number(row['q_veto'])}). Below {LEVEL} counts; corrected for the {row['studied']} units "
+        "studied."
     )
 
 

@@ -47,12 +47,12 @@ def count_findings(
 
 def main() -> None:
     torch.set_num_threads(1)
-    rows = []
-    for name, layer in NETWORKS:
+    for number, (name, layer) in enumerate(NETWORKS):
         start = perf_counter()
-        rows.append(count_findings(name, layer))
+        row = pd.DataFrame([count_findings(name, layer)])
+        row.to_csv(sys.stdout, index=False, header=number == 0)
+        sys.stdout.flush()
         print(f"{name} {layer}: {perf_counter() - start:.0f} s", file=sys.stderr)
-    pd.DataFrame(rows).to_csv(sys.stdout, index=False)
 
 
 if __name__ == "__main__":
