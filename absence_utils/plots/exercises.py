@@ -70,7 +70,7 @@ def account_bars(table):
     Every bar starts at 0 and carries its number, so that none hides another and a bar of 0 is seen as well.
 
     Args:
-        table: columns case, baseline_response, presence, absence (>= 0, drawn downwards), response, verdict.
+        table: columns case, baseline_response, presence, absence (>= 0, drawn to the left), response, verdict.
 
     Returns:
         Figure.
@@ -84,7 +84,9 @@ def account_bars(table):
             values = (row.baseline_response, row.presence, -row.absence, row.response)
             values = [0.0 if abs(value) < 5e-4 else value for value in values]  # no -0
             bars = ax.barh(names, values, 0.7, color=("#bdbdbd", PRESENCE, ABSENCE, "black"))
-            ax.bar_label(bars, [f"{value:g}" for value in np.round(values, 2)], padding=3, fontsize=8)
+            ax.bar_label(
+                bars, [f"{value:g}".replace("-", "−") for value in np.round(values, 2)], padding=3, fontsize=8
+            )
             ax.axvline(0, color=NEUTRAL, linewidth=0.8)
             ax.set_title("\n".join((*row.case.split(", ", 1), row.verdict)))
             ax.tick_params(axis="y", length=0)
