@@ -62,7 +62,7 @@ def test_accounts_add_up_and_agree_with_the_network():
 
 
 def test_accounts_are_shown_once_every_prediction_is_made():
-    refuses("replace the ... of `case_3`", check.accounts, *WORDS[:2], ..., WORDS[3])
+    refuses("nothing to show yet", check.accounts, *WORDS[:2], ..., WORDS[3])
     assert check.accounts(*WORDS).equals(check.accounts())
 
 
@@ -221,7 +221,7 @@ def test_what_answer_cells_print(rules, capsys):
     targets, others = (way(IG, METHODS[IG])(rules) for way in (on_targets, on_non_targets))
     check.print_scores(one=targets, two=others.numpy(), open=..., wrong=others.T)
     assert capsys.readouterr().out.splitlines() == [
-        "one: AUROC 0.50, NaN in 3 of 3 planted absences",
-        f"two: AUROC {check.auroc(others):.2f}, NaN in 0 of 3 planted absences",
+        "one: AUROC 0.50 (by chance 0.50)",
+        f"two: AUROC {check.auroc(others):.2f} (by chance 0.50)",
         "wrong: shape (7, 5), not [unit, concept] (5, 7)",
     ]
