@@ -8,6 +8,7 @@ from scipy import stats
 from absence_utils import insert_patches
 from absence_utils.exercises import NotYet, Right
 from absence_utils.exercises import insertion as check
+from absence_utils.exercises.notebooks import cell_tags, fill, find_exercise, read_notebook, solutions_of
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +239,24 @@ def test_numbers_are_printed_with_their_names(capsys):
     assert capsys.readouterr().out == "x = 1.235, n = 3, zero = 0, a = 0.25, w = no\n"
     check.print_numbers(x=..., y=...)
     assert capsys.readouterr().out == ""
+
+
+def test_every_check_passes_once_more_after_the_last_task(tmp_path, monkeypatch):
+    """No solution overwrites what the check of an earlier task reads."""
+    monkeypatch.chdir(tmp_path)
+    path = find_exercise("07")
+    cells = [cell for cell in fill(read_notebook(path), solutions_of(path)).cells if cell.cell_type == "code"]
+    space = {"__name__": "exercise"}
+    for cell in cells:
+        exec(cell.source, space)
+    for cell in cells:
+        if "check" in cell_tags(cell):
+            exec(cell.source, space)
+
+
+def test_nothing_open_stops_run_all():
+    cells = read_notebook(find_exercise("07")).cells
+    reads = [
+        cell for cell in cells if {"answer", "check"} & {*cell_tags(cell)} or cell.id.startswith("show-")
+    ]
+    assert len(reads) >= 12 and all("raises-exception" in cell_tags(cell) for cell in reads)
