@@ -273,11 +273,9 @@ def _rounded(truth: float, sd: float = 5e-3) -> float:
 
 def _numbers_of_units(vetoed, count: int):
     """The list of units in what NumPy and torch make of a comparison: a mask, or places as `where` returns them."""
-    if isinstance(vetoed, tuple) and len(vetoed) == 1 and np.ndim(to_numpy(vetoed[0])) == 1:
-        vetoed = vetoed[0]
     if isinstance(vetoed, (set, str)) or not isinstance(vetoed, Iterable):
         return vetoed
-    array = np.asarray(to_numpy(vetoed)).ravel()
+    array = np.asarray(to_numpy(vetoed)).ravel()  # `where` gives a tuple of one array, `nonzero` a column
     if array.dtype != bool or not array.size:
         return array.tolist()
     if len(array) != count:
