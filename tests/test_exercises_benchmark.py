@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from absence_utils.compiled import COMPILED
 from absence_utils.exercises import NotYet
 from absence_utils.exercises import benchmark as check
 from absence_utils.exercises.benchmark import METHODS
+from absence_utils.exercises.notebooks import cell_tags, fill, find_exercise, read_notebook, solutions_of
 from absence_utils.scenes import CONCEPTS, RULES
 from absence_utils.scenes_benchmark import output_scores
 
@@ -60,7 +62,34 @@ def test_accounts_add_up_and_agree_with_the_network():
         assert model(torch.zeros(1, 1, 6, 6)).item() == pytest.approx(row.baseline_response, abs=1e-5)
 
 
+def test_accounts_are_shown_once_every_prediction_is_made():
+    refuses("nothing to show yet", check.accounts, *WORDS[:2], ..., WORDS[3])
+    assert check.accounts(*WORDS).equals(check.accounts())
+
+
+def test_half_of_the_way_raises_the_veto_unit_and_half_lowers_it():
+    """What the exercise says of the 0.5 and 0.5 of "A and not B"."""
+    model, image = COMPILED["A and not B"]().model, check.image_of("A and not B, shows A and B")
+    along = torch.linspace(0, 1, 11)
+    answers = model(along[:, None, None, None] * image)[:, 0]
+    torch.testing.assert_close(answers, torch.minimum(along, 1 - along), atol=1e-6, rtol=0)
+    lit = [check.image_of(case)[0] for case in ("A, shows A", "not B, shows B")]
+    for share, slopes in ((0.3, (1, 0)), (0.7, (0, -1))):
+        at = (share * image[None]).requires_grad_(True)
+        (slope,) = torch.autograd.grad(model(at).sum(), at)
+        for square, wanted in zip(lit, slopes, strict=True):
+            assert float((slope[0, 0] * square).sum()) == pytest.approx(wanted, abs=1e-6)
+    row = check.accounts().iloc[3]
+    assert row.presence == pytest.approx(0.5, abs=1e-3) and row.absence == pytest.approx(0.5, abs=1e-3)
+
+
 def test_a_bias_is_told_from_an_absence_by_showing_the_concept():
+    for shape in ((), (1,), (1, 1)):
+        for make in (torch.full, np.full):
+            given = (make(shape, value) for value in (-1.0, 0.0))
+            assert "only showing the concept" in check.put_it_in(*given, "not B")
+    refuses("array of shape", check.put_it_in, torch.full((1, 2), -1.0), 0, "not B")
+    refuses("`effect_bias`", check.put_it_in, -1, [...], "not B")
     assert "only showing the concept" in check.put_it_in(-1, 0.0, "not B")
     for wrong, sentence in (
         ((..., 0, "not B"), "`effect_not_b`"),
@@ -108,7 +137,9 @@ def test_planted_and_auroc_are_those_of_the_benchmark(rules, twin):
 def test_on_its_own_class(rules):
     right = on_targets(IG, METHODS[IG])(rules)
     for given in (right, right.numpy(), check.table(right)):
-        assert "AUROC 0.50" in check.on_its_own_class(given, torch.tensor(3), rules)
+        assert "edge detector (0.50 on the same target inputs)" in check.on_its_own_class(
+            given, torch.tensor(3), rules
+        )
     for wrong, sentence in (
         ((..., 3), "`said`"),
         ((on_non_targets(IG, METHODS[IG])(rules), 3), "First make the mistake"),
@@ -145,6 +176,8 @@ def test_signed_on_others(rules):
     assert "3 of 3 planted absences" in check.signed_on_others(right, 3, rules)
     for wrong, sentence in (
         ((right, ...), "`finds`"),
+        ((..., 3), "`signed`"),
+        ((right + 1, 3), "`signed` is not right yet"),
         ((on_targets(IG, METHODS[IG])(rules), 3), "target inputs still"),
         ((on_non_targets("absolute", absolute)(rules), 3), "unsigned still"),
         ((-right, 3), "wrong way round"),
@@ -179,3 +212,38 @@ def test_false_alarms(rules, twin):
         refuses(sentence, check.false_alarms, right | {name: wrong}, EDGES, on_rules, on_twin)
     refuses(f"{IG} calls 0%", check.false_alarms, right, IG, on_rules, on_twin)
     refuses("dict with the keys", check.false_alarms, [0, 0, 1], EDGES, on_rules, on_twin)
+
+
+def test_a_table_needs_an_answer():
+    refuses("nothing to show yet", check.table, ...)
+
+
+def test_what_answer_cells_print(rules, capsys):
+    targets, others = (way(IG, METHODS[IG])(rules) for way in (on_targets, on_non_targets))
+    check.print_scores(one=targets, two=others.numpy(), open=..., wrong=others.T)
+    assert capsys.readouterr().out.splitlines() == [
+        "one: AUROC 0.50 (by chance 0.50)",
+        f"two: AUROC {check.auroc(others):.2f} (by chance 0.50)",
+        "wrong: shape (7, 5), not [unit, concept] (5, 7)",
+    ]
+
+
+def test_every_check_passes_once_more_after_the_last_task(tmp_path, monkeypatch):
+    """No solution overwrites what the check of an earlier task reads."""
+    monkeypatch.chdir(tmp_path)
+    path = find_exercise("09")
+    cells = [cell for cell in fill(read_notebook(path), solutions_of(path)).cells if cell.cell_type == "code"]
+    space = {"__name__": "exercise"}
+    for cell in cells:
+        exec(cell.source, space)
+    for cell in cells:
+        if "check" in cell_tags(cell):
+            exec(cell.source, space)
+
+
+def test_nothing_open_stops_run_all():
+    cells = read_notebook(find_exercise("09")).cells
+    reads = [
+        cell for cell in cells if {"answer", "check"} & {*cell_tags(cell)} or cell.id.startswith("show-")
+    ]
+    assert len(reads) >= 12 and all("raises-exception" in cell_tags(cell) for cell in reads)

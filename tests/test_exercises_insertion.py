@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from absence_utils import insert_patches
 from absence_utils.exercises import NotYet, Right
 from absence_utils.exercises import insertion as check
+from absence_utils.exercises.notebooks import cell_tags, fill, find_exercise, read_notebook, solutions_of
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,10 @@ def test_two_places(centred):
         ((treated, read(centred.empty, "centre")), "First make the mistake"),
         ((treated, read(centred.ring, "top left")), "The control is the empty patch"),
         ((treated, before), "images as they are"),
+        ((control, treated), "The two are swapped"),
+        ((control, control), "^That is the control, the empty patch in the corner.$"),
+        ((control, "x"), "^That is the control"),
+        ((treated, treated), "ring in the centre once more"),
         ((treated.mean(), control), "array of shape"),
     ):
         refuses(sentence, check.two_places, *wrong, centred)
@@ -135,10 +141,17 @@ def test_the_repairs(drops, centred, maps, flips):
 
     right = (drops[12:, 4:, best].mean(), compared("centre", "centre"), veto(lambda x: x.mean(dim=-1)))
     rest = (drops, centred, maps, flips)
-    assert "none is left" in check.repaired(*right, *rest)
+    said = check.repaired(*right, *rest)
+    assert "none is left" in said and "where the disc is covered in both" in said
     check.repaired(*(round(float(value), 2) for value in right), *rest)
     corner = compared("top left", "top left")
-    check.repaired(right[0], corner, right[2], *rest)  # one place for both is what counts
+    said = check.repaired(right[0], corner, right[2], *rest)  # one place for both is what counts
+    assert "in a corner, where the disc is in view in both" in said and "covered" not in said
+    assert "in the centre, " not in said and f"in the centre {float(right[1]):+.2f}" in said
+    rounded = check.repaired(right[0], -0.03, right[2], *rest)
+    assert "both cover the disc, or neither does" in rounded
+    untouched = centred.unit.response(centred.images)
+    ring = centred.unit.response(insert_patches(centred.images, centred.ring, "centre"))
     mean_top = drop(maps.top, lambda x: x.mean(dim=-1))
     for place, wrong, sentence in (
         (0, ..., "`clean`"),
@@ -147,7 +160,10 @@ def test_the_repairs(drops, centred, maps, flips):
         (0, drops[:, :, best].mean(), "still among it"),
         (0, drops[:12, :4, best].mean(), "that chose the unit"),
         (0, drops[12:, 4:].mean(dim=(0, 1)).max(), "You chose again"),
-        (1, compared("centre", "top left"), "two places"),
+        (1, compared("centre", "top left"), "comparison of two places"),
+        (1, (untouched - ring).mean() / centred.sd, "^That control is the image as it is"),
+        (1, "none", "should be a number"),
+        (1, untouched - ring, "should be one number"),
         (1, compared("centre", "centre") * centred.sd, "Divide by"),
         (1, -compared("centre", "centre"), "wrong way round"),
         (2, veto(lowest), "still the minimum"),
@@ -167,6 +183,11 @@ def test_the_verdict(data):
     said = check.verdict(veto, vetoes, data)
     assert isinstance(said, Right) and "8 of 8" in said
     check.verdict(torch.tensor(veto), vetoes.tolist(), data)
+    mask = veto > 0.5
+    ways = (mask, torch.tensor(mask), mask.tolist(), np.where(mask), torch.where(torch.tensor(mask)),
+            np.argwhere(mask), torch.tensor(mask).nonzero(), set(vetoes), tuple(vetoes), tuple(mask))  # fmt: skip
+    for given in ways:
+        assert check.verdict(veto, given, data) == said
     additive = [unit for unit in range(8) if unit not in vetoes]
     for wrong, sentence in (
         ((veto, [...]), "`vetoed`"),
@@ -178,5 +199,64 @@ def test_the_verdict(data):
         ((veto, range(8)), "what the published test says"),
         ((veto, vetoes[:3]), "leaves out 1 of 4"),
         ((veto, [*vetoes, additive[0]]), "within 0.05 sd of 0"),
+        ((veto, vetoes + 1), "counted from 0"),
+        ((veto, ~mask), "leaves out 4 of 4"),
+        ((veto, np.where(~mask)), "leaves out 4 of 4"),
+        ((veto, mask[:5]), "a mask of 5 values, and there are 8 units"),
+        ((veto, []), "leaves out 4 of 4"),
+        ((veto, torch.tensor(3)), "leaves out"),
+        ((veto, int(vetoes[0])), "should be a list"),
+        ((veto, "1, 2"), "should be a list"),
     ):
         refuses(sentence, check.verdict, *wrong, data)
+
+
+def test_what_answer_cells_print(drops, centred, capsys):
+    best = int(drops[:12, :4].mean(dim=(0, 1)).argmax())
+    check.tested(drops[:12, :4], torch.tensor(best))
+    by_hand = drops[:12, :4, best].flatten().double().numpy()
+    p = stats.ttest_rel(by_hand, np.zeros(48)).pvalue
+    assert (
+        capsys.readouterr().out == f"mean drop {by_hand.mean():+.2f} sd over 48 inputs, t-test p = {p:.0e}\n"
+    )
+    read = [
+        centred.unit.response(insert_patches(centred.images, *patch))
+        for patch in ((centred.ring, "centre"), (centred.empty, "top left"))
+    ]
+    check.tested_pairs(*read, centred)
+    assert f"mean drop {centred.drop('centre', 'top left'):+.2f} sd over {len(read[0])} inputs" in (
+        capsys.readouterr().out
+    )
+    check.tested(drops, ...)
+    check.tested_pairs(..., read[1], centred)
+    check.tested_pairs(read[0], ..., centred)
+    assert capsys.readouterr().out == "", "nothing while an answer is open"
+
+
+def test_numbers_are_printed_with_their_names(capsys):
+    shares = {"a": 0.25, "b": ...}
+    check.print_numbers(x=torch.tensor([1.23456]), n=np.int64(3), zero=-1e-9, shares=shares, gap=..., w="no")
+    assert capsys.readouterr().out == "x = 1.235, n = 3, zero = 0, a = 0.25, w = no\n"
+    check.print_numbers(x=..., y=...)
+    assert capsys.readouterr().out == ""
+
+
+def test_every_check_passes_once_more_after_the_last_task(tmp_path, monkeypatch):
+    """No solution overwrites what the check of an earlier task reads."""
+    monkeypatch.chdir(tmp_path)
+    path = find_exercise("07")
+    cells = [cell for cell in fill(read_notebook(path), solutions_of(path)).cells if cell.cell_type == "code"]
+    space = {"__name__": "exercise"}
+    for cell in cells:
+        exec(cell.source, space)
+    for cell in cells:
+        if "check" in cell_tags(cell):
+            exec(cell.source, space)
+
+
+def test_nothing_open_stops_run_all():
+    cells = read_notebook(find_exercise("07")).cells
+    reads = [
+        cell for cell in cells if {"answer", "check"} & {*cell_tags(cell)} or cell.id.startswith("show-")
+    ]
+    assert len(reads) >= 12 and all("raises-exception" in cell_tags(cell) for cell in reads)

@@ -13,11 +13,13 @@ from absence_utils.attribution import attribute
 from absence_utils.benchmark_methods import MAPS, Subject, on_non_targets, on_targets
 from absence_utils.compiled import COMPILED
 from absence_utils.diagnosis import Diagnosis, diagnose
+from absence_utils.plots.base import to_numpy
 from absence_utils.scenes import CONCEPTS, RULES
 from absence_utils.scenes_benchmark import Setting, planted_signs, ranked_above, subject_of
 from absence_utils.units import Unit
 
 from .answers import NotYet, Right, answered, choose, compare
+from .printed import print_numbers  # noqa: F401, for the notebook
 
 # name: (network, concepts that the image shows)
 CASES = {
@@ -44,8 +46,25 @@ def account_of(case: str) -> Diagnosis:
     return diagnose(Unit(COMPILED[CASES[case][0]]().model), image_of(case))
 
 
-def accounts() -> pd.DataFrame:
-    """The accounts of `CASES` against black, as `plots.benchmark.diagnosis_bars` draws them."""
+def _shown_once_answered(*values) -> None:
+    if any(value is ... for value in values):
+        raise NotYet("There is nothing to show yet: answer the task above first.")
+
+
+def _named(words) -> dict:
+    return {f"case_{number}": word for number, word in enumerate(words, start=1)}
+
+
+def accounts(*words) -> pd.DataFrame:
+    """The accounts of `CASES` against black, as `plots.exercises.account_bars` draws them.
+
+    Args:
+        words: predictions of the verdicts; as long as one is open, the accounts are not shown.
+
+    Raises:
+        NotYet: a prediction is missing.
+    """
+    _shown_once_answered(*words)
     rows = []
     for case in CASES:
         found = account_of(case)
@@ -79,9 +98,8 @@ def _why_not(case: str) -> dict[str, str]:
 
 def predictions(*words) -> Right:
     """Verdicts of `CASES`, in their order: each one of the first five of `diagnosis.VERDICTS`."""
-    names = [f"case_{number}" for number in range(1, len(CASES) + 1)]
-    answered(**dict(zip(names, words, strict=True)))
-    for name, word, case in zip(names, words, CASES, strict=True):
+    answered(**_named(words))
+    for (name, word), case in zip(_named(words).items(), CASES, strict=True):
         choose(name, word, account_of(case).verdict, _why_not(case))
     gone = account_of("not B, shows B").rows[0]
     return Right(
@@ -98,9 +116,15 @@ def _effect(name: str) -> float:
     return shown - without
 
 
+def _single(value):
+    """The number in an array that holds one alone, as a network answers to one image; else the value as it is."""
+    array = np.asarray(to_numpy(value))
+    return array.item() if array.size == 1 and array.ndim and array.dtype != object else value
+
+
 def put_it_in(effect_not_b, effect_bias, encodes) -> Right:
     """Change of the response of each of `TWINS` when B is shown, and which of them encodes its absence."""
-    given = {"effect_not_b": effect_not_b, "effect_bias": effect_bias}
+    given = {"effect_not_b": _single(effect_not_b), "effect_bias": _single(effect_bias)}
     answered(**given, encodes=encodes)
     for (variable, value), name in zip(given.items(), TWINS, strict=True):
         compiled = COMPILED[name]()
@@ -152,9 +176,27 @@ def auroc(said: Tensor) -> float:
     return ranked_above(said[absent], said[~absent])
 
 
-def table(said: Tensor) -> pd.DataFrame:
-    """What a method says, with names."""
+def table(said) -> pd.DataFrame:
+    """What a method says [unit, concept], with names.
+
+    Raises:
+        NotYet: it is a placeholder.
+    """
+    _shown_once_answered(said)
     return pd.DataFrame(said.numpy(), list(RULES), CONCEPTS)
+
+
+def print_scores(**said) -> None:
+    """Print the AUROC of what methods say [unit, concept], see `auroc`; a placeholder is left out."""
+    absent = planted()
+    for name, values in said.items():
+        if values is ...:
+            continue
+        values = torch.as_tensor(np.asarray(values, dtype=float))
+        if values.shape != absent.shape:
+            print(f"{name}: shape {tuple(values.shape)}, not [unit, concept] {tuple(absent.shape)}")
+            continue
+        print(f"{name}: AUROC {auroc(values):.2f} (by chance 0.50)")
 
 
 def _filled(said):
@@ -192,9 +234,9 @@ def on_its_own_class(said, silent, who: Subject) -> Right:
     compare("silent", silent, count, mistakes=mistakes, look="`said[absent].isnan()`.")
     edge = auroc(_said(who, "edge detector", True))
     return Right(
-        f"You made the mistake: AUROC {auroc(truth):.2f}, no better than an edge detector ({edge:.2f}); attribution "
-        f"seems to find no absence. That is false: of {count} planted absences it could say nothing, since a target "
-        "input never shows what must be absent."
+        f"You made the mistake: AUROC {auroc(truth):.2f}, no better than an edge detector ({edge:.2f} on the same "
+        "target inputs); attribution seems to find no absence. That is false: of "
+        f"{count} planted absences it could say nothing, since a target input never shows what must be absent."
     )
 
 
@@ -222,9 +264,9 @@ def without_sign(unsigned, winner, who: Subject) -> Right:
     )
 
 
-def signed_on_others(said, finds, who: Subject) -> Right:
+def signed_on_others(signed, finds, who: Subject) -> Right:
     """The repair: signed maps on non-target inputs, and how many of the planted absences they call."""
-    answered(said=said, finds=finds)
+    answered(signed=signed, finds=finds)
     name, absent = "integrated gradients", planted()
     truth = _said(who, name, False)
     mistakes = [
@@ -233,8 +275,8 @@ def signed_on_others(said, finds, who: Subject) -> Right:
         (_filled(-truth), "The sign is the wrong way round: positive says that the concept lowers the unit."),
     ]
     compare(
-        "said",
-        _filled(said),
+        "signed",
+        _filled(signed),
         _filled(truth),
         mistakes=mistakes,
         look="`on_non_targets`, and the map as it is.",
@@ -244,7 +286,7 @@ def signed_on_others(said, finds, who: Subject) -> Right:
         (int((truth > 0).sum()), "Those are all pairs that it calls. Count the planted absences among them."),
         (int((truth[absent] < 0).sum()), "Positive says absence."),
     ]
-    compare("finds", finds, called, mistakes=mistakes, look="`said[absent] > 0`.")
+    compare("finds", finds, called, mistakes=mistakes, look="`signed[absent] > 0`.")
     edge = auroc(_said(who, "edge detector", False))
     return Right(
         f"{called} of {int(absent.sum())} planted absences, AUROC {auroc(truth):.2f} against {edge:.2f} of the edges: "

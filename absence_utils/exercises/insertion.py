@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from numbers import Real
+
 import numpy as np
 from scipy import stats
 from torch import Tensor
 
+from absence_utils.insertion import PLACES
+from absence_utils.plots.base import to_numpy
 from absence_utils.scores import LEAST
 
-from .answers import Right, answered, compare, same_items
+from .answers import NotYet, Right, answered, compare, same_items
 from .insertion_worlds import (
     HALF,
     Centred,
@@ -22,6 +27,7 @@ from .insertion_worlds import (
     mean,
     minimum,
 )
+from .printed import print_numbers, print_t_test
 
 __all__ = [
     "absence_score",
@@ -31,7 +37,10 @@ __all__ = [
     "eight_units",
     "linear_maps",
     "pooled_by_minimum",
+    "print_numbers",
     "repaired",
+    "tested",
+    "tested_pairs",
     "two_places",
     "verdict",
 ]
@@ -100,21 +109,35 @@ def chosen_and_tested(best, inflated, drops: Tensor) -> Right:
     )
 
 
+def _alike(given, truth: Tensor) -> bool:
+    """Whether an answer is these numbers; whatever is no array of numbers is not."""
+    try:
+        given = np.asarray(to_numpy(given), dtype=float)
+    except (TypeError, ValueError):
+        return False
+    return given.shape == truth.shape and np.allclose(given, truth.numpy(), atol=1e-3)
+
+
 def two_places(treated, control, centred: Centred) -> Right:
     """The mistake: responses [image] to the ring in the middle and to the empty patch in a corner."""
     answered(treated=treated, control=control)
     at = {place: centred.response(centred.ring, place) for place in ("centre", "top left")}
     look = '`unit.response(insert_patches(images, patch, place))`; places are "centre" and "top left".'
-    mistakes = [(at["top left"], "That is the ring in the corner. Put it in the centre."),
+    cornered = centred.response(centred.empty, "top left")
+    swapped = _alike(control, at["centre"])
+    mistakes = [(cornered, "The two are swapped: the ring in the centre is `treated`, the empty patch in the corner "
+                           "`control`." if swapped else "That is the control, the empty patch in the corner."),
+                (at["top left"], "That is the ring in the corner. Put it in the centre."),
                 (centred.response(centred.empty, "centre"), "That is the empty patch. Treated is the ring."),
                 (centred.unit.response(centred.images), "That is the response to the images as they are.")]  # fmt: skip
     compare("treated", treated, at["centre"], mistakes=mistakes, look=look)
     mistakes = [(centred.response(centred.empty, "centre"),
                  'You know better already! First make the mistake: put the control in the corner, "top left".'),
                 (at["top left"], "That is the ring in the corner. The control is the empty patch."),
+                (at["centre"], "That is the ring in the centre once more. The control is the empty patch."),
                 (centred.unit.response(centred.images), "That is the response to the images as they are.")]  # fmt: skip
-    compare("control", control, centred.response(centred.empty, "top left"), mistakes=mistakes, look=look)
-    change = at["centre"] - centred.response(centred.empty, "top left")
+    compare("control", control, cornered, mistakes=mistakes, look=look)
+    change = at["centre"] - cornered
     p = stats.ttest_1samp(change.numpy(), 0).pvalue
     return Right(
         f'You made the mistake: the ring seems to lower "disc" by {centred.drop("centre", "top left"):.2f} sd '
@@ -149,6 +172,21 @@ def pooled_by_minimum(top_drop, neutral_drop, maps: Maps) -> Right:
     )
 
 
+# -- what answer cells print: the finding as it looks before anyone doubts it
+
+
+def tested(drops: Tensor, unit) -> None:
+    """Print the mean of `drops` [image, pair, unit] of one unit, in sd, with a t-test over all inputs."""
+    if unit is not ...:
+        print_t_test(drops[:, :, int(unit)])
+
+
+def tested_pairs(treated, control, centred: Centred) -> None:
+    """Print the mean of control minus treated [image], in sd, with a paired t-test."""
+    if not any(given is ... for given in (treated, control)):
+        print_t_test((control - treated) / centred.sd)
+
+
 # -- the repairs, and the verdict
 
 
@@ -171,7 +209,7 @@ def repaired(clean, same_place, mean_veto, drops: Tensor, centred: Centred, maps
     compare("clean", clean, score, mistakes=mistakes, look=look, tolerance=_rounded(score))
     truth = centred.drop("centre", "centre")
     mistakes = [
-        (centred.drop("centre", "top left"), "That is still the comparison of two places."),
+        *_disc_in_view(same_place, centred),
         (truth * centred.sd, "Divide by `centred.sd`."),
         (-truth, "The sign is the wrong way round: control minus treated."),
     ]  # fmt: skip
@@ -195,9 +233,37 @@ def repaired(clean, same_place, mean_veto, drops: Tensor, centred: Centred, maps
     return Right(
         f"On fresh images and patches {score:+.2f} sd (over 40 coins {again:+.2f} on average with a "
         f"scatter of {spread:.2f}, against {chosen:+.2f} where the unit was chosen); at the same place "
-        f"{truth:+.2f} sd, where the disc is covered in both; under the mean a veto of {abs(maps.veto(mean)):.4f}. "
+        f"{_where(same_place, centred)}; under the mean a veto of {abs(maps.veto(mean)):.4f}. "
         "Three findings, and none is left."
     )
+
+
+def _disc_in_view(same_place, centred: Centred) -> list[tuple[float, str]]:
+    """Controls that leave the disc in view, for `compare`: nearly the same number, so the nearer comes first."""
+    as_it_is = float(
+        (centred.unit.response(centred.images) - centred.response(centred.ring, "centre")).mean()
+    )
+    mistakes = [
+        (centred.drop("centre", "top left"), "That is still the comparison of two places."),
+        (as_it_is / centred.sd,
+         "That control is the image as it is: it shows the disc, and the ring covers it. Paste the empty patch there."),
+    ]  # fmt: skip
+    given = np.asarray(to_numpy(same_place), dtype=object)
+    if given.shape != () or not isinstance(given.item(), Real):
+        return mistakes
+    return sorted(mistakes, key=lambda mistake: abs(mistake[0] - given.item()))
+
+
+def _where(same_place, centred: Centred) -> str:
+    """What a right drop says of the disc: ring and control may share the centre, or, as well, a corner."""
+    given = float(same_place)
+    drops = {place: centred.drop(place, place) for place in PLACES}
+    place = min(drops, key=lambda place: abs(drops[place] - given))
+    if abs(drops[place] - given) > 1e-3:  # a rounded answer: it could be any of them
+        return f"{given:+.2f} sd, where both cover the disc, or neither does"
+    if place == "centre":
+        return f"{given:+.2f} sd, where the disc is covered in both"
+    return f"{given:+.2f} sd in a corner, where the disc is in view in both (in the centre {drops['centre']:+.2f})"
 
 
 def _rounded(truth: float, sd: float = 5e-3) -> float:
@@ -205,8 +271,20 @@ def _rounded(truth: float, sd: float = 5e-3) -> float:
     return sd / abs(truth)
 
 
+def _numbers_of_units(vetoed, count: int):
+    """The list of units in what NumPy and torch make of a comparison: a mask, or places as `where` returns them."""
+    if isinstance(vetoed, (set, str)) or not isinstance(vetoed, Iterable):
+        return vetoed
+    array = np.asarray(to_numpy(vetoed)).ravel()  # `where` gives a tuple of one array, `nonzero` a column
+    if array.dtype != bool or not array.size:
+        return array.tolist()
+    if len(array) != count:
+        raise NotYet(f"`vetoed` is a mask of {len(array)} values, and there are {count} units.")
+    return np.flatnonzero(array).tolist()
+
+
 def verdict(veto, vetoed, data: Inserted) -> Right:
-    """Veto scores [unit] of the eight units, in sd, and the list of units that are vetoes."""
+    """Veto scores [unit] of the eight units, in sd, and which of them are vetoes: their numbers, or a mask [unit]."""
     answered(veto=veto, vetoed=vetoed)
     neutral = (data.neutral_random - data.neutral_lowest).mean(axis=(1, 2)) / data.sd
     absence = _absence(data)
@@ -221,12 +299,13 @@ def verdict(veto, vetoed, data: Inserted) -> Right:
     compare(
         "veto", veto, truth, mistakes=mistakes, look="Absence score on top images minus that on neutral ones."
     )
-    every = range(len(truth))
+    every, vetoes = range(len(truth)), np.flatnonzero(data._is_veto).tolist()
     same_items(
-        "vetoed", vetoed, np.flatnonzero(data._is_veto).tolist(),
+        "vetoed", _numbers_of_units(vetoed, len(truth)), vetoes,
         missing="Whose score lies clearly above 0?",
         extra=f"A score within {LEAST} sd of 0 does not count: filters that straddle the edge of a patch make as much.",
-        mistakes=[(every, "That is what the published test says: all of them. Look at the veto scores.")],
+        mistakes=[(every, "That is what the published test says: all of them. Look at the veto scores."),
+                  ([unit + 1 for unit in vetoes], "All are one too high: units are counted from 0.")],
     )  # fmt: skip
     additive = np.abs(truth[~data._is_veto]).max()
     return Right(

@@ -1,11 +1,11 @@
-"""Plain pictures for exercises: frame pairs, and rows of images and signed maps."""
+"""Plain pictures for exercises: frame pairs, rows of images and signed maps, accounts of predictions."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .base import companion_style, show_image, signed_limit, signed_map, to_numpy
+from .base import ABSENCE, NEUTRAL, PRESENCE, companion_style, show_image, signed_limit, signed_map, to_numpy
 
 
 def frame_pairs(pairs, titles, *, signed: bool = False):
@@ -61,6 +61,38 @@ def image_row(pictures, *, limit: float | None = None):
             _frame(ax)
         if shown is not None:
             _scale(fig, shown, grid)
+    return fig
+
+
+def account_bars(table):
+    """One panel for each prediction: baseline, plus presence evidence, minus absence evidence, is the response.
+
+    Every bar starts at 0 and carries its number, so that none hides another and a bar of 0 is seen as well.
+
+    Args:
+        table: columns case, baseline_response, presence, absence (>= 0, drawn to the left), response, verdict.
+
+    Returns:
+        Figure.
+    """
+    names = ("baseline", "+ presence evidence", "− absence evidence", "= response")
+    with companion_style():
+        fig, grid = plt.subplots(
+            1, len(table), figsize=(2 + 1.6 * len(table), 2.1), sharex=True, sharey=True, squeeze=False
+        )
+        for ax, row in zip(grid[0], table.itertuples(), strict=True):
+            values = (row.baseline_response, row.presence, -row.absence, row.response)
+            values = [0.0 if abs(value) < 5e-4 else value for value in values]  # no -0
+            bars = ax.barh(names, values, 0.7, color=("#bdbdbd", PRESENCE, ABSENCE, "black"))
+            ax.bar_label(
+                bars, [f"{value:g}".replace("-", "−") for value in np.round(values, 2)], padding=3, fontsize=8
+            )
+            ax.axvline(0, color=NEUTRAL, linewidth=0.8)
+            ax.set_title("\n".join((*row.case.split(", ", 1), row.verdict)))
+            ax.tick_params(axis="y", length=0)
+        grid[0, 0].invert_yaxis()
+        grid[0, 0].margins(x=0.3)  # room for the numbers
+        fig.supxlabel("units of the layer, against a black baseline", fontsize=9)
     return fig
 
 
