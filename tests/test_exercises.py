@@ -193,6 +193,34 @@ def test_numbers_are_compared_within_the_tolerance():
         compare("x", float("nan"), 1.0)
 
 
+def test_a_number_may_be_rounded_as_one_types_it_and_no_further():
+    for given, truth in (
+        (0.08, 1 / 13),
+        (-0.01, -0.0098),
+        (0.0098, 0.00977),
+        (-3.33, -3.3345),
+        ([0.08, 0], [1 / 13, 0]),
+    ):
+        compare("x", given, truth, tolerance=1e-6)
+    for given, truth in (
+        (0.07, 1 / 13),
+        (0.1, 1 / 13),
+        (0.0, 0.002),
+        (140, 137),
+        (-0.08, 1 / 13),
+        (0.0771, 1 / 13),
+    ):
+        with pytest.raises(NotYet, match="not right yet"):
+            compare("x", given, truth, tolerance=1e-6)
+    with pytest.raises(NotYet, match="not right yet"):
+        compare("x", np.full(100, 0.08), np.full(100, 1 / 13), tolerance=1e-6)
+    with pytest.raises(NotYet, match="^Mistake.$"):
+        compare("x", 0.08, 0.076, mistakes=[(0.0801, "Mistake.")], tolerance=1e-6)
+    compare("x", [0.08], 0.0801, mistakes=[(0.076, "Mistake.")])
+    with pytest.raises(NotYet, match="`x` is in percent. Give a share"):
+        compare("x", 63, 0.6286, share=True)
+
+
 def test_arrays_are_compared_by_shape_value_and_known_mistake():
     truth = torch.tensor([[1.0, -2.0]])
     compare("x", truth.tolist(), truth)
