@@ -17,6 +17,7 @@ import torch
 from absence_utils.errors import InputError
 from absence_utils.exercises import NotYet, Right, answered, choose, compare, same_items, yes_or_no
 from absence_utils.exercises import __main__ as command
+from absence_utils.exercises.handed_in import SECONDS
 from absence_utils.exercises.notebooks import (
     SOLUTIONS,
     all_exercises,
@@ -30,7 +31,7 @@ from absence_utils.exercises.notebooks import (
     solutions_of,
     tasks,
 )
-from absence_utils.paths import NOTEBOOKS
+from absence_utils.paths import NOTEBOOKS, ROOT
 from absence_utils.run import read_notebook
 
 PATHS = all_exercises()
@@ -344,10 +345,21 @@ def test_the_plan_of_the_guide_takes_90_minutes_and_agrees_with_the_exercises():
     stored = {path.stem[:2]: read_notebook(path).metadata.companion.minutes for path in PATHS}
     assert len(planned) == 3 and planned.items() <= stored.items()
     (second,) = re.findall(r"second session of (\d+) minutes", plan)
-    assert int(second) == sum(minutes for number, minutes in stored.items() if number not in planned)
+    (work, around) = re.findall(r"minutes \(([\d and]+), with (\d+) to open and to close\)", plan)[0]
+    others = [minutes for number, minutes in stored.items() if number not in planned]
+    assert [int(minutes) for minutes in work.split(" and ")] == others
+    assert int(second) == sum(others) + int(around)
+    for number, task in re.findall(r"task (\d) of (\d\d)", plan.split("Late?")[1]):
+        assert int(number) <= len(tasks(read_notebook(find_exercise(task))))
 
 
 def test_links_and_commands_of_the_guide_exist():
     targets = re.findall(r"\]\(([^)#]+)\)", GUIDE)
     assert [target for target in targets if not (NOTEBOOKS / "exercises" / target).exists()] == []
     assert set(re.findall(r"absence_utils\.exercises +(--\w+)", GUIDE)) == {"--check"}
+    assert f"{SECONDS} s at most (`--seconds`)" in GUIDE
+
+
+def test_the_guide_installs_as_readme_does():
+    (install,) = re.findall(r"pip install (torch==.*)", GUIDE)
+    assert install in (ROOT / "README.md").read_text()
