@@ -67,7 +67,7 @@ def test_left_halves(network, inputs, maps):
 
 def test_score_is_the_signed_map(network, inputs, maps):
     score = maps.sum(1)
-    others = (score, 2 * score, score.numpy(), -absence_evidence(maps))  # all of them remove the same pixels
+    others = (score, 2 * score, score.double(), -absence_evidence(maps))  # all of them remove the same pixels
     assert len({check.removal_score(same, network, inputs["8s"]) for same in others}) == 1
     assert "are seen as 3" in check.removal_score(score, network, inputs["8s"])
     for wrong, sentence in {
@@ -80,7 +80,7 @@ def test_score_is_the_signed_map(network, inputs, maps):
         torch.rand(score.shape, generator=torch.Generator().manual_seed(0)): r"removes, \d+% should stay",
         score[:3]: "should have shape",
         score.log(): "not a finite number",
-        "map": "should be a tensor of numbers",
+        "map": "should be a tensor of numbers, and yours is a str",
         ...: "not answered yet",
     }.items():
         with pytest.raises(NotYet, match=sentence):

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from absence_utils.attribution import absence_evidence, attribute, presence_evidence
 from absence_utils.interventions import TREATMENTS, remove_pixels, remove_strokes
-from absence_utils.plots.base import to_numpy
 from absence_utils.toys import left_share
 from absence_utils.training import predict
 from absence_utils.units import Unit
@@ -111,13 +110,10 @@ def removal_score(score, network: nn.Module, eights: Tensor) -> Right:
 
 
 def _as_score(score, eights: Tensor) -> Tensor:
-    """The answer as a tensor [image, height, width] of finite numbers."""
-    try:
-        score = torch.as_tensor(to_numpy(score), dtype=torch.float32)
-    except (TypeError, ValueError):
-        raise NotYet(
-            f"`score` should be a tensor of numbers, and yours is a {type(score).__name__}."
-        ) from None
+    """The answer, which should be a tensor [image, height, width] of finite numbers."""
+    if not isinstance(score, Tensor):
+        raise NotYet(f"`score` should be a tensor of numbers, and yours is a {type(score).__name__}.")
+    score = score.detach()
     if score.shape == eights.shape:
         raise NotYet("Drop the channel axis: [image, height, width].")
     if score.shape != eights[:, 0].shape:
