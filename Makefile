@@ -89,7 +89,7 @@ bench: $(READY)  ## measure mining against the bare forward pass and the publish
 	@$(BIN)/python tests/bench_mining.py $(ARGS)
 
 lab: $(READY)  ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks $(ARGS)
+	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks --LabApp.news_url=None $(ARGS)
 
 lock:  ## write requirements.lock anew from pyproject.toml (needs uv, and --default-index if pip uses another one)
 	uv pip compile pyproject.toml --extra dev --extra site --universal --python-version 3.11 --output-file requirements.lock \

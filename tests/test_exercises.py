@@ -1,6 +1,7 @@
-"""Every exercise keeps the format, runs with its solutions, and stops at the check of the first task left open.
+"""Every exercise keeps the format, runs with its solutions, and fails at the check of each task left open.
 
-Checks of single exercises are tested beside this, in tests/test_exercises_*.py: wrong answers and what is said of them.
+Checks of single exercises are tested beside this, in tests/test_exercises_*.py: wrong answers and what is said of them;
+what students hand in, in tests/test_exercises_handed_in.py.
 """
 
 import ast
@@ -16,6 +17,7 @@ import torch
 from absence_utils.errors import InputError
 from absence_utils.exercises import NotYet, Right, answered, choose, compare, same_items, yes_or_no
 from absence_utils.exercises import __main__ as command
+from absence_utils.exercises.handed_in import SECONDS
 from absence_utils.exercises.notebooks import (
     SOLUTIONS,
     all_exercises,
@@ -29,7 +31,7 @@ from absence_utils.exercises.notebooks import (
     solutions_of,
     tasks,
 )
-from absence_utils.paths import NOTEBOOKS
+from absence_utils.paths import NOTEBOOKS, ROOT
 from absence_utils.run import read_notebook
 
 PATHS = all_exercises()
@@ -88,7 +90,8 @@ def test_every_task_has_a_text_a_hint_an_answer_a_check_and_a_solution(path):
         assert re.match(r"<details><summary>Hint</summary>\n\n.+\n\n</details>$", hint.source, re.DOTALL), (
             name
         )
-        assert cell_tags(answer) == ["answer"] and cell_tags(check) == ["check"]
+        assert cell_tags(answer) == ["answer", "raises-exception"], "Run All goes on behind it"
+        assert cell_tags(check) == ["check", "raises-exception"], "Run All goes on behind it"
         assert re.search(r"= \.\.\.\s+#", answer.source), f"{name}: a placeholder with a comment"
         assert len(ast.parse(check.source).body) == 1 and len(check.source.splitlines()) == 1, name
     assert sum("check" in cell_tags(cell) for cell in cells) == len(names)
@@ -147,22 +150,26 @@ def test_every_task_left_open_stops_at_its_check_and_passes_when_solved(path, tm
 
 
 @each
-def test_a_fresh_kernel_stops_without_solutions_at_the_first_check_and_runs_with_them(path, tmp_path):
-    """One kernel for both: the exercise as it ships up to its first check, then all of it with solutions."""
+def test_a_fresh_kernel_says_which_tasks_are_open_and_runs_with_solutions(path, tmp_path):
+    """One kernel for both, run as Run All does: the exercise as it ships, then with solutions."""
     notebook = read_notebook(path)
-    first, whole = tasks(notebook)[0], fill(notebook, solutions_of(path))
-    opening = [cell.id for cell in notebook.cells].index(f"check-{first}") + 1
-    before = [{**cell, "id": f"open-{cell.id}"} for cell in notebook.cells[:opening]]
-    whole.cells = [*map(nbformat.from_dict, before), *whole.cells]
-    done = run_exercise(whole, tmp_path, stop=False, timeout=60 * MINUTES)
-    (cell, (kind, message)), *more = errors(done).items()
-    assert (cell, kind, more) == (f"open-check-{first}", "NotYet", [])
-    assert message.startswith("You have not answered yet: replace the ... of `")
-    (output,) = [
-        output for cell in done.cells[:opening] for output in cell.get("outputs", []) if "ename" in output
-    ]
-    assert output.traceback == [f"Not yet: {message}"], "one line, no lines of the check"
-    checks = [cell for cell in done.cells[opening:] if "check" in cell_tags(cell)]
+    names, whole = tasks(notebook), fill(notebook, solutions_of(path))
+    shipped = [nbformat.from_dict({**cell, "id": f"open-{cell.id}"}) for cell in notebook.cells]
+    whole.cells = [*shipped, *whole.cells]
+    done = run_exercise(whole, tmp_path, timeout=60 * MINUTES)
+    found = errors(done)
+    assert next(iter(found)) == f"open-check-{names[0]}", "the first thing that is said is of the first task"
+    assert {f"open-check-{name}" for name in names} <= {*found}
+    assert {kind for kind, _ in found.values()} == {"NotYet"}
+    assert not [cell for cell in found if not cell.startswith("open-")], "right with solutions"
+    for cell in done.cells[: len(shipped)]:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                message = found[cell.id][1]
+                if "check" in cell_tags(cell):
+                    assert message.startswith("You have not answered yet: replace the ... of `"), cell.id
+                assert output.traceback == [f"Not yet: {message}"], "one line, no lines of the check"
+    checks = [cell for cell in done.cells[len(shipped) :] if "check" in cell_tags(cell)]
     assert all(cell.outputs[0].data["text/plain"].startswith("Right. ") for cell in checks)
 
 
@@ -186,6 +193,34 @@ def test_numbers_are_compared_within_the_tolerance():
         compare("x", "a lot", 1.0)
     with pytest.raises(NotYet, match="not a finite number"):
         compare("x", float("nan"), 1.0)
+
+
+def test_a_number_may_be_rounded_as_one_types_it_and_no_further():
+    for given, truth in (
+        (0.08, 1 / 13),
+        (-0.01, -0.0098),
+        (0.0098, 0.00977),
+        (-3.33, -3.3345),
+        ([0.08, 0], [1 / 13, 0]),
+    ):
+        compare("x", given, truth, tolerance=1e-6)
+    for given, truth in (
+        (0.07, 1 / 13),
+        (0.1, 1 / 13),
+        (0.0, 0.002),
+        (140, 137),
+        (-0.08, 1 / 13),
+        (0.0771, 1 / 13),
+    ):
+        with pytest.raises(NotYet, match="not right yet"):
+            compare("x", given, truth, tolerance=1e-6)
+    with pytest.raises(NotYet, match="not right yet"):
+        compare("x", np.full(100, 0.08), np.full(100, 1 / 13), tolerance=1e-6)
+    with pytest.raises(NotYet, match="^Mistake.$"):
+        compare("x", 0.08, 0.076, mistakes=[(0.0801, "Mistake.")], tolerance=1e-6)
+    compare("x", [0.08], 0.0801, mistakes=[(0.076, "Mistake.")])
+    with pytest.raises(NotYet, match="`x` is in percent. Give a share"):
+        compare("x", 63, 0.6286, share=True)
 
 
 def test_arrays_are_compared_by_shape_value_and_known_mistake():
@@ -274,21 +309,6 @@ def test_solutions_are_sections_of_one_file(tmp_path):
         read_solutions(tmp_path / "none.py")
 
 
-def test_the_command_checks_answers_in_the_exercise_as_it_ships(small, tmp_path, monkeypatch, capsys):
-    shipped, student = tmp_path / "00_small.ipynb", tmp_path / "anna.ipynb"
-    nbformat.write(small, shipped)
-    answers = fill(small, {"one": "one = 2", "two": "two = undefined"})
-    answers.cells[2].source = "'a check that was changed'"
-    nbformat.write(answers, student)
-    monkeypatch.setattr(command, "find_exercise", lambda name: find_exercise(name, tmp_path))
-    assert command.main(["--check", str(student)]) == 1
-    said = capsys.readouterr().out
-    assert "0 of 2" in said and "`one` is not right yet (too high)" in said and "NameError" in said
-    nbformat.write(fill(small, {"one": "one = 1", "two": "two = 1.0"}), student)
-    assert command.main(["--check", str(student)]) == 0
-    assert "2 of 2" in capsys.readouterr().out
-
-
 def test_the_command_writes_solved_exercises_and_refuses_what_is_none(small, tmp_path, monkeypatch, capsys):
     nbformat.write(small, tmp_path / "00_small.ipynb")
     monkeypatch.setattr(command, "find_exercise", lambda name: find_exercise(name, tmp_path))
@@ -299,11 +319,8 @@ def test_the_command_writes_solved_exercises_and_refuses_what_is_none(small, tmp
     assert command.main(["00", "--out", str(tmp_path / "out")]) == 1
     assert "check-two: NotYet: `two` is not right yet" in capsys.readouterr().err
     assert read_notebook(tmp_path / "out" / "00_small.ipynb").cells[1].execution_count
-    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "other.ipynb")
-    wrong = {"there is no '77'": ["77"], "is not an exercise": ["--check", str(tmp_path / "other.ipynb")]}
-    for problem, arguments in wrong.items():
-        assert command.main(arguments) == 1
-        assert problem in capsys.readouterr().err
+    assert command.main(["77"]) == 1
+    assert "there is no '77'" in capsys.readouterr().err
     assert command.main([]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [path.stem for path in PATHS]
 
@@ -329,10 +346,21 @@ def test_the_plan_of_the_guide_takes_90_minutes_and_agrees_with_the_exercises():
     stored = {path.stem[:2]: read_notebook(path).metadata.companion.minutes for path in PATHS}
     assert len(planned) == 3 and planned.items() <= stored.items()
     (second,) = re.findall(r"second session of (\d+) minutes", plan)
-    assert int(second) == sum(minutes for number, minutes in stored.items() if number not in planned)
+    (work, around) = re.findall(r"minutes \(([\d and]+), with (\d+) to open and to close\)", plan)[0]
+    others = [minutes for number, minutes in stored.items() if number not in planned]
+    assert [int(minutes) for minutes in work.split(" and ")] == others
+    assert int(second) == sum(others) + int(around)
+    for number, task in re.findall(r"task (\d) of (\d\d)", plan.split("Late?")[1]):
+        assert int(number) <= len(tasks(read_notebook(find_exercise(task))))
 
 
 def test_links_and_commands_of_the_guide_exist():
     targets = re.findall(r"\]\(([^)#]+)\)", GUIDE)
     assert [target for target in targets if not (NOTEBOOKS / "exercises" / target).exists()] == []
     assert set(re.findall(r"absence_utils\.exercises +(--\w+)", GUIDE)) == {"--check"}
+    assert f"{SECONDS} s at most (`--seconds`)" in GUIDE
+
+
+def test_the_guide_installs_as_readme_does():
+    (install,) = re.findall(r"pip install (torch==.*)", GUIDE)
+    assert install in (ROOT / "README.md").read_text()

@@ -48,11 +48,17 @@ def test_left_halves(network, inputs, maps):
         left(signed["8s"].clamp(min=0)): "presence evidence",
         left(signed["8s"].abs()): "absolute values",
         float(evidence["8s"][..., :4].sum()): "divide by all of it",
+        left(signed["8s"]): "with signs",
+        left(absence_evidence(attribute(Unit(network, channel=8), inputs["8s"]))): "That is unit 8",
+        right["3s"]: "the wrong way round",
+        round(100 * right["8s"]): "in percent",
         0.99: r'`left\["8s"\]` is not right yet \(too high\)',
         ...: "not answered yet",
     }.items():
         with pytest.raises(NotYet, match=sentence):
             check.left_halves({**right, "8s": wrong}, network, inputs)
+    rounded = {kind: round(value, 2) for kind, value in right.items()}
+    assert check.left_halves(rounded, network, inputs) == check.left_halves(right, network, inputs)
     with pytest.raises(NotYet, match="share of the ink"):
         check.left_halves({**right, "3s": left(inputs["3s"])}, network, inputs)
     with pytest.raises(NotYet, match="dict with the keys '3s', '8s'"):
@@ -61,6 +67,8 @@ def test_left_halves(network, inputs, maps):
 
 def test_score_is_the_signed_map(network, inputs, maps):
     score = maps.sum(1)
+    others = (score, 2 * score, score.double(), -absence_evidence(maps))  # all of them remove the same pixels
+    assert len({check.removal_score(same, network, inputs["8s"]) for same in others}) == 1
     assert "are seen as 3" in check.removal_score(score, network, inputs["8s"])
     for wrong, sentence in {
         -score: r"speaks \*for\* '3' first",
@@ -69,7 +77,10 @@ def test_score_is_the_signed_map(network, inputs, maps):
         absence_evidence(maps): "turn the sign",
         attribute(Unit(network, channel=8), inputs["8s"]).sum(1): "That explains '8'",
         maps: "Drop the channel axis",
-        2 * score: "differ",
+        torch.rand(score.shape, generator=torch.Generator().manual_seed(0)): r"removes, \d+% should stay",
+        score[:3]: "should have shape",
+        score.log(): "not a finite number",
+        "map": "should be a tensor of numbers, and yours is a str",
         ...: "not answered yet",
     }.items():
         with pytest.raises(NotYet, match=sentence):
@@ -107,7 +118,11 @@ def test_the_mistake_is_seen(network, inputs):
     seen = {name: predict(network, images).argmax(1) for name, images in treated.items()}
     changed = {name: float((seen[name] != 3).double().mean()) for name in TREATMENTS[:2]}
     assert changed["most negative"] < changed["random"], "the false conclusion needs these numbers"
-    assert "false" in check.wrong_inputs(changed, "encodes no absence", network, threes)
+    said = check.wrong_inputs(changed, "encodes no absence", network, threes)
+    logits = [predict(network, images)[:, 3].mean() for images in (threes, treated["most negative"])]
+    assert logits[1] > logits[0] and f"from {logits[0]:.1f} to {logits[1]:.1f}" in said and "false" in said
+    rounded = {name: round(value, 2) for name, value in changed.items()}
+    assert check.wrong_inputs(rounded, "encodes no absence", network, threes) == said
     kept = {name: 1 - value for name, value in changed.items()}
     for answers, sentence in (
         ((kept, "encodes no absence"), "share still seen as 3"),

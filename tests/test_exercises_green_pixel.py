@@ -53,7 +53,8 @@ def test_effects(network):
 
 
 def test_change_is_that_of_a_pasted_pixel(network):
-    assert f"{-10 / 1024:+.2f}" in green_pixel.change_by_green(-10 / 1024, network)
+    for right in (-10 / 1024, torch.tensor([-10 / 1024]), -0.0098, -0.01):
+        assert f"{-10 / 1024:+.2f}" in green_pixel.change_by_green(right, network)
     for answer, sentence in {
         -10.0: "image of one pixel",
         -10 / 32: "32 x 32 places, not 32",
@@ -82,7 +83,15 @@ def test_inputs(network, test_images):
 
 def test_the_mistake_is_shown(network, images, unsigned):
     said = green_pixel.unsigned(0.0, "for", unsigned, images, network)
-    assert "in 10 of 10 images no pixel is brighter" in said and "false" in said
+    assert "in 10 of 10 images no pixel is brighter than the green one. " in said and "false" in said
+    as_bright = unsigned.clone()
+    for colour in ("yellow", "cyan"):
+        place = colour_mask(images, colour)[:, None].expand_as(unsigned)
+        as_bright[place] = (
+            unsigned[colour_mask(images, "green")[:, None].expand_as(unsigned)].view(10, 3).sum(1)[0] / 3
+        )
+    said = green_pixel.unsigned(0.0, "for", as_bright, images, network)
+    assert "the green one (yellow and cyan are as bright)" in said
     for answers, sentence in {
         (0.0, "against"): "You know better than the map",
         (0.5, "for"): "too high",

@@ -1,5 +1,6 @@
 """Checks of exercise 01: each typical wrong answer gets a sentence of its own."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,6 +25,8 @@ def pairs():
 
 def test_signs_follow_from_the_comparators():
     assert "opposite motion" in motion.signs_of_motions(SIGNS)
+    others = {"left to right": np.float32(1), "right to left": torch.tensor(-1), "standing": np.int8(0)}
+    assert motion.signs_of_motions(others)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,7 @@ def test_signs_follow_from_the_comparators():
         ({"standing": 1}, "does v fire as well"),
         ({"standing": -1}, "does u fire as well"),
         ({"standing": 2}, "should be 1, 0 or -1"),
+        ({"standing": torch.zeros(2)}, "should be 1, 0 or -1"),
         ({"backwards": 1}, "should have the keys"),
         ({"standing": ...}, "not answered yet"),
     ],
@@ -48,12 +52,18 @@ def test_wrong_signs(wrong, sentence):
 def test_any_lowest_pair_will_do_and_no_other():
     lowest = [columns for first in range(6) for columns in [(first, first - 1)] if first]
     assert all("-0.1429" in motion.lowest_pair(columns) for columns in lowest)
+    for same in ([3.0, 2.0], np.array([3, 2]), torch.tensor([3, 2]), (np.int64(3), torch.tensor(2))):
+        assert "-0.1429" in motion.lowest_pair(same)
     for columns, sentence in {
         (2, 3): "the highest pair",
         (3, 3): "there are lower ones",
         (4, 2): "by how many columns",
         (0, 6): "from 0 to 5",
         (1,): "two numbers",
+        "32": "two numbers",
+        5: "two numbers",
+        (3.5, 2): "whole numbers",
+        ("three", 2): "whole numbers",
         (..., 2): "not answered yet",
     }.items():
         with pytest.raises(NotYet, match=sentence):
@@ -61,12 +71,14 @@ def test_any_lowest_pair_will_do_and_no_other():
 
 
 def test_evidence_is_recomputed_and_mistakes_are_named():
-    assert "0.0769" in motion.evidence(0.0, 1 / 13)
+    for right in (1 / 13, 0.077, 0.08, torch.tensor([1 / 13])):
+        assert "0.0769" in motion.evidence(0.0, right)
     for answers, sentence in {
         (1 / 13, 0.0): "sums of the signed maps .or the two inputs the wrong way round",
         (1 / 13, 1 / 13): "presence evidence",
         (0.0, -1 / 13): "Evidence is >= 0",
-        (0.0, 0.0): "50% of its values differ",
+        (0.0, 0.0): r"`on_non_target` is not right yet \(too low\)",
+        (0.5, 1 / 13): r"`on_target` is not right yet \(too high\)",
         (torch.zeros(()), "much"): "an array of numbers",
         (0.0, ...): "not answered yet",
         (torch.zeros(12, 12), 1 / 13): "`on_target` should be one number",
@@ -99,11 +111,18 @@ def test_whatever_keeps_the_sign_repairs(layer, rectified, pairs):
     assert "-0.1429" in motion.before_relu(layer, rectified, pairs)
 
 
+def test_the_relu_itself_is_right_with_a_warning(rectified, pairs):
+    warning = "only because this package reads what goes into a ReLU; with other tools '1' is the mistake"
+    assert warning in motion.before_relu("1", rectified, pairs)
+    assert all("mistake" not in motion.before_relu(layer, rectified, pairs) for layer in ("logits", "0"))
+
+
 @pytest.mark.parametrize(
     "layer, sentence",
     [
         (None, "the mistake itself"),
         ("0.comparators", "Too early"),
+        ("0.relu", "Too early"),
         ("head", "no layer 'head'"),
         (0, "as text"),
         (..., "not answered"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import nbformat
@@ -13,12 +12,12 @@ from absence_utils.errors import InputError
 from absence_utils.paths import RESULTS
 from absence_utils.record import write_atomically
 
+from .handed_in import SECONDS, verdicts
 from .notebooks import (
     all_exercises,
     errors,
     fill,
     find_exercise,
-    read_answers,
     read_notebook,
     run_exercise,
     solutions_of,
@@ -36,31 +35,22 @@ def solve(exercise: Path, out: Path, run: bool = True) -> tuple[Path, dict]:
     return out / exercise.name, errors(node)
 
 
-def verdicts(path: Path) -> dict[str, str]:
-    """Task -> "right", or what is not, of a student's notebook.
-
-    The answers are put into the exercise as it ships, so a check that was changed changes nothing. Every cell runs,
-    also behind a wrong answer.
-
-    Raises:
-        InputError: the notebook is not an exercise.
-    """
-    if not path.is_file():
-        raise InputError("--check", f"{path} is not a file", "Give students' notebooks.")
-    student = read_notebook(path)
-    name = student.metadata.get("companion", {}).get("exercise")
-    if not name:
-        raise InputError("--check", f"{path} is not an exercise", "Its metadata names none.")
-    exercise = read_notebook(find_exercise(name))
-    known = tasks(exercise)
-    answers = {task: code for task, code in read_answers(student).items() if task in known}
-    with tempfile.TemporaryDirectory() as folder:
-        found = errors(run_exercise(fill(exercise, answers), Path(folder), stop=False))
-    said = {}
-    for task in known:
-        kind, message = found.get(f"answer-{task}") or found.get(f"check-{task}") or ("", "right")
-        said[task] = message if kind in ("", "NotYet") else f"{kind}: {message}"
-    return said
+def check(paths: list[Path], seconds: float) -> bool:
+    """Print what each student's notebook gets, a line for one that cannot be checked; return whether all is right."""
+    fine = True
+    for path in paths:
+        try:
+            said = verdicts(path, seconds)
+        except InputError as error:
+            print(f"error: {path}: {error}", file=sys.stderr)
+            fine = False
+            continue
+        print(f"{path}: {sum(word == 'right' for word in said.values())} of {len(said)}")
+        for task, sentence in said.items():
+            print(f"  {task:16} {sentence}")
+            fine &= sentence == "right"
+        sys.stdout.flush()
+    return fine
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,6 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-run", action="store_true", help="fill in the solutions without running them")
     parser.add_argument(
         "--check", nargs="+", type=Path, default=[], metavar="FILE", help="students' notebooks"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="what a student's notebook may take (%(default)s)"
     )
     options = parser.parse_args(arguments)
     try:
@@ -87,12 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
             for cell, (kind, message) in found.items():
                 print(f"error: {path.stem}, cell {cell}: {kind}: {message}", file=sys.stderr)
                 failed = True
-        for path in options.check:
-            said = verdicts(path)
-            print(f"{path}: {sum(word == 'right' for word in said.values())} of {len(said)}")
-            for task, sentence in said.items():
-                print(f"  {task:16} {sentence}")
-                failed |= sentence != "right"
+        failed |= not check(options.check, options.seconds)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -9,6 +9,8 @@ import numpy as np
 
 from absence_utils.plots.base import to_numpy
 
+TYPED = 20  # an array of up to so many numbers may have been typed, and rounded
+
 
 class NotYet(AssertionError):
     """An answer is missing or wrong; the message says which, and where to look.
@@ -57,8 +59,12 @@ def compare(
     mistakes: Iterable[tuple[object, str]] = (),
     look: str = "",
     tolerance: float = 5e-3,
+    share: bool = False,
 ) -> None:
     """Compare a number or an array with the truth; a known wrong value gets its own sentence.
+
+    Few numbers may be rounded as one types them: below 1 to two digits, and in any case to two decimals. Of a truth
+    and a mistake that one rounded number may mean, the nearer one counts.
 
     Args:
         name: of the student's variable.
@@ -67,23 +73,32 @@ def compare(
         mistakes: pairs (value that a known mistake gives, sentence that names the mistake); the first that fits counts.
         look: sentence on where to look, for every other wrong value.
         tolerance: as a share of the largest magnitude of the truth (of 1 where the truth is 0), so that a number
-            typed with two or three digits passes.
+            typed with three digits passes.
+        share: whether it is a share between 0 and 1, so that a percentage gets its own sentence.
 
     Raises:
         NotYet: there is no answer, it is no number, has another shape, or another value.
     """
     answered(**{name: given})
     truth, given = _as_array("truth", truth), _as_array(name, given)
-    for value, sentence in mistakes:
-        value = _as_array(name, value)
-        if _near(given, value, truth, tolerance) and not _near(value, truth, truth, tolerance):
-            raise NotYet(sentence)
+    if truth.shape == () and given.size == 1:
+        given = given.reshape(())  # one number is one number, also inside a list or a tensor of shape (1,)
+    right = _fits(given, truth, truth, tolerance)
+    known = [(_as_array(name, value), sentence) for value, sentence in mistakes]
+    known = [(value, sentence) for value, sentence in known if not _near(value, truth, truth, tolerance)]
+    for fits in (_near, _fits):  # a value that a mistake gives exactly is that mistake, before a rounded one
+        for value, sentence in known:
+            if fits(given, value, truth, tolerance) and not (right and _nearer(given, truth, value)):
+                raise NotYet(sentence)
     if given.shape != truth.shape:
         raise NotYet(
             f"`{name}` should be {_shape(truth.shape)}, and yours is {_shape(given.shape)}. {look}".rstrip()
         )
-    if not _near(given, truth, truth, tolerance):
-        raise NotYet(f"`{name}` is not right yet{_what_is_off(given, truth, tolerance)}. {look}".rstrip())
+    if right:
+        return
+    if share and (given > 1).all() and _fits(given / 100, truth, truth, tolerance):
+        raise NotYet(f"`{name}` is in percent. Give a share between 0 and 1: divide by 100.")
+    raise NotYet(f"`{name}` is not right yet{_what_is_off(given, truth, tolerance)}. {look}".rstrip())
 
 
 def _as_array(name: str, given) -> np.ndarray:
@@ -100,6 +115,27 @@ def _as_array(name: str, given) -> np.ndarray:
 def _near(given: np.ndarray, value: np.ndarray, truth: np.ndarray, tolerance: float) -> bool:
     scale = np.abs(truth).max(initial=0.0) or 1.0
     return given.shape == value.shape and bool((np.abs(given - value) <= tolerance * scale).all())
+
+
+def _fits(given: np.ndarray, value: np.ndarray, truth: np.ndarray, tolerance: float) -> bool:
+    """Whether given is near the value, or the value rounded by hand to two decimals or two digits."""
+    if _near(given, value, truth, tolerance):
+        return True
+    if given.shape != value.shape or value.size > TYPED:
+        return False
+    scale = np.abs(truth).max(initial=0.0) or 1.0
+    size = np.abs(value)
+    digits = 10.0 ** (np.floor(np.log10(np.where(size > 0, size, 1.0))) - 1)  # place of the second digit
+    steps = (np.full_like(size, 0.01), np.where(size < 1, digits, 0.01))
+    fits = np.abs(given - value) <= tolerance * scale
+    for step in steps:
+        multiple = np.abs(given - np.round(given / step) * step) < 1e-6
+        fits |= multiple & (np.abs(given - value) <= step / 2 + 1e-9) & ((given != 0) | (value == 0))
+    return bool(fits.all())
+
+
+def _nearer(given: np.ndarray, truth: np.ndarray, value: np.ndarray) -> bool:
+    return value.shape != truth.shape or np.abs(given - truth).max() <= np.abs(given - value).max()
 
 
 def _shape(shape: tuple) -> str:

@@ -33,9 +33,12 @@ def left_halves(left: dict, network: nn.Module, inputs: dict[str, Tensor]) -> Ri
     answered(left=left)
     if not isinstance(left, dict) or set(left) != set(inputs):
         raise NotYet(f"`left` should be a dict with the keys {', '.join(map(repr, inputs))}.")
+    signed = {kind: attribute(Unit(network, channel=UNIT), images) for kind, images in inputs.items()}
+    truth = {kind: left_share(absence_evidence(maps)) for kind, maps in signed.items()}
     for kind, images in inputs.items():
-        maps = attribute(Unit(network, channel=UNIT), images)
+        maps, (other,) = signed[kind], [truth[name] for name in truth if name != kind]
         evidence = absence_evidence(maps)
+        source = absence_evidence(attribute(Unit(network, channel=SOURCE), images))
         ink = "That is the share of the ink. Take the absence evidence of the map, not the image."
         mistakes = [
             (1 - left_share(evidence), "That is the right half: columns 0 to 3 are the left one."),
@@ -48,45 +51,78 @@ def left_halves(left: dict, network: nn.Module, inputs: dict[str, Tensor]) -> Ri
             ),
             (left_share(images), ink),
             (float(evidence[..., :4].sum()), "That is the evidence on the left; divide by all of it."),
+            (
+                left_share(maps.sum(1)),
+                "That adds up for and against, with signs. Take the negative part first.",
+            ),
+            (left_share(source), f"That is unit {SOURCE}. The unit is the logit of '{UNIT}'."),
+            (other, "That is the share of the other images: the 3s and the 8s the wrong way round."),
         ]
         look = "`absence_evidence(attribute(unit, images))` is [image, height, width]; sum left columns, sum all."
         compare(
-            f'left["{kind}"]', left[kind], left_share(evidence), mistakes=mistakes, look=look, tolerance=1e-3
+            f'left["{kind}"]',
+            left[kind],
+            truth[kind],
+            mistakes=mistakes,
+            look=look,
+            tolerance=1e-3,
+            share=True,
         )
     ink = left_share(inputs["8s"])
     return Right(
-        f"The 8s have {ink:.0%} of their ink on the left, and {float(left['8s']):.0%} of what speaks against '{UNIT}'."
+        f"The 8s have {ink:.0%} of their ink on the left, and {truth['8s']:.0%} of what speaks against '{UNIT}'."
     )
 
 
 def removal_score(score, network: nn.Module, eights: Tensor) -> Right:
     """What `remove_pixels` removes first (lowest first), to take away what speaks against unit 3: [image, h, w]."""
     answered(score=score)
+    score = _as_score(score, eights)
+    strokes, count = stroke_counts(eights)
     maps = attribute(Unit(network, channel=UNIT), eights).sum(dim=1)
     other = attribute(Unit(network, channel=SOURCE), eights).sum(dim=1)
     opposite = "That removes what speaks *for* '3' first: `remove_pixels` starts with the lowest score."
     magnitude = "You took absolute values: that removes what matters least first, or what matters most, for or against."
+    turned = "Evidence is >= 0, and `remove_pixels` starts with the lowest score: turn the sign."
     mistakes = [
+        (maps.clamp(max=0).abs(), turned),
         (-maps, opposite),
         (maps.abs(), magnitude),
         (-maps.abs(), magnitude),
-        (
-            maps.clamp(max=0).abs(),
-            "Evidence is >= 0, and `remove_pixels` starts with the lowest score: turn the sign.",
-        ),
         (other, "That explains '8'. The unit is '3': what is it in an 8 that keeps it from being a 3?"),
-        (maps[:, None], "Drop the channel axis: [image, height, width]."),
     ]
-    compare(
-        "score",
-        score,
-        maps,
-        mistakes=mistakes,
-        look="The signed map of unit 3, summed over the channel axis.",
-    )
-    strokes, count = stroke_counts(eights)
+
+    def gone(by: Tensor) -> Tensor:
+        return (remove_pixels(eights, by, count, among=strokes) != eights).any(dim=1)
+
+    mine, truth = gone(score), gone(maps)  # the pixels count, not the scores: many scores remove the same
+    if not torch.equal(mine, truth):
+        for wrong, sentence in mistakes:
+            if torch.equal(mine, gone(wrong)):
+                raise NotYet(sentence)
+        share = float((mine & ~truth).sum() / truth.sum())
+        raise NotYet(
+            f"Of the pixels that `score` removes, {share:.0%} should stay. "
+            f"Lowest first: the signed map of unit {UNIT}, summed over the channel axis."
+        )
     seen = predict(network, remove_pixels(eights, maps, count, among=strokes)).argmax(dim=1)
     return Right(f"With these pixels removed, {_share(seen == UNIT):.0%} of the 8s are seen as 3.")
+
+
+def _as_score(score, eights: Tensor) -> Tensor:
+    """The answer, which should be a tensor [image, height, width] of finite numbers."""
+    if not isinstance(score, Tensor):
+        raise NotYet(f"`score` should be a tensor of numbers, and yours is a {type(score).__name__}.")
+    score = score.detach()
+    if score.shape == eights.shape:
+        raise NotYet("Drop the channel axis: [image, height, width].")
+    if score.shape != eights[:, 0].shape:
+        raise NotYet(
+            f"`score` should have shape {tuple(eights[:, 0].shape)}, and yours has {tuple(score.shape)}."
+        )
+    if not score.isfinite().all():
+        raise NotYet("`score` holds a value that is not a finite number.")
+    return score
 
 
 def fair_control(control, network: nn.Module, eights: Tensor) -> Right:
@@ -131,7 +167,7 @@ def _in_order(gone: Tensor, strokes: Tensor, count: Tensor) -> bool:
 
 
 def wrong_inputs(changed: dict, conclusion, network: nn.Module, threes: Tensor) -> Right:
-    """The mistake: removal on the unit's own class, where there is nothing to release.
+    """The mistake: removal on the unit's own class, where a release cannot change the class.
 
     Args:
         changed: "most negative" and "random" -> share of the 3s that are no longer seen as 3.
@@ -144,18 +180,21 @@ def wrong_inputs(changed: dict, conclusion, network: nn.Module, threes: Tensor) 
         if not isinstance(changed, dict) or name not in changed:
             raise NotYet('`changed` should be a dict with the keys "most negative" and "random".')
         mistakes = [(1 - truth[name], "That is the share still seen as 3. Count those that are not.")]
-        look = "Count where `predict(network, treated[name]).argmax(1)` is not 3."
-        compare(f'changed["{name}"]', changed[name], truth[name], mistakes=mistakes, look=look)
+        look = "Count where `predict(network, treated_threes[name]).argmax(1)` is not 3."
+        compare(f'changed["{name}"]', changed[name], truth[name], mistakes=mistakes, look=look, share=True)
     because = {
         "encodes an absence": "You know better than this test! Random pixels change more 3s than the marked ones. What "
         "would somebody conclude who sees only these two numbers?"
     }
     choose("conclusion", conclusion, "encodes no absence", because)
+    released = remove_strokes(network, threes, UNIT, SHARE)["most negative"]
+    logits = [float(predict(network, images)[:, UNIT].mean()) for images in (threes, released)]
     return Right(
         f"You made the mistake: without the marked pixels {truth['most negative']:.0%} of the 3s turn into something "
         f"else ({before:.0%} before), without random ones {truth['random']:.0%}. The marked pixels seem not to matter, "
-        "and unit 3 seems to encode no absence. That conclusion is false: what it is the absence of is not in a 3, so "
-        "there is nothing to release."
+        "and unit 3 seems to encode no absence. That conclusion is false: a 3 without what speaks against '3' is a 3 "
+        f"all the more (its logit goes from {logits[0]:.1f} to {logits[1]:.1f} on average), so its class cannot tell. "
+        "Ask images that are not seen as 3."
     )
 
 
@@ -170,7 +209,7 @@ def right_inputs(flipped: dict, network: nn.Module, eights: Tensor) -> Right:
         damaged = "That counts 8s which are no longer seen as 8. Any damage does that; count those seen as 3."
         mistakes = [(lost[name], damaged), (1 - truth[name], "That counts those not seen as 3.")]
         look = "Use `remove_strokes(network, eights, 3, share)`, and count where the class seen is 3."
-        compare(f'flipped["{name}"]', flipped[name], truth[name], mistakes=mistakes, look=look)
+        compare(f'flipped["{name}"]', flipped[name], truth[name], mistakes=mistakes, look=look, share=True)
     return Right(
         f"{truth['most negative']:.0%} against {truth['random']:.0%} for random and {truth['most positive']:.0%} for "
         "the most positive pixels: what the non-target map marks is what kept these 8s from being 3s."

@@ -91,9 +91,8 @@ def kinds_of_inputs(target, non_target, network: GreenPixelNet, test: TensorImag
 def unsigned(negative, reading, unsigned: Tensor, images: Tensor, network: GreenPixelNet) -> Right:
     """The mistake: the share of an unsigned map below zero, and what the map seems to say of the green pixel."""
     answered(negative=negative, reading=reading)
-    compare(
-        "negative", negative, float((unsigned < 0).double().mean()), look="`(unsigned < 0).double().mean()`."
-    )
+    look = "`(unsigned < 0).double().mean()`."
+    compare("negative", negative, float((unsigned < 0).double().mean()), look=look, share=True)
     because = {
         "against": "You know better than the map! What would somebody conclude who sees only this map, and reads "
         "every value above zero as speaking for the unit?"
@@ -101,11 +100,21 @@ def unsigned(negative, reading, unsigned: Tensor, images: Tensor, network: Green
     choose("reading", reading, "for", because)
     summed, green = unsigned.sum(dim=1), colour_mask(images, "green")  # one green pixel in each image
     count = int((summed[green] == summed.flatten(1).max(dim=1).values).sum())
+    value = summed[green].mean()
+    ties = [
+        name for name in COLOURS if name != "green" and _all_near(summed[colour_mask(images, name)], value)
+    ]
+    also = f" ({' and '.join(ties)} {'is' if len(ties) == 1 else 'are'} as bright)" if ties else ""
     return Right(
         f"You made the mistake: nothing is below zero, and in {count} of {len(images)} images no pixel is brighter "
-        "than the green one. It seems to speak for the unit. That conclusion is false: pasting one in changes the "
-        f"response by {_pasted(network):+.2f}."
+        f"than the green one{also}. It seems to speak for the unit. That conclusion is false: pasting one in changes "
+        f"the response by {_pasted(network):+.2f}."
     )
+
+
+def _all_near(values: Tensor, value: Tensor) -> bool:
+    """Whether there are values, and all of them are this one up to rounding of floats."""
+    return len(values) > 0 and torch.allclose(values, value.expand_as(values), rtol=1e-4)
 
 
 def signed_map(signed, unsigned: Tensor, images: Tensor, network: GreenPixelNet) -> Right:

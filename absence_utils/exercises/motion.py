@@ -56,21 +56,32 @@ def signs_of_motions(signs: dict) -> Right:
         ): "A standing bar comes neither from the left nor from the right: does u fire as well?",
     }
     for motion, columns in MOTIONS.items():
-        given, truth = signs[motion], float(detector(bar(*columns))[0, 0].sign())
+        given, truth = _number(signs[motion]), float(detector(bar(*columns))[0, 0].sign())
         if given not in (-1, 0, 1):
-            raise NotYet(f"The sign of {motion!r} should be 1, 0 or -1, and yours is {given!r}.")
+            raise NotYet(f"The sign of {motion!r} should be 1, 0 or -1, and yours is {signs[motion]!r}.")
         if given != truth:
             raise NotYet(said[motion, int(given)])
     return Right("Below zero there is an answer of its own: the opposite motion, and not merely nothing.")
 
 
+def _number(value) -> float | None:
+    """One number, whatever its type; None for anything else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):  # torch raises RuntimeError for a tensor of several
+        return None
+
+
 def lowest_pair(columns: tuple) -> Right:
     """The columns of a bar in frame 1 and in frame 2 to which unit 0 responds least."""
     answered(columns=columns)
-    if not isinstance(columns, (tuple, list)) or len(columns) != 2:
+    given = list(columns) if hasattr(columns, "__len__") and not isinstance(columns, (str, dict)) else []
+    if len(given) != 2:
         raise NotYet("`columns` should be two numbers: the column in frame 1 and the one in frame 2.")
-    if not all(isinstance(column, int) and 0 <= column < SIZE for column in columns):
+    given = [_number(column) for column in given]
+    if not all(column in range(SIZE) for column in given):
         raise NotYet(f"Columns are whole numbers from 0 to {SIZE - 1}.")
+    columns = tuple(map(int, given))
     detector = MotionDetector()
     every = torch.cat([bar(first, second) for first in range(SIZE) for second in range(SIZE)])
     responses, own = detector(every)[:, 0], detector(bar(*columns))[0, 0]
@@ -98,7 +109,7 @@ def evidence(on_target, on_non_target) -> Right:
     presence = presence_evidence(maps).sum(dim=(1, 2)).tolist()
     signed = maps.sum(dim=(1, 2, 3)).tolist()
     for name, value in (("on_target", on_target), ("on_non_target", on_non_target)):
-        if np.ndim(to_numpy(value)):
+        if np.size(to_numpy(value)) != 1:
             raise NotYet(f"`{name}` should be one number: sum over all pixels.")
     summed = (
         "Those are the sums of the signed maps (or the two inputs the wrong way round). Take the negative part first, "
@@ -106,12 +117,24 @@ def evidence(on_target, on_non_target) -> Right:
     )
     driven = "That is presence evidence, what drives the unit. Ask for the negative part: `absence_evidence`."
     negative = ([-target, -non_target], "Evidence is >= 0: it is the size of the negative part.")
+    given = [_number(on_target), _number(on_non_target)]
+    if None not in given:  # else compare says what is wrong with it
+        for pair, sentence in ((signed, summed), (presence, driven), negative):
+            right = [_agree(value, truth) for value, truth in zip(given, [target, non_target], strict=True)]
+            wrong = [_agree(value, mistake) for value, mistake in zip(given, pair, strict=True)]
+            if all(wrong) and not all(right):
+                raise NotYet(sentence)
     look = "Attribute `Unit(detector, channel=0)`, take `absence_evidence`, and sum over the pixels."
-    compare("(on_target, on_non_target)", [on_target, on_non_target], [target, non_target],
-            mistakes=[(signed, summed), (presence, driven), negative], look=look)  # fmt: skip
+    compare("on_target", on_target, target, look=look)
+    compare("on_non_target", on_non_target, non_target, look=look)
     return Right(
         f"{target:.4f} on the target input, {non_target:.4f} on the other: only there is something to see."
     )
+
+
+def _agree(value: float, truth: float) -> bool:
+    """Up to the rounding of two decimals."""
+    return abs(value - truth) <= 0.005
 
 
 def after_relu(tied, empty, rectified: nn.Module, pairs: TensorImages) -> Right:
@@ -154,7 +177,7 @@ def before_relu(layer, rectified: nn.Module, pairs: TensorImages) -> Right:
         raise NotYet("`None` is the network's output as it is, after the rectifier: the mistake itself.")
     if not isinstance(layer, str):
         raise NotYet(f"`layer` should be the name of a layer as text, and yours is {layer!r}.")
-    if layer == "0.comparators":
+    if layer in ("0.comparators", "0.relu"):
         raise NotYet(
             "Too early: those are the comparators u and v. Unit 0 is made of both, one module later."
         )
@@ -168,7 +191,13 @@ def before_relu(layer, rectified: nn.Module, pairs: TensorImages) -> Right:
         raise NotYet(
             f"The lowest response of unit 0 in {layer!r} is {lowest:+.4f}: nothing below zero is seen there."
         )
-    return Right(f"The lowest response is {lowest:+.4f}, and only a bar that moves right to left gives it.")
+    said = f"The lowest response is {lowest:+.4f}, and only a bar that moves right to left gives it."
+    if isinstance(rectified.get_submodule(layer) if layer != "logits" else None, nn.ReLU):
+        said = (
+            "Though only because this package reads what goes into a ReLU; with other tools "
+            f"{layer!r} is the mistake. {said}"
+        )
+    return Right(said)
 
 
 def suppressor(what) -> Right:

@@ -1,15 +1,17 @@
 """Exercise notebooks: which there are, their tasks, what a student answered, solutions put in, running them.
 
 An exercise has the stem of its lesson. Its answer cells are tagged `answer` and have the id `answer-TASK`; the check
-behind each is tagged `check` and has the id `check-TASK`. Solutions are one Python file with a section `# %% TASK` for
-each task: the only place where they stand.
+behind each is tagged `check` and has the id `check-TASK`. Both are tagged `raises-exception` as well: Run All goes on
+behind an open task. Solutions are one Python file with a section `# %% TASK` for each: the only place where they stand.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import os
 import re
+import time
 from pathlib import Path
 
 import nbformat
@@ -108,24 +110,41 @@ def fill(
 
 
 def run_exercise(
-    notebook: nbformat.NotebookNode, folder: Path, *, stop: bool = True, timeout: int = 600
+    notebook: nbformat.NotebookNode,
+    folder: Path,
+    *,
+    stop: bool = True,
+    timeout: int = 600,
+    limit: float | None = None,
 ) -> nbformat.NotebookNode:
     """Execute an exercise in a fresh kernel; the returned copy has the outputs, errors included.
 
     Args:
         folder: working directory of the kernel.
-        stop: leave the cells behind the first error unexecuted.
+        stop: leave the cells behind the first error unexecuted, unless it is in a cell tagged `raises-exception`.
         timeout: seconds for each cell.
+        limit: seconds for all cells together. When they are over, or the kernel dies, the copy's metadata has
+            `stopped`: the id of the cell that ran, and a sentence.
+
+    Raises:
+        CellTimeoutError, DeadKernelError: a cell took longer, or the kernel died, and there is no limit.
     """
     from nbclient import NotebookClient  # not needed to read or fill an exercise
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     node = copy.deepcopy(notebook)
     quiet = {"TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "ABSENCE_PROFILE": "exercise"}
     defaults = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    started = []  # cells, with the time when each began
+
+    def left(cell) -> int:
+        started.append((time.monotonic(), cell.id))
+        return timeout if limit is None else max(1, math.ceil(started[0][0] + limit - started[-1][0]))
+
     client = NotebookClient(
         node,
-        timeout=timeout,
+        timeout_func=left,
+        shutdown_kernel="graceful" if limit is None else "immediate",
         kernel_name="python3",
         allow_errors=not stop,
         resources={"metadata": {"path": str(folder)}},
@@ -135,6 +154,12 @@ def run_exercise(
         client.execute(env={**defaults, **os.environ, **quiet})
     except CellExecutionError:
         pass  # it stands in the outputs, see `errors`
+    except (CellTimeoutError, DeadKernelError) as error:
+        if limit is None:
+            raise
+        late = isinstance(error, CellTimeoutError)
+        why = f"still running after {limit:g} s" if late else "the kernel died"
+        node.metadata["stopped"] = [started[-1][1], why]
     return node
 
 

@@ -34,6 +34,30 @@ def frame_pairs(pairs, titles, *, signed: bool = False):
     return fig
 
 
+def image_rows(rows, titles):
+    """Rows of images, the name of a row on its left.
+
+    Args:
+        rows: name -> images [n, channel, height, width] in 0..1, equally many in each row.
+        titles: [row][n].
+
+    Returns:
+        Figure.
+    """
+    count = max(len(images) for images in rows.values())
+    with companion_style():
+        edge = min(2.0, 9 / count)  # inches
+        fig, grid = plt.subplots(
+            len(rows), count, figsize=(edge * count, (edge + 0.2) * len(rows)), squeeze=False
+        )
+        for axes, (name, images), row in zip(grid, rows.items(), titles, strict=True):
+            for ax, image, title in zip(axes, images, row, strict=True):
+                show_image(ax, image, title)
+                _frame(ax)
+            axes[0].set_ylabel(name)
+    return fig
+
+
 def image_row(pictures, *, limit: float | None = None):
     """Images and signed maps in one row; the maps share one scale.
 

@@ -37,7 +37,7 @@ def motion_position(fig, pairs, responses, steps, *, step) -> None:
     ax.set(xlabel="columns from frame 1 to frame 2", ylabel="response, signed", xticks=list(steps))
     signed_step = f"{step:+d}" if step else "0"
     ax.set_title(
-        f"step {signed_step}: unit 0 {responses[k, 0]:+.4f}, unit 1 {responses[k, 1]:+.4f}", fontsize=8
+        f"step {signed_step}; unit 0: {responses[k, 0]:+.4f}, unit 1: {responses[k, 1]:+.4f}", fontsize=8
     )
     ax.legend(frameon=False, loc="lower right", fontsize=7.5)
 
