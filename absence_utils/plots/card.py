@@ -88,11 +88,12 @@ def class_bars(ax, evidence) -> None:
     ax.set_yticks(range(len(rows)), names, fontsize=7)
     ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)
     ax.axvline(0, color=INK, linewidth=1)
-    more = " beyond images without it" if evidence.contrast else ""
-    ax.set(
-        xlabel=f"absence evidence{more}, sd",
-        title="what suppresses it" if more else "absence evidence by class",
+    title = (
+        "absence evidence by concept,\nbeyond images without it"
+        if evidence.contrast
+        else "absence evidence by class"
     )
+    ax.set(xlabel="sd of the response", title=title)
 
 
 def shows_classes(card) -> bool:
