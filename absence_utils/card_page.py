@@ -159,7 +159,10 @@ def summary(study: LayerStudy) -> str:
     """The verdicts of a layer in a sentence."""
     counts = study.verdicts["verdict"].value_counts()
     named = [f"{counts[verdict]} {words}" for verdict, words in _COUNTED.items() if verdict in counts]
-    return f"Of {len(study.verdicts)} units studied: {', '.join(named)}."
+    table = study.verdicts
+    unclear = int(((table["verdict"] == NONE) & (table["absence_high"] >= table["limit"])).sum())
+    more = f" In {unclear} of those without, one is not ruled out." if unclear else ""
+    return f"Of {len(table)} units studied: {', '.join(named)}.{more}"
 
 
 _COUNTED = {

@@ -194,8 +194,8 @@ def judge(scores: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
     "veto": the drop on top images exceeds that of the same patches on median images by more than `scores.LEAST` sd.
     "suppressed": no such veto, but the absence score exceeds what 95 % of the random copies' units reach. Both by a
     one-sided t-test with the score's own standard error, adjusted over the units studied (Benjamini and Hochberg).
-    "no absence found": neither. "undecided": the scores could not be measured (a unit that never changes), or the
-    interval of the absence score reaches from 0 to that limit and can tell nothing.
+    "no absence found": neither; it is not ruled out where the interval of the absence score reaches beyond the limit.
+    "undecided": the scores could not be measured (a unit that never changes).
 
     It is not enough that the score lies above that limit: of the units of another random copy one in twenty does so by
     construction, and in some networks one in four.
@@ -224,9 +224,7 @@ def judge(scores: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
         "presence": pick(scores, "presence", MAIN)["value"].to_numpy(),
     })  # fmt: skip
     measured = table["absence"].notna() & table["veto"].notna()
-    wide = (table["absence_low"] <= 0) & (table["absence_high"] >= limit)
-    verdict = np.where(wide, UNDECIDED, NONE)
-    verdict = np.where(table["q_absence"] < LEVEL, SUPPRESSED, verdict)
+    verdict = np.where(table["q_absence"] < LEVEL, SUPPRESSED, NONE)
     vetoed = (table["q_veto"] < LEVEL) & (table["absence"] > 0)
     verdict = np.where(vetoed, CONTEXT, verdict)
     table.insert(1, "verdict", np.where(measured, verdict, UNDECIDED))
@@ -288,12 +286,17 @@ def describe_verdict(row: pd.Series, patch: int) -> str:
     what = f"Its lowest patches ({patch} px) lower the response by {drop} more than random ones at the same places"
     if row["verdict"] == SUPPRESSED:
         return f"{what}; {random}. {context}"
-    if row["verdict"] == UNDECIDED:
-        return f"{what}, and {random}: the interval allows for both. More images would tell. {context}"
     if row["absence_high"] < row["limit"]:
         return f"{what}, but {random}, and any unit's lowest patches lower it. {context}"
-    beyond = f"{corrected}, it does not clearly exceed that (q {row['q_absence']:.2f})"
-    return f"{what}; {random}, and any unit's lowest patches lower it: {beyond}. {context}"
+    beyond = (
+        f"{corrected}, it does not clearly exceed that (q {row['q_absence']:.2f}), and it is not ruled out"
+    )
+    more = (
+        " The interval reaches down to nothing, too: more images would tell."
+        if row["absence_low"] <= 0
+        else ""
+    )
+    return f"{what}; {random}, and any unit's lowest patches lower it: {beyond}.{more} {context}"
 
 
 def power_warning(study: LayerStudy) -> str:

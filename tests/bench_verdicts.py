@@ -21,7 +21,6 @@ NETWORKS = [
     ("squeezenet1_0", "features.5.expand3x3"),
     ("resnet18", "layer2"),
     ("mobilenet_v3_small", "features.4"),
-    ("vgg11", "features.8"),
 ]
 
 

@@ -163,6 +163,9 @@ def test_summary_counts_all_units(layer_study):
         int(number) for number in re.findall(r"\b(\d+) (?:with|suppressed|without|undecided)", summary(study))
     ]
     assert sum(counts) == len(study.verdicts) == 5 and "Of 5 units studied" in summary(study)
+    table = study.verdicts.assign(verdict="no absence found", absence_high=[9, 9, 9, 0, 0], limit=1.0)
+    assert "In 3 of those without, one is not ruled out." in summary(replace(study, verdicts=table))
+    assert "ruled out" not in summary(replace(study, verdicts=table.assign(absence_high=0.0)))
 
 
 def test_one_card_as_a_file(cards, tmp_path):

@@ -81,9 +81,11 @@ def test_a_veto_must_exceed_the_least_that_counts_and_suppress():
 
 def test_an_interval_from_nought_to_the_limit_can_tell_nothing():
     """0.5 with a standard error of 0.25 may be 0, and may be 1."""
-    assert judge(scores([0.5], [0.0], error=0.25), NULL)["verdict"].tolist() == [UNDECIDED]
-    assert judge(scores([0.5], [0.0], error=0.15), NULL)["verdict"].tolist() == [NONE]
-    assert judge(scores([0.5], [9.0], error=0.25), NULL)["verdict"].tolist() == [CONTEXT]
+    for error, ruled_out, tells in ((0.25, False, False), (0.21, False, True), (0.15, True, True)):
+        row = judge(scores([0.5], [0.0], error=error), NULL).iloc[0]
+        text = describe_verdict(row, 8)
+        assert row["verdict"] == NONE and ("not ruled out" not in text) == ruled_out
+        assert ("more images would tell" not in text) == tells
 
 
 def test_many_units_are_corrected_for():
@@ -149,11 +151,8 @@ def test_words_carry_the_numbers_and_their_uncertainty(values, words):
 
 
 def test_words_where_nothing_can_be_told():
-    wide, dead = (
-        describe_verdict(judge(table, NULL).iloc[0], 8)
-        for table in (scores([0.5], [0.0], error=0.25), scores([np.nan], [np.nan]))
-    )
-    assert "allows for both. More images would tell" in wide and "could not be measured" in dead
+    dead = judge(scores([np.nan], [np.nan]), NULL).iloc[0]
+    assert dead["verdict"] == UNDECIDED and "could not be measured" in describe_verdict(dead, 8)
 
 
 def test_strongest_puts_verdicts_before_scores():
