@@ -157,7 +157,13 @@ def typical_pairs(fair: Fair, units: list[int]) -> dict[int, pd.DataFrame]:
         )
         drop = (top["random"] - top["lowest"]).sort_values(kind="stable")
         row, column = drop.index[(len(drop) - 1) // 2]
-        here = own[(own["column"] == column) & ((own["row"] == row) | (own["group"] == "blank"))]
+        own = own[own["column"] == column]
+        neutral = own[own["group"] == "neutral"]["row"]
+        same = (
+            row if row in neutral.to_numpy() else neutral.min()
+        )  # a unit may have fewer neutral images than top ones
+        rows = own["group"].map({"top": row, "neutral": same, "blank": 0}).astype(float)
+        here = own[own["row"] == rows]
         names = here["group"].astype(str) + ": " + here["condition"].astype(str)
         pairs[unit] = here.set_index(names)
     return pairs
