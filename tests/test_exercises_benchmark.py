@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from exercise_reruns import cells_that_read_answers, run_and_check_again
 
 from absence_utils.benchmark_methods import on_non_targets, on_targets
 from absence_utils.compiled import COMPILED
 from absence_utils.exercises import NotYet
 from absence_utils.exercises import benchmark as check
 from absence_utils.exercises.benchmark import METHODS
-from absence_utils.exercises.notebooks import cell_tags, fill, find_exercise, read_notebook, solutions_of
+from absence_utils.exercises.notebooks import cell_tags
 from absence_utils.scenes import CONCEPTS, RULES
 from absence_utils.scenes_benchmark import output_scores
 
@@ -231,19 +232,9 @@ def test_what_answer_cells_print(rules, capsys):
 def test_every_check_passes_once_more_after_the_last_task(tmp_path, monkeypatch):
     """No solution overwrites what the check of an earlier task reads."""
     monkeypatch.chdir(tmp_path)
-    path = find_exercise("09")
-    cells = [cell for cell in fill(read_notebook(path), solutions_of(path)).cells if cell.cell_type == "code"]
-    space = {"__name__": "exercise"}
-    for cell in cells:
-        exec(cell.source, space)
-    for cell in cells:
-        if "check" in cell_tags(cell):
-            exec(cell.source, space)
+    run_and_check_again("09")
 
 
 def test_nothing_open_stops_run_all():
-    cells = read_notebook(find_exercise("09")).cells
-    reads = [
-        cell for cell in cells if {"answer", "check"} & {*cell_tags(cell)} or cell.id.startswith("show-")
-    ]
+    reads = cells_that_read_answers("09")
     assert len(reads) >= 12 and all("raises-exception" in cell_tags(cell) for cell in reads)

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from exercise_reruns import cells_that_read_answers, run_and_check_again
 from scipy import stats
 
 from absence_utils import insert_patches
 from absence_utils.exercises import NotYet, Right
 from absence_utils.exercises import insertion as check
-from absence_utils.exercises.notebooks import cell_tags, fill, find_exercise, read_notebook, solutions_of
+from absence_utils.exercises.notebooks import cell_tags
 
 
 @pytest.fixture(scope="module")
@@ -244,19 +245,9 @@ def test_numbers_are_printed_with_their_names(capsys):
 def test_every_check_passes_once_more_after_the_last_task(tmp_path, monkeypatch):
     """No solution overwrites what the check of an earlier task reads."""
     monkeypatch.chdir(tmp_path)
-    path = find_exercise("07")
-    cells = [cell for cell in fill(read_notebook(path), solutions_of(path)).cells if cell.cell_type == "code"]
-    space = {"__name__": "exercise"}
-    for cell in cells:
-        exec(cell.source, space)
-    for cell in cells:
-        if "check" in cell_tags(cell):
-            exec(cell.source, space)
+    run_and_check_again("07")
 
 
 def test_nothing_open_stops_run_all():
-    cells = read_notebook(find_exercise("07")).cells
-    reads = [
-        cell for cell in cells if {"answer", "check"} & {*cell_tags(cell)} or cell.id.startswith("show-")
-    ]
+    reads = cells_that_read_answers("07")
     assert len(reads) >= 12 and all("raises-exception" in cell_tags(cell) for cell in reads)

@@ -9,6 +9,7 @@ from io import StringIO
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ..scores import LEAST
 from .base import ABSENCE, NEUTRAL, PRESENCE, companion_style, show_image, to_numpy
 from .maps import overlay_colours, robust_limit, smoothed
 from .patches import signed_number
@@ -18,7 +19,6 @@ SIDES = {"highest": ("what drives it up", PRESENCE), "lowest": ("what drives it 
 SCORES = {"absence": ABSENCE, "presence": PRESENCE, "veto": INK, "check": NEUTRAL}
 VERDICTS = {"veto": INK, "suppressed": ABSENCE, "no absence found": "#9a9a9a", "undecided": "#d8b365"}
 CLASSES = 8  # classes shown of those that suppress the unit most
-LEAST = 0.05  # sd, half the width of the band in which a veto does not count
 
 
 def response_histogram(ax, responses) -> None:
