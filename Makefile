@@ -62,7 +62,7 @@ smoke: $(READY)  ## run every notebook in its smallest version
 	$(call run_notebooks,smoke)
 
 compare: $(READY)  ## say which numbers of the figures moved beyond their tolerance from the reference
-	@$(BIN)/python -m absence_utils.compare results/$(PROFILE) $(ARGS)
+	@$(BIN)/python -m absence_utils.runner.compare results/$(PROFILE) $(ARGS)
 
 reference: $(READY)  ## take the numbers and times of results/default as the reference, and fill them into README.md
 	@$(BIN)/python data/make_reference.py

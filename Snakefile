@@ -64,8 +64,8 @@ SHARDS = int(SHARDS)
 
 def shard_parameters():
     """What of --config the notebook of a shard has: the rest is for the figures."""
-    from absence_utils.parameters import read_parameters
-    from absence_utils.run import read_notebook
+    from absence_utils.runner.parameters import read_parameters
+    from absence_utils.runner.run import read_notebook
 
     known = read_parameters(read_notebook(MINE))
     return [word for name, value in PARAMETERS.items() if name in known for word in ("-p", name, value)]
@@ -111,7 +111,7 @@ if SHARDS:
         params:
             python=PYTHON,
         shell:
-            "{params.python:q} -m absence_utils.shards --remove-damaged {output:q} {input.shards:q}"
+            "{params.python:q} -m absence_utils.patches.shards --remove-damaged {output:q} {input.shards:q}"
 
 
 # One rule per notebook rather than one for all, since each notebook makes its own figures. A failed rule's outputs

@@ -4,39 +4,21 @@ The names below are the public face of the package. Each is loaded when it is fi
 not wait for lucent or captum.
 """
 
-from importlib import import_module
+import lazy_loader as lazy
 
-_HOME = {
-    "load_model": "models",
-    "open_model": "bring",
-    "validate_model": "validate",
-    "load_images": "images",
-    "Unit": "units",
-    "responses": "units",
-    "feature_map": "units",
-    "dataset_responses": "units",
-    "attribute": "attribution",
-    "absence_evidence": "attribution",
-    "presence_evidence": "attribution",
-    "render_pair": "visualize",
-    "suppress": "visualize",
-    "mine_patches": "patches",
-    "PatchBook": "patches",
-    "insert_patches": "insertion",
-    "insertion_study": "protocols",
-    "save_figure": "record",
-    "start_run": "record",
-    "InputError": "errors",
-}
-__all__ = list(_HOME)
 __version__ = "0.1.0"
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "models": ["load_model"],
+        "your_model": ["open_model", "validate_model"],
+        "images": ["load_images"],
+        "units": ["Unit", "responses", "feature_map", "dataset_responses"],
+        "attribution": ["attribute", "absence_evidence", "presence_evidence"],
+        "visualization": ["render_pair", "suppress"],
+        "patches": ["mine_patches", "PatchBook"],
+        "insertion": ["insert_patches", "insertion_study"],
+        "runner": ["save_figure", "start_run"],
+        "errors": ["InputError"],
+    },
+)

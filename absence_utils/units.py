@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .errors import InputError
-from .record import progress
+from absence_utils.errors import InputError
+from absence_utils.progress import progress
 
 POOLS = ("mean", "cls", "max", "min")
 
@@ -181,7 +181,7 @@ def _probe(model: nn.Module, layer: str, module: nn.Module, call: int, images: T
     return known[layer]
 
 
-def _first_tensor(output) -> Tensor:
+def first_tensor(output) -> Tensor:
     """The tensor in a module's output: itself, the `logits` of an output object, or the first of a tuple."""
     if isinstance(output, Tensor):
         return output
@@ -190,13 +190,13 @@ def _first_tensor(output) -> Tensor:
     if isinstance(output, dict):
         output = list(output.values())
     if isinstance(output, (tuple, list)) and output:
-        return _first_tensor(output[0])
+        return first_tensor(output[0])
     raise InputError(
         "layer", f"its output is a {type(output).__name__}, not a tensor", "Choose another layer."
     )
 
 
-def _channel_axis(module: nn.Module, output: Tensor, images: Tensor) -> int:
+def channel_axis(module: nn.Module, output: Tensor, images: Tensor) -> int:
     """Find the channel axis of a layer's output (batch first).
 
     Known layers decide by their type. Of the others, token sequences have their channels last, and maps have them
@@ -217,7 +217,7 @@ def _channel_axis(module: nn.Module, output: Tensor, images: Tensor) -> int:
     return 3 if abs(first / second - aspect) < abs(second / third - aspect) else 1
 
 
-def _to_network(model: nn.Module, images: Tensor) -> Tensor:
+def to_network(model: nn.Module, images: Tensor) -> Tensor:
     """Move images to the model's device and precision; a batch of images is required."""
     if not isinstance(images, Tensor) or images.ndim < 3:
         shape = tuple(images.shape) if hasattr(images, "shape") else type(images).__name__
@@ -250,7 +250,7 @@ def feature_map(model: nn.Module, layer: str | None, images: Tensor) -> Tensor:
     Raises:
         InputError: no such layer, a layer that runs several times or not at all, no batch axis.
     """
-    images = _to_network(model, images)
+    images = to_network(model, images)
     with reading(model):
         if layer in (None, "logits"):
             return _model_output(model, images, signed=layer == "logits")
@@ -282,7 +282,7 @@ def feature_map(model: nn.Module, layer: str | None, images: Tensor) -> Tensor:
         raise InputError(
             "layer", f"{layer!r} has no batch axis: {tuple(signed.shape)}", "Choose another layer."
         )
-    return signed.movedim(_channel_axis(module, signed, images), 1)
+    return signed.movedim(channel_axis(module, signed, images), 1)
 
 
 def _run_to(
@@ -301,7 +301,7 @@ def _run_to(
     def leave(_module, _inputs, out):
         nonlocal output
         if seen == call:
-            output = _first_tensor(out)
+            output = first_tensor(out)
             raise _Stop
 
     hooks = [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
@@ -321,15 +321,15 @@ def _run_to(
 def _model_output(model: nn.Module, images: Tensor, signed: bool) -> Tensor:
     known = _probes.setdefault(model, {})
     if not signed or ("logits" in known and not known["logits"].rectified_before):
-        output = _first_tensor(model(images))
+        output = first_tensor(model(images))
     else:
         with _PreNonlinearity():
-            output = _first_tensor(model(images))
+            output = first_tensor(model(images))
             known["logits"] = _Probe(1, hasattr(output, "_signed"))
             output = _signed(output)
     if output.ndim == 1:
         output = output[:, None]
-    return output if output.ndim == 2 else output.movedim(_channel_axis(model, output, images), 1)
+    return output if output.ndim == 2 else output.movedim(channel_axis(model, output, images), 1)
 
 
 def pool_space(features: Tensor, pool: str = "mean") -> Tensor:

@@ -14,11 +14,12 @@ import torch
 from make_concept_scenes import write_entry
 from safetensors.torch import load_file, save_file
 
-from absence_utils.benchmark_networks import KINDS, SEEDS
+from absence_utils.benchmark.networks import KINDS, SEEDS
+from absence_utils.files import file_hash
+from absence_utils.images.scenes import NORMALISATION, draw_presence, render_scenes
+from absence_utils.models.concept_net import ConceptNet, train_concept_net
+from absence_utils.models.training import predict
 from absence_utils.paths import DATA
-from absence_utils.record import file_hash
-from absence_utils.scenes import NORMALISATION, ConceptNet, draw_presence, render_scenes, train_concept_net
-from absence_utils.training import predict
 
 # Seed of the first network: none shares its start or its scenes with data/concept_scenes.safetensors.
 FIRST = 100

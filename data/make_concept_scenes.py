@@ -13,18 +13,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from absence_utils.benchmark.effects import average_causal_effect
+from absence_utils.files import file_hash
+from absence_utils.images.scenes import CONCEPTS, RULES, planted_effects, scene_dataset
+from absence_utils.models.concept_net import ConceptNet, train_concept_net
+from absence_utils.models.training import predict
 from absence_utils.paths import DATA
-from absence_utils.record import file_hash
-from absence_utils.scenes import (
-    CONCEPTS,
-    RULES,
-    ConceptNet,
-    average_causal_effect,
-    planted_effects,
-    scene_dataset,
-    train_concept_net,
-)
-from absence_utils.training import predict
 
 SEED = 0
 TEST_SCENES, TEST_SEED = 4000, 900  # never used in training

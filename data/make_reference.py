@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 from make_concept_scenes import write_entry
 
-from absence_utils.compare import REFERENCE, TOLERANCES, compare_numbers, row_keys
 from absence_utils.errors import InputError
+from absence_utils.files import file_hash, write_atomically
 from absence_utils.paths import DATA, RESULTS
-from absence_utils.record import file_hash, write_atomically
-from absence_utils.run import all_notebooks, declared_figures, declared_files, read_notebook
-from absence_utils.tolerances import TableRule, Tolerances, read_tolerances
+from absence_utils.runner.compare import REFERENCE, TOLERANCES, compare_numbers, row_keys
+from absence_utils.runner.run import all_notebooks, declared_figures, declared_files, read_notebook
+from absence_utils.runner.tolerances import TableRule, Tolerances, read_tolerances
 
 
 def makers() -> dict[str, tuple[str, str]]:

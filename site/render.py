@@ -27,10 +27,10 @@ import jinja2
 import pandas as pd
 
 from absence_utils.errors import InputError
-from absence_utils.parameters import read_parameters, read_profile
+from absence_utils.files import write_atomically
 from absence_utils.paths import DATA, ROOT
-from absence_utils.record import write_atomically
-from absence_utils.run import find_notebook, read_notebook
+from absence_utils.runner.parameters import read_parameters, read_profile
+from absence_utils.runner.run import find_notebook, read_notebook
 
 TEMPLATE, README = ROOT / "site" / "README.template.md", ROOT / "README.md"
 FOLDERS = [DATA / "reference", DATA / "measured"]

@@ -19,9 +19,9 @@ from bench_mining import CASES, images_for
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from absence_utils import load_model
-from absence_utils.image_cache import stack_images
-from absence_utils.insertion_runs import KEYS, PIXELS_PER_BATCH, PatchBank, input_images, run_insertions
-from absence_utils.rearrange import channels_last, rearranged
+from absence_utils.images.cache import stack_images
+from absence_utils.insertion.execution import KEYS, PIXELS_PER_BATCH, PatchBank, input_images, run_insertions
+from absence_utils.patches.fuse import channels_last, rearranged
 from absence_utils.units import feature_map, responses
 
 TARGET = "ours / bare <= 1.25"

@@ -38,7 +38,7 @@ def images_for(network, count: int):
     import torch
 
     from absence_utils import load_images
-    from absence_utils.images import TensorImages
+    from absence_utils.images.base import TensorImages
 
     if os.environ.get("ABSENCE_REAL"):
         return load_images(Path(os.environ["ABSENCE_REAL"], "imagenet", "val"), network, limit=count)

@@ -12,8 +12,9 @@ from time import perf_counter
 import pandas as pd
 import torch
 
-from absence_utils.bring import open_model, random_copy
-from absence_utils.unit_study import NONE, UNDECIDED, fitting_setting, found_in_nothing, study_layer
+from absence_utils.models.random_weights import random_copy
+from absence_utils.your_model.opening import open_model
+from absence_utils.your_model.study import NONE, UNDECIDED, fitting_setting, found_in_nothing, study_layer
 
 NETWORKS = [
     ("concept_scenes", "block2"),

@@ -57,9 +57,9 @@ def small_numbers():
 def layer_study():
     """A small study of the scenes network's logits, for cards: (study, dataset)."""
     from absence_utils import load_model
-    from absence_utils.bring import random_copy
-    from absence_utils.scenes import scene_dataset
-    from absence_utils.unit_study import fitting_setting, study_layer
+    from absence_utils.images.scenes import scene_dataset
+    from absence_utils.models.random_weights import random_copy
+    from absence_utils.your_model.study import fitting_setting, study_layer
 
     net, dataset = load_model("concept_scenes"), scene_dataset(150, 0)
     setting = fitting_setting(150, 64, 24, 8, k=3, images=8, top_share=0.3)

@@ -1,7 +1,7 @@
 """What holds for an exercise whatever it asks: its checks can be run again, and nothing open stops the rest."""
 
 from absence_utils.exercises.notebooks import cell_tags, fill, find_exercise, solutions_of
-from absence_utils.run import read_notebook
+from absence_utils.runner.run import read_notebook
 
 
 def run_and_check_again(number: str) -> None:

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from absence_utils.images import TensorImages
-from absence_utils.shards import mine_shards
+from absence_utils.images.base import TensorImages
+from absence_utils.patches.shards import mine_shards
 
 torch.set_num_threads(1)
 

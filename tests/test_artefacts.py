@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from absence_utils import InputError
-from absence_utils.artefacts import (
+from absence_utils.debias.artefacts import (
     SPREADS,
     Artefacts,
     border_bars,
@@ -18,7 +18,7 @@ from absence_utils.artefacts import (
     glyph_artefacts,
     shown_by_class,
 )
-from absence_utils.scenes import CONCEPTS, draw_presence, render_scenes
+from absence_utils.images.scenes import CONCEPTS, draw_presence, render_scenes
 
 
 def edges(mask):

@@ -5,9 +5,9 @@ import re
 import pytest
 from browser import DESKTOP, PHONE, bad_pictures, brightness, links, open_page, overflow
 
-from absence_utils.card_page import write_atlas
-from absence_utils.screening import matrix_columns
-from absence_utils.unit_card import Effort, collect_cards
+from absence_utils.attribution.columns import matrix_columns
+from absence_utils.your_model.card import Effort, collect_cards
+from absence_utils.your_model.html import write_atlas
 
 COLUMNS = "getComputedStyle(document.getElementById('units')).gridTemplateColumns.split(' ').length"
 EFFORT = Effort(shown=3, steps=2, facets=1, maps=1, evidence_images=40)

@@ -6,19 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from absence_utils.attribution import (
+from absence_utils.attribution.evidence import absence_evidence, presence_evidence, region_sums
+from absence_utils.attribution.methods import (
     METHODS,
-    absence_evidence,
     attribute,
     baseline_images,
     completeness_gap,
     last_spatial_layer,
-    presence_evidence,
-    region_sums,
 )
 from absence_utils.errors import InputError
-from absence_utils.images import Normalisation
-from absence_utils.models import load_model
+from absence_utils.images.base import Normalisation
+from absence_utils.models.load import load_model
 from absence_utils.units import Unit
 
 QUICK = {

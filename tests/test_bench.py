@@ -8,7 +8,7 @@ import pytest
 import torch
 from bench_mining import BATCH, MODES, cut, images_for, summary
 
-from absence_utils.patches import PIXELS_PER_BATCH
+from absence_utils.patches.mining import PIXELS_PER_BATCH
 
 
 def test_eager_gets_the_windows_that_mining_sees(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from absence_utils import InputError
-from absence_utils.benchmark_networks import (
+from absence_utils.benchmark.networks import (
     KINDS,
     SEEDS,
     TWIN_RULES,
@@ -16,9 +16,10 @@ from absence_utils.benchmark_networks import (
     load_benchmark_network,
     twin_logits,
 )
+from absence_utils.images.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes
+from absence_utils.models.concept_net import train_concept_net
+from absence_utils.models.training import predict
 from absence_utils.paths import DATA, ROOT
-from absence_utils.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes, train_concept_net
-from absence_utils.training import predict
 
 SCENES = draw_presence(400, 77)
 

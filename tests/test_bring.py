@@ -13,10 +13,10 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 
 from absence_utils import InputError, Unit, open_model, render_pair, responses
-from absence_utils.bring import random_copy
-from absence_utils.image_cache import stack_images
-from absence_utils.images import IMAGENET, input_channels, normalisation_of
-from absence_utils.models import model_fingerprint
+from absence_utils.images.base import IMAGENET, input_channels, normalisation_of
+from absence_utils.images.cache import stack_images
+from absence_utils.models.load import model_fingerprint
+from absence_utils.models.random_weights import random_copy
 
 CODE = '''
 """A file as a reader has it: it imports a file beside it."""

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from absence_utils import compare
-from absence_utils.compare import compare_numbers
 from absence_utils.errors import InputError
 from absence_utils.paths import ROOT
+from absence_utils.runner import compare
+from absence_utils.runner.compare import compare_numbers
 
 TABLE = pd.DataFrame(
     {
@@ -275,7 +275,7 @@ def test_exit_status_and_markdown_file(folders, tmp_path, capsys):
 
 
 def test_runs_as_a_module(folders):
-    command = [sys.executable, "-m", "absence_utils.compare", str(folders.results)]
+    command = [sys.executable, "-m", "absence_utils.runner.compare", str(folders.results)]
     done = subprocess.run(
         [*command, "--reference", str(folders.reference)], cwd=ROOT, capture_output=True, text=True
     )

@@ -8,8 +8,8 @@ import pytest
 import torch
 from compiled_by_hand import RESPONSE, TRUE
 
-from absence_utils.attribution import attribute, baseline_images
-from absence_utils.compiled import (
+from absence_utils.attribution.methods import attribute, baseline_images
+from absence_utils.benchmark.compiled import (
     COMPILED,
     KINDS,
     a_and_not_b,

@@ -8,18 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from absence_utils.datasets import (
-    COLOURS,
-    MNIST_FILES,
-    colour_mask,
-    digits,
-    green_pixel_images,
-    motion_sequences,
-    uncut,
-)
 from absence_utils.errors import InputError
-from absence_utils.networks import MotionDetector
-from absence_utils.patches import mine_patches
+from absence_utils.images.digits import MNIST_FILES, digits
+from absence_utils.patches.mining import mine_patches
+from absence_utils.toys.green_pixel import COLOURS, colour_mask, green_pixel_images
+from absence_utils.toys.motion import MotionDetector, motion_sequences, uncut
 
 
 def bar_columns(frame):

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from absence_utils.debias import OBJECTIVES, PENALISED, Batch, attribution_inside, group_dro
-from absence_utils.xdnn import SmallXNet, TwoTowers
+from absence_utils.debias.objectives import OBJECTIVES, PENALISED, Batch, attribution_inside, group_dro
+from absence_utils.models.xdnn import SmallXNet, TwoTowers
 
 CLASSES = 3
 

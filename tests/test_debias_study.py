@@ -10,10 +10,11 @@ from scipy import stats
 from torch import nn
 
 from absence_utils import InputError
-from absence_utils.artefacts import Artefacts
-from absence_utils.debias_examples import example_maps
-from absence_utils.debias_study import REFERENCE, Plan, Study, measure_shortcut, merit, plan_runs, run_study
-from absence_utils.debias_tables import (
+from absence_utils.debias.artefacts import Artefacts
+from absence_utils.debias.examples import example_maps
+from absence_utils.debias.measures import measure_shortcut, merit
+from absence_utils.debias.study import REFERENCE, Plan, Study, plan_runs, run_study
+from absence_utils.debias.tables import (
     accuracy_table,
     compare,
     cost_table,
@@ -23,10 +24,10 @@ from absence_utils.debias_tables import (
     score_table,
     select,
 )
-from absence_utils.debias_training import Recipe
-from absence_utils.shortcuts import ShortcutData, digits_task, scenes_task
+from absence_utils.debias.tasks import ShortcutData, digits_task, scenes_task
+from absence_utils.debias.training import Recipe
+from absence_utils.models.xdnn import DenseXNet, TwoTowers
 from absence_utils.stats import clustered_rate
-from absence_utils.xdnn import DenseXNet, TwoTowers
 
 
 def dots():

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from absence_utils import InputError
-from absence_utils.artefacts import border_bars, shown_by_class
-from absence_utils.debias import OBJECTIVES
-from absence_utils.debias_training import Recipe, flushed_denormals, train
-from absence_utils.shortcuts import ShortcutData
-from absence_utils.xdnn import DenseXNet
+from absence_utils.debias.artefacts import border_bars, shown_by_class
+from absence_utils.debias.objectives import OBJECTIVES
+from absence_utils.debias.tasks import ShortcutData
+from absence_utils.debias.training import Recipe, flushed_denormals, train
+from absence_utils.models.xdnn import DenseXNet
 
 
 def data(n=24, seed=0):

@@ -11,11 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from absence_utils.attribution import completeness_gap
-from absence_utils.compiled import COMPILED
-from absence_utils.diagnosis import BASELINES, DEPENDS, VERDICTS, Diagnosis, account, describe, diagnose
+from absence_utils.attribution.diagnosis import (
+    BASELINES,
+    DEPENDS,
+    VERDICTS,
+    Diagnosis,
+    account,
+    describe,
+    diagnose,
+)
+from absence_utils.attribution.methods import completeness_gap
+from absence_utils.benchmark.compiled import COMPILED
 from absence_utils.errors import InputError
-from absence_utils.images import Normalisation
+from absence_utils.images.base import Normalisation
 from absence_utils.units import Unit
 
 # (network, layer, channel, shown concepts, verdict, why). Grey stands for the mean and the blurred baseline: in both,

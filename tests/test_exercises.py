@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from absence_utils.errors import InputError
-from absence_utils.exercises import NotYet, Right, answered, choose, compare, same_items, yes_or_no
 from absence_utils.exercises import __main__ as command
+from absence_utils.exercises.answers import NotYet, Right, answered, choose, compare, same_items, yes_or_no
 from absence_utils.exercises.handed_in import SECONDS
 from absence_utils.exercises.notebooks import (
     SOLUTIONS,
@@ -32,7 +32,7 @@ from absence_utils.exercises.notebooks import (
     tasks,
 )
 from absence_utils.paths import NOTEBOOKS, ROOT
-from absence_utils.run import read_notebook
+from absence_utils.runner.run import read_notebook
 
 PATHS = all_exercises()
 MINUTES = 3  # what an exercise may take to run, solved, on a laptop

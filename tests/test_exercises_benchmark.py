@@ -7,14 +7,14 @@ import pytest
 import torch
 from exercise_reruns import cells_that_read_answers, run_and_check_again
 
-from absence_utils.benchmark_methods import on_non_targets, on_targets
-from absence_utils.compiled import COMPILED
-from absence_utils.exercises import NotYet
+from absence_utils.benchmark.compiled import COMPILED
+from absence_utils.benchmark.methods import on_non_targets, on_targets
+from absence_utils.benchmark.scores import output_scores
 from absence_utils.exercises import benchmark as check
+from absence_utils.exercises.answers import NotYet
 from absence_utils.exercises.benchmark import METHODS
 from absence_utils.exercises.notebooks import cell_tags
-from absence_utils.scenes import CONCEPTS, RULES
-from absence_utils.scenes_benchmark import output_scores
+from absence_utils.images.scenes import CONCEPTS, RULES
 
 IG, EDGES = "integrated gradients", "edge detector"
 WORDS = ("presence-driven", "absence-driven", "suppressed", "vetoed")

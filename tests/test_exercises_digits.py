@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from absence_utils import Unit, absence_evidence, attribute
-from absence_utils.datasets import digits
-from absence_utils.exercises import NotYet
+from absence_utils.attribution.removal import TREATMENTS, remove_pixels, remove_strokes
 from absence_utils.exercises import digits as check
-from absence_utils.interventions import TREATMENTS, remove_pixels, remove_strokes
-from absence_utils.networks import DigitsNet
-from absence_utils.training import fit, predict
+from absence_utils.exercises.answers import NotYet
+from absence_utils.images.digits import digits
+from absence_utils.models.training import fit, predict
+from absence_utils.toys.digits import DigitsNet
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import torch
 from captum.attr import Saliency
 
 from absence_utils import Unit, attribute
-from absence_utils.datasets import colour_mask, green_pixel_images
-from absence_utils.exercises import NotYet, green_pixel
-from absence_utils.networks import GreenPixelNet
+from absence_utils.exercises import green_pixel
+from absence_utils.exercises.answers import NotYet
+from absence_utils.toys.green_pixel import GreenPixelNet, colour_mask, green_pixel_images
 
 
 @pytest.fixture(scope="module")

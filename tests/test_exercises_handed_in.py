@@ -8,7 +8,7 @@ from absence_utils.exercises import __main__ as command
 from absence_utils.exercises import handed_in
 from absence_utils.exercises.handed_in import NOT_REACHED, put_into, verdicts
 from absence_utils.exercises.notebooks import fill, find_exercise
-from absence_utils.run import read_notebook
+from absence_utils.runner.run import read_notebook
 
 NAMES = ("one", "two", "three")
 

@@ -7,8 +7,8 @@ from exercise_reruns import cells_that_read_answers, run_and_check_again
 from scipy import stats
 
 from absence_utils import insert_patches
-from absence_utils.exercises import NotYet, Right
 from absence_utils.exercises import insertion as check
+from absence_utils.exercises.answers import NotYet, Right
 from absence_utils.exercises.notebooks import cell_tags
 
 

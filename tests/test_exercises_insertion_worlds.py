@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from absence_utils.exercises import insertion_worlds as worlds
-from absence_utils.insertion import insert_patches
-from absence_utils.scenes import CONCEPTS, NORMALISATION, scene_dataset
-from absence_utils.scores import LEAST
+from absence_utils.images.scenes import CONCEPTS, NORMALISATION, scene_dataset
+from absence_utils.insertion.paste import insert_patches
+from absence_utils.insertion.scores import LEAST
 from absence_utils.units import responses
 
 SEEDS = (0, 1, 2)

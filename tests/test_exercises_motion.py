@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from absence_utils.datasets import motion_sequences
-from absence_utils.exercises import NotYet, motion
-from absence_utils.networks import MotionDetector
-from absence_utils.patches import mine_patches
+from absence_utils.exercises import motion
+from absence_utils.exercises.answers import NotYet
+from absence_utils.patches.mining import mine_patches
+from absence_utils.toys.motion import MotionDetector, motion_sequences
 
 SIGNS = {"left to right": 1, "right to left": -1, "standing": 0}
 

@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from absence_utils import scenes as sc
-from absence_utils.attribution import attribute
-from absence_utils.errors import InputError
-from absence_utils.faithfulness import (
+from absence_utils.attribution.methods import attribute
+from absence_utils.benchmark.faithfulness import (
     FILLS,
     Faithfulness,
     curve_area,
@@ -20,8 +18,10 @@ from absence_utils.faithfulness import (
     oracle_map,
     random_map,
 )
-from absence_utils.models import load_model
-from absence_utils.regions import control_regions, inpaint, negative_regions, paint_over
+from absence_utils.benchmark.regions import control_regions, inpaint, negative_regions, paint_over
+from absence_utils.errors import InputError
+from absence_utils.images import scenes as sc
+from absence_utils.models.load import load_model
 from absence_utils.stats import paired_difference
 from absence_utils.units import Unit
 

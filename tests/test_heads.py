@@ -6,9 +6,9 @@ import torchvision
 from torch import nn
 
 from absence_utils import InputError
-from absence_utils.heads import new_head, two_class_network
-from absence_utils.models import load_model
-from absence_utils.xdnn import additive_terms
+from absence_utils.models.heads import new_head, two_class_network
+from absence_utils.models.load import load_model
+from absence_utils.models.xdnn import additive_terms
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 
 from absence_utils import InputError
-from absence_utils.image_cache import Subset, shuffle_images, stack_images
-from absence_utils.images import IMAGENET, FolderImages, Normalisation, TensorImages
+from absence_utils.images.base import IMAGENET, Normalisation, TensorImages
+from absence_utils.images.cache import stack_images
+from absence_utils.images.folders import FolderImages
+from absence_utils.images.subsets import Subset, shuffle_images
 from absence_utils.paths import cache_folder
 
 

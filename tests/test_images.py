@@ -8,16 +8,9 @@ from PIL import Image
 from torch import nn
 
 from absence_utils.errors import InputError
-from absence_utils.images import (
-    IDENTITY,
-    IMAGENET,
-    FolderImages,
-    Normalisation,
-    TensorImages,
-    load_images,
-    normalisation_of,
-    readable_classes,
-)
+from absence_utils.images.base import IDENTITY, IMAGENET, Normalisation, TensorImages, normalisation_of
+from absence_utils.images.folders import FolderImages, readable_classes
+from absence_utils.images.load import load_images
 
 
 @pytest.fixture
@@ -147,7 +140,7 @@ def test_real_folder(real):
 
 
 def test_real_squeezenet_accuracy(real):
-    from absence_utils.models import load_model
+    from absence_utils.models.load import load_model
     from absence_utils.units import responses
 
     net = load_model("squeezenet1_0", real / "models" / "squeezenet1_0-imagenet.safetensors")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from absence_utils import InputError, insert_patches
-from absence_utils.insertion import CORNERS, PLACES, fade, scramble_phases
+from absence_utils.insertion.paste import CORNERS, PLACES, fade, scramble_phases
 
 
 def noise(*shape, seed=0):

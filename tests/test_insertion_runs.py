@@ -10,10 +10,9 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from absence_utils import InputError, insert_patches, responses
-from absence_utils.image_cache import stack_images
-from absence_utils.images import TensorImages
-from absence_utils.insertion import PLACES
-from absence_utils.insertion_runs import (
+from absence_utils.images.base import TensorImages
+from absence_utils.images.cache import stack_images
+from absence_utils.insertion.execution import (
     BLANK,
     KEYS,
     OWN,
@@ -23,6 +22,7 @@ from absence_utils.insertion_runs import (
     reached,
     run_insertions,
 )
+from absence_utils.insertion.paste import PLACES
 from absence_utils.units import feature_map
 
 SIDE = 6
@@ -90,7 +90,7 @@ def test_every_distinct_input_runs_once(network, images, monkeypatch):
         seen.append(batch.clone())
         return original(model, layer, batch)
 
-    monkeypatch.setattr("absence_utils.insertion_runs.feature_map", counting)
+    monkeypatch.setattr("absence_utils.insertion.execution.feature_map", counting)
     bank, requests = PatchBank(noise(2, 3, SIDE, SIDE, seed=1)), every_request()
     twice = pd.concat([requests, requests])
     run_insertions(network, "3", images, bank, twice, feather=2, batch_size=8, pool="max")

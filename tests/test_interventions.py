@@ -6,18 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from absence_utils.attribution import absence_evidence, attribute
-from absence_utils.datasets import digits
-from absence_utils.errors import InputError
-from absence_utils.interventions import (
+from absence_utils.attribution.evidence import absence_evidence
+from absence_utils.attribution.methods import attribute
+from absence_utils.attribution.removal import (
     TREATMENTS,
     removal_scores,
     removal_table,
     remove_pixels,
     remove_strokes,
 )
-from absence_utils.networks import DigitsNet
-from absence_utils.training import accuracy, fit
+from absence_utils.errors import InputError
+from absence_utils.images.digits import digits
+from absence_utils.models.training import accuracy, fit
+from absence_utils.toys.digits import DigitsNet
 from absence_utils.units import Unit
 
 

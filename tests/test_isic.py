@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from absence_utils import InputError
-from absence_utils.isic import main, sort_images
+from absence_utils.debias.isic import main, sort_images
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 
 from absence_utils.errors import InputError
 from absence_utils.paths import DATA, ROOT
-from absence_utils.run import all_notebooks
-from absence_utils.tolerances import TableRule, Tolerance, Tolerances
+from absence_utils.runner.run import all_notebooks
+from absence_utils.runner.tolerances import TableRule, Tolerance, Tolerances
 
 sys.path.insert(0, str(DATA))
 import make_measured  # noqa: E402

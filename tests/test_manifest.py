@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from absence_utils.files import file_hash
 from absence_utils.paths import DATA, ROOT
-from absence_utils.record import file_hash
 
 FIELDS = {
     "path": str,  # relative to the checkout

@@ -10,10 +10,10 @@ from scipy.stats import spearmanr
 from test_patches import Counting, real_network, same, whole_number_network, whole_numbers
 
 from absence_utils import InputError, mine_patches
-from absence_utils.decoding import decoded
-from absence_utils.images import TensorImages
-from absence_utils.patch_tables import compare_books
-from absence_utils.patches import book_settings
+from absence_utils.images.base import TensorImages
+from absence_utils.images.prefetch import decoded
+from absence_utils.patches.mining import book_settings
+from absence_utils.patches.tables import compare_books
 
 
 class Slow(Counting):

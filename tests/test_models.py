@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from absence_utils.errors import InputError
-from absence_utils.models import load_model, model_fingerprint, read_weights
+from absence_utils.models.load import load_model, model_fingerprint, read_weights
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from absence_utils.attribution import attribute
-from absence_utils.datasets import COLOURS, green_pixel_images, motion_sequences
+from absence_utils.attribution.methods import attribute
 from absence_utils.errors import InputError
-from absence_utils.networks import DigitsNet, GreenPixelNet, MotionDetector
-from absence_utils.training import accuracy, fit
+from absence_utils.models.training import accuracy, fit
+from absence_utils.toys.digits import DigitsNet
+from absence_utils.toys.green_pixel import COLOURS, GreenPixelNet, green_pixel_images
+from absence_utils.toys.motion import MotionDetector, motion_sequences
 from absence_utils.units import Unit
 
 PALETTE = torch.tensor(list(COLOURS.values()))

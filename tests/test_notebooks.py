@@ -10,9 +10,9 @@ import sys
 import pytest
 import yaml
 
-from absence_utils.parameters import read_parameters, read_profile, resolve_parameters
 from absence_utils.paths import NOTEBOOKS
-from absence_utils.run import all_notebooks, declared_figures, declared_files, read_notebook
+from absence_utils.runner.parameters import read_parameters, read_profile, resolve_parameters
+from absence_utils.runner.run import all_notebooks, declared_figures, declared_files, read_notebook
 
 PATHS = all_notebooks()
 TWICE = ("01", "06")  # byte-identical numbers are shown for these two

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from absence_utils import InputError, insert_patches
-from absence_utils.nulls import RARE, SPARE, STRENGTH, KnownUnits
+from absence_utils.insertion.known_units import RARE, SPARE, STRENGTH, KnownUnits
 
 
 def noise(n=20, size=24, seed=0):

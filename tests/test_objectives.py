@@ -6,13 +6,13 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from absence_utils import objectives
-from absence_utils._lucent import hook_model
-from absence_utils._lucent import objectives as lucent
 from absence_utils.errors import InputError
-from absence_utils.images import IMAGENET, Normalisation
-from absence_utils.objectives import Readings
+from absence_utils.images.base import IMAGENET, Normalisation
 from absence_utils.units import Unit
+from absence_utils.visualization import objectives
+from absence_utils.visualization._lucent import hook_model
+from absence_utils.visualization._lucent import objectives as lucent
+from absence_utils.visualization.objectives import Readings
 
 
 class Small(nn.Module):

@@ -11,10 +11,10 @@ from scipy.stats import chisquare
 from test_patches import Counting, real_network, same, whole_number_network, whole_numbers
 
 from absence_utils import InputError, PatchBook, mine_patches
-from absence_utils.book_files import write_book
-from absence_utils.images import Normalisation, TensorImages
-from absence_utils.selection import place_of, priority
-from absence_utils.sketch import RELATIVE_ERROR
+from absence_utils.images.base import Normalisation, TensorImages
+from absence_utils.patches.quantile_sketch import RELATIVE_ERROR
+from absence_utils.patches.storage import write_book
+from absence_utils.patches.topk import place_of, priority
 
 MASK = 2**64 - 1
 
@@ -143,7 +143,7 @@ def test_older_formats_and_other_books_are_named(tmp_path, monkeypatch):
         ("absence_utils.patches 1", "format.*patches 1.*Mine it again"),
         ("diary 2", "no book"),
     ):
-        monkeypatch.setattr("absence_utils.book_files.FORMAT", form)
+        monkeypatch.setattr("absence_utils.patches.storage.FORMAT", form)
         path = book.save(tmp_path / "book.safetensors")
         monkeypatch.undo()
         with pytest.raises(InputError, match=message):

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from absence_utils import InputError, mine_patches
-from absence_utils.images import TensorImages
-from absence_utils.patch_tables import content_table, patch_table, range_table, unit_title, visible_share
+from absence_utils.images.base import TensorImages
+from absence_utils.patches.tables import content_table, patch_table, range_table, unit_title, visible_share
 
 # Two images of 4 x 4 px with a bright quarter each; unit 0 is the mean of a patch + 1, unit 1 its negative.
 PIXELS = torch.zeros(2, 1, 4, 4)

@@ -15,9 +15,10 @@ from torch import nn
 from torchvision.models import VisionTransformer, resnet50
 
 from absence_utils import InputError, PatchBook, load_images, load_model, mine_patches, responses
-from absence_utils.images import Normalisation, TensorImages
-from absence_utils.patch_book import Running
-from absence_utils.patches import SIDES, batch_norm_sign, empty_response
+from absence_utils.images.base import Normalisation, TensorImages
+from absence_utils.patches.book import SIDES
+from absence_utils.patches.mining import batch_norm_sign, empty_response
+from absence_utils.patches.topk import Running
 
 
 def whole_numbers(n=5, channels=2, height=9, width=10, seed=0):

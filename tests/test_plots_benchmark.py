@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from absence_utils import benchmark_gallery as shown
-from absence_utils.faithfulness import Faithfulness
+from absence_utils.benchmark import gallery as shown
+from absence_utils.benchmark.faithfulness import Faithfulness
+from absence_utils.benchmark.leaderboard import Setting, subject_of
+from absence_utils.images.scenes import CONCEPTS, NORMALISATION, RULES
 from absence_utils.plots import benchmark as plots
-from absence_utils.scenes import CONCEPTS, NORMALISATION, RULES
-from absence_utils.scenes_benchmark import Setting, subject_of
 
 
 @pytest.fixture(scope="module")

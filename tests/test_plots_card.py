@@ -4,10 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from absence_utils.plots import card as plots
+from absence_utils.attribution.columns import matrix_columns
+from absence_utils.plots import your_model as plots
 from absence_utils.plots.base import ABSENCE, PRESENCE
-from absence_utils.screening import matrix_columns
-from absence_utils.unit_card import Effort, collect_cards
+from absence_utils.your_model.card import Effort, collect_cards
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_histogram_counts_every_image_and_divides_at_zero(ax, responses):
 
 
 def test_scores_stand_where_they_are(ax, card):
-    plots.score_intervals(ax, card.scores, 0.7)
+    plots.score_intervals(ax, card.scores, 0.7, card.least)
     points = [line for line in ax.lines if line.get_marker() in "oD" and len(line.get_xdata()) == 1]
     assert [line.get_xdata()[0] for line in points] == card.scores["value"].tolist()
     intervals = [
@@ -59,7 +59,7 @@ def test_scores_stand_where_they_are(ax, card):
 
 
 def test_scores_without_a_null_have_no_dashed_line(ax, card):
-    plots.score_intervals(ax, card.scores, float("nan"))
+    plots.score_intervals(ax, card.scores, float("nan"), card.least)
     assert not [line for line in ax.lines if line.get_linestyle() == "--"]
 
 

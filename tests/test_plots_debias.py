@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from absence_utils.debias_examples import Example
+from absence_utils.debias.examples import Example
+from absence_utils.debias.objectives import PENALISED
 from absence_utils.plots import debias as plots
 
 SIDES = {0: "artefact on even", 1: "artefact on odd"}
@@ -69,7 +70,7 @@ def test_strengths_are_lines_and_the_rest_are_levels():
     columns = ["carrier", "objective", "strength", "set", "accuracy", "low", "high"]
     table = pd.DataFrame(rows, columns=columns)
     table.loc[table.set == "biased", "accuracy"] = 1.0  # not to be drawn
-    figure = plots.accuracy_by_strength(table, SIDES)
+    figure = plots.accuracy_by_strength(table, SIDES, PENALISED)
     ax = figure.axes[0]
     lines = {container.get_label(): container.lines[0] for container in ax.containers}
     np.testing.assert_allclose(

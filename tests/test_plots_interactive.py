@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from absence_utils.errors import InputError
-from absence_utils.plots.interactive import has_front_end, sliders
+from absence_utils.plots.sliders import has_front_end, sliders
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CODE = """

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from absence_utils.plots.maps import (
+from absence_utils.plots.attribution import (
     absence_heatmap,
     methods_compared,
     signed_overlay,

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from absence_utils.plots import positions
+from absence_utils.plots import digits as positions
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from absence_utils.plots import synthesis as plots
+from absence_utils.plots import visualization as plots
 from absence_utils.units import Unit
-from absence_utils.visualize import RenderedPair, Rendering, Suppression
+from absence_utils.visualization.rendering import RenderedPair, Rendering, Suppression
 
 
 @pytest.fixture

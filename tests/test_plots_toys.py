@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from absence_utils.interventions import TREATMENTS
-from absence_utils.plots import toys
+from absence_utils.attribution.removal import TREATMENTS
+from absence_utils.plots import motion as toys
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,11 @@ from torchvision.models import ResNet18_Weights, SqueezeNet1_0_Weights, ViT_B_16
 from torchvision.transforms import v2
 
 from absence_utils import InputError
-from absence_utils.image_cache import Subset, stack_images
-from absence_utils.images import IMAGENET, FolderImages
-from absence_utils.preprocessing import PreparedFolder, described, measured, prepared_scenes
+from absence_utils.images.base import IMAGENET
+from absence_utils.images.cache import stack_images
+from absence_utils.images.folders import FolderImages
+from absence_utils.images.subsets import Subset
+from absence_utils.your_model.preprocessing import PreparedFolder, described, measured, prepared_scenes
 
 NORMAL = T.Normalize((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 

@@ -10,17 +10,18 @@ from scipy import stats
 from torch import nn
 
 from absence_utils import InputError, insert_patches, insertion_study, load_model, mine_patches, responses
-from absence_utils.image_cache import shuffle_images, stack_images
-from absence_utils.images import TensorImages
-from absence_utils.insertion import PLACES
-from absence_utils.insertion_design import MISSING, Setting, Treatment, as_array, plan
-from absence_utils.insertion_runs import BLANK
-from absence_utils.nulls import KnownUnits
-from absence_utils.protocols import PUBLISHED, fair_protocol, published_protocol, three_ranges
-from absence_utils.scenes import RULES, scene_dataset
-from absence_utils.scores import ABSENCES, LEAST, calibrate, pick, score_table
+from absence_utils.images.base import TensorImages
+from absence_utils.images.cache import stack_images
+from absence_utils.images.scenes import RULES, scene_dataset
+from absence_utils.images.subsets import shuffle_images
+from absence_utils.insertion.comparison import verdicts
+from absence_utils.insertion.design import MISSING, Setting, Treatment, as_array, plan
+from absence_utils.insertion.execution import BLANK
+from absence_utils.insertion.known_units import KnownUnits
+from absence_utils.insertion.paste import PLACES
+from absence_utils.insertion.protocols import PUBLISHED, fair_protocol, published_protocol, three_ranges
+from absence_utils.insertion.scores import ABSENCES, LEAST, calibrate, pick, score_table
 from absence_utils.stats import adjusted, two_way
-from absence_utils.verdicts import verdicts
 
 SETTING = Setting(patch=12, stride=4, k=4, images=12)
 

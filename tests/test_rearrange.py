@@ -10,8 +10,8 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from absence_utils import feature_map, mine_patches
-from absence_utils.images import TensorImages
-from absence_utils.rearrange import channels_last, rearranged
+from absence_utils.images.base import TensorImages
+from absence_utils.patches.fuse import channels_last, rearranged
 
 SHAPE = (3, 32, 32)
 LAYERS = [

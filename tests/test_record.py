@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from absence_utils import record
 from absence_utils.errors import InputError
+from absence_utils.runner import record
 
 
 @pytest.fixture(autouse=True)

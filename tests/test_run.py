@@ -11,9 +11,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from absence_utils import run
 from absence_utils.errors import InputError
-from absence_utils.parameters import (
+from absence_utils.runner import run
+from absence_utils.runner.parameters import (
     check_value,
     parse_value,
     read_parameters,

@@ -8,14 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from absence_utils import scenes as sc
+from absence_utils.benchmark.effects import average_causal_effect
 from absence_utils.errors import InputError
-from absence_utils.glyphs import BACKGROUND, CELL, FAINTEST, GLYPHS, RADIUS, VALUE
-from absence_utils.images import load_images, normalisation_of
-from absence_utils.models import load_model
+from absence_utils.files import file_hash
+from absence_utils.images import scenes as sc
+from absence_utils.images.base import normalisation_of
+from absence_utils.images.glyphs import BACKGROUND, CELL, FAINTEST, GLYPHS, RADIUS, VALUE
+from absence_utils.images.load import load_images
+from absence_utils.models.concept_net import train_concept_net
+from absence_utils.models.load import load_model
+from absence_utils.models.training import predict
 from absence_utils.paths import DATA, ROOT
-from absence_utils.record import file_hash
-from absence_utils.training import predict
 from absence_utils.units import feature_map, responses
 
 presences = st.lists(st.booleans(), min_size=len(sc.CONCEPTS), max_size=len(sc.CONCEPTS))
@@ -258,7 +261,7 @@ def test_shipped_network_knows_every_rule_on_fresh_scenes(net):
 
 def test_shipped_effects_are_negative_exactly_where_an_absence_is_planted(net, facts):
     planted = sc.planted_effects()
-    effects = [sc.average_causal_effect(net, None, name, 200, 77) for name in sc.CONCEPTS]
+    effects = [average_causal_effect(net, None, name, 200, 77) for name in sc.CONCEPTS]
     measured = torch.stack([effect.mean for effect in effects], dim=1)
     error = torch.stack([effect.standard_error for effect in effects], dim=1)
     assert (measured[planted < 0] < -8).all() and (measured[planted > 0] > 7).all()
@@ -318,29 +321,29 @@ def test_average_causal_effect_equals_the_definition():
     for a, b in zip(shown.pixels.double(), hidden.pixels.double(), strict=True):
         bright = [(pixels.amax(dim=0) > BRIGHT).sum().item() for pixels in (a, b)]
         slow.append((bright[1] - bright[0]) / 64**2)
-    effect = sc.average_causal_effect(Counter(), None, "ring", 50, 8)
+    effect = average_causal_effect(Counter(), None, "ring", 50, 8)
     assert effect.mean[0].item() == pytest.approx(np.mean(slow), abs=1e-7) and effect.mean[0] < 0
     assert effect.standard_error[0].item() == pytest.approx(np.std(slow, ddof=1) / 50**0.5, abs=1e-7)
     assert effect.mean[1] == 0 == effect.standard_error[1]
     usual = responses(Counter(), None, sc.scene_dataset(50, 8).images)
-    scaled = sc.average_causal_effect(Counter(), None, "ring", 50, 8, standardise=True)
+    scaled = average_causal_effect(Counter(), None, "ring", 50, 8, standardise=True)
     spread = usual[:, 0].double().std().item()
     assert scaled.mean[0].item() == pytest.approx(np.mean(slow) / spread, rel=1e-4)
     assert scaled.mean[1] == 0
     with pytest.raises(InputError, match="`n`"):
-        sc.average_causal_effect(Counter(), None, "ring", 1, 0)
+        average_causal_effect(Counter(), None, "ring", 1, 0)
 
 
 def test_a_short_training_plants_the_absences():
     """A small fraction of the shipped network's training; chance is at most 66 % for every rule."""
     state = torch.get_rng_state()
-    net = sc.train_concept_net(**SHORT)
+    net = train_concept_net(**SHORT)
     assert torch.equal(state, torch.get_rng_state()) and not net.training
     fresh = sc.scene_dataset(500, 4321)
     right = ((predict(net, fresh.images) > 0) == fresh.membership).double().mean(dim=0)
     assert (right > 0.85).all(), right
     planted = sc.planted_effects()
-    effects = [sc.average_causal_effect(net, None, name, 60, 5).mean for name in sc.CONCEPTS]
+    effects = [average_causal_effect(net, None, name, 60, 5).mean for name in sc.CONCEPTS]
     measured = torch.stack(effects, dim=1)
     assert (measured[planted < 0] < -3).all() and (measured[planted > 0] > 3).all()
     assert measured[planted == 0].abs().max() < 3
@@ -348,10 +351,10 @@ def test_a_short_training_plants_the_absences():
 
 def test_training_is_deterministic_and_follows_its_seed():
     tiny = dict(n=64, epochs=2, batch_size=16, warm_up=0.5)
-    first, again = (sc.train_concept_net(**tiny, seed=0).state_dict() for _ in range(2))
+    first, again = (train_concept_net(**tiny, seed=0).state_dict() for _ in range(2))
     assert all(torch.equal(first[key], again[key]) for key in first)
     still = dict(n=16, epochs=1, lr=1e-12)  # keeps the first weights, which are the seed's as well
-    starts = [sc.train_concept_net(**still, seed=seed).fc.weight for seed in (0, 1)]
+    starts = [train_concept_net(**still, seed=seed).fc.weight for seed in (0, 1)]
     assert not torch.allclose(*starts, atol=1e-3)
 
 

@@ -7,27 +7,25 @@ import torch
 from torch import nn
 
 from absence_utils import InputError
-from absence_utils import benchmark_methods as bm
-from absence_utils.attribution import METHODS as ATTRIBUTIONS
-from absence_utils.benchmark_methods import MAPS, METHODS, Subject, on_non_targets, on_targets
-from absence_utils.paths import DATA
-from absence_utils.scenes import CONCEPTS, RULES, draw_presence, render_scenes
-from absence_utils.scenes_benchmark import (
-    Setting,
+from absence_utils.attribution.methods import METHODS as ATTRIBUTIONS
+from absence_utils.benchmark import methods as bm
+from absence_utils.benchmark.effects import (
     absences_by_layer,
-    by_group,
     effects_everywhere,
+    measured_effects,
+    planted_signs,
+)
+from absence_utils.benchmark.leaderboard import Setting, by_group, leaderboard, run_benchmark, subject_of
+from absence_utils.benchmark.methods import MAPS, METHODS, Subject, on_non_targets, on_targets
+from absence_utils.benchmark.scores import (
     hidden_correlation,
-    leaderboard,
     map_scores,
     mean_precision,
-    measured_effects,
     output_scores,
-    planted_signs,
     ranked_above,
-    run_benchmark,
-    subject_of,
 )
+from absence_utils.images.scenes import CONCEPTS, RULES, draw_presence, render_scenes
+from absence_utils.paths import DATA
 
 NAN = float("nan")
 

@@ -6,28 +6,24 @@ import pytest
 import torch
 from torch import nn
 
-from absence_utils.attribution import attribute, region_sums
-from absence_utils.errors import InputError
-from absence_utils.images import TensorImages, load_images
-from absence_utils.models import load_model
-from absence_utils.screening import (
+from absence_utils.attribution.columns import matrix_columns, with_most_evidence
+from absence_utils.attribution.evidence import region_sums
+from absence_utils.attribution.maps import draw_maps, maps_table, unit_labels
+from absence_utils.attribution.matrix import absence_matrix, absence_share, planted_cells, planted_verdict
+from absence_utils.attribution.methods import attribute
+from absence_utils.attribution.screening import (
     Screening,
     TargetSplit,
-    absence_matrix,
-    absence_share,
     confirmed_by_covering,
-    draw_maps,
-    maps_table,
-    matrix_columns,
     most_absence_evidence,
-    planted_cells,
-    planted_verdict,
     screen,
     strongest_targets,
     target_split,
-    unit_labels,
-    with_most_evidence,
 )
+from absence_utils.errors import InputError
+from absence_utils.images.base import TensorImages
+from absence_utils.images.load import load_images
+from absence_utils.models.load import load_model
 from absence_utils.units import Unit
 
 
@@ -240,7 +236,7 @@ def test_non_target_inputs_carry_more_absence_evidence(scenes):
 
 def test_maps_of_chosen_scenes_lie_on_what_suppresses_the_unit(scenes):
     """Integrated gradients of "not ring": the most negative place of non-target maps is the ring."""
-    from absence_utils.scenes import CONCEPTS, draw_presence, render_scenes
+    from absence_utils.images.scenes import CONCEPTS, draw_presence, render_scenes
 
     _, dataset, columns, units = scenes
     found = screen(units, dataset)

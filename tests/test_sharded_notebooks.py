@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from absence_utils import load_images, load_model, mine_patches
-from absence_utils.parameters import read_parameters, read_profile, resolve_parameters
 from absence_utils.paths import NOTEBOOKS, ROOT
-from absence_utils.run import declared_figures, declared_files, read_notebook
+from absence_utils.runner.parameters import read_parameters, read_profile, resolve_parameters
+from absence_utils.runner.run import declared_figures, declared_files, read_notebook
 
 SHARD, WHOLE = NOTEBOOKS / "shards" / "mine_shard.ipynb", NOTEBOOKS / "06_extreme_patches.ipynb"
 OWN = {"num_shards", "shard", "workers"}

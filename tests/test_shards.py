@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_patches import same, whole_number_network, whole_numbers
 
 from absence_utils import InputError, PatchBook, mine_patches
-from absence_utils.shards import main, merge_shards, mine_shards, open_book, shard_path, shard_range
+from absence_utils.patches.shards import main, merge_shards, mine_shards, open_book, shard_path, shard_range
 
 HOW = {"patch": 6, "stride": 1, "k": 4}
 
@@ -120,7 +120,9 @@ def test_other_settings_are_mined_anew(tmp_path):
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(tmp_path):
     folder, merged = tmp_path / "shards", tmp_path / "merged.safetensors"
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["absence_utils.shards"])  # torch is imported once, by the server
+    processes.set_forkserver_preload(
+        ["absence_utils.patches.shards"]
+    )  # torch is imported once, by the server
 
     def start(*paths):
         process = processes.Process(target=mine_in_shards.run, args=paths)

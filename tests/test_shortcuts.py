@@ -6,10 +6,17 @@ import torch
 from PIL import Image
 
 from absence_utils import InputError
-from absence_utils.artefacts import Artefacts, border_bars, dilate, shown_by_class
-from absence_utils.datasets import digits
-from absence_utils.scenes import CONCEPTS, render_scenes
-from absence_utils.shortcuts import ShortcutData, choose_task, digits_task, folder_task, halves, scenes_task
+from absence_utils.debias.artefacts import Artefacts, border_bars, dilate, shown_by_class
+from absence_utils.debias.tasks import (
+    ShortcutData,
+    choose_task,
+    digits_task,
+    folder_task,
+    halves,
+    scenes_task,
+)
+from absence_utils.images.digits import digits
+from absence_utils.images.scenes import CONCEPTS, render_scenes
 
 
 def data(**changes):

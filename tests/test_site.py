@@ -14,7 +14,7 @@ import pytest
 from browser import DESKTOP, PHONE, bad_pictures, brightness, links, open_page, overflow, targets
 
 from absence_utils.paths import NOTEBOOKS, ROOT
-from absence_utils.run import all_notebooks, declared_figures, read_notebook
+from absence_utils.runner.run import all_notebooks, declared_figures, read_notebook
 
 EXECUTED = (
     "01_reichardt_detector",

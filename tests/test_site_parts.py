@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from absence_utils.paths import NOTEBOOKS, ROOT
-from absence_utils.run import all_notebooks
+from absence_utils.runner.run import all_notebooks
 
 sys.path.insert(0, str(ROOT / "site"))
 

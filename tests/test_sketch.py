@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from absence_utils import InputError
-from absence_utils.sketch import (
+from absence_utils.patches.quantile_sketch import (
     BUCKETS,
     EXPONENTS,
     RELATIVE_ERROR,

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from absence_utils.compare import REFERENCE, TOLERANCES
 from absence_utils.errors import InputError
-from absence_utils.run import all_notebooks, declared_figures, declared_files, read_notebook
-from absence_utils.tolerances import Tolerance, read_tolerances
+from absence_utils.runner.compare import REFERENCE, TOLERANCES
+from absence_utils.runner.run import all_notebooks, declared_figures, declared_files, read_notebook
+from absence_utils.runner.tolerances import Tolerance, read_tolerances
 
 RULES = read_tolerances(REFERENCE / TOLERANCES)
 each = pytest.mark.parametrize("name", RULES.tables)

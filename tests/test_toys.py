@@ -5,28 +5,30 @@ import math
 import pytest
 import torch
 
-from absence_utils.attribution import attribute
-from absence_utils.datasets import digits, green_pixel_images, motion_sequences
+from absence_utils.attribution.methods import attribute
+from absence_utils.attribution.removal import TREATMENTS, remove_strokes
 from absence_utils.errors import InputError
-from absence_utils.images import TensorImages
-from absence_utils.interventions import TREATMENTS, remove_strokes
-from absence_utils.networks import DigitsNet, GreenPixelNet, MotionDetector
-from absence_utils.patches import mine_patches
-from absence_utils.toys import (
-    SCHEDULES,
-    STARTS,
+from absence_utils.images.base import TensorImages
+from absence_utils.images.digits import digits
+from absence_utils.patches.mining import mine_patches
+from absence_utils.toys.digits import (
+    DigitsNet,
     all_class_pairs,
-    bar_table,
     class_maps,
-    compare_recipes,
     left_share,
-    moving_bars,
-    paint_pixel,
     release,
     removal_examples,
     removal_over_seeds,
-    uncut_extremes,
 )
+from absence_utils.toys.green_pixel import (
+    SCHEDULES,
+    STARTS,
+    GreenPixelNet,
+    compare_recipes,
+    green_pixel_images,
+    paint_pixel,
+)
+from absence_utils.toys.motion import MotionDetector, bar_table, motion_sequences, moving_bars, uncut_extremes
 from absence_utils.units import Unit
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from absence_utils.errors import InputError
-from absence_utils.training import accuracy, fit, predict
+from absence_utils.models.training import accuracy, fit, predict
 
 
 def problem():

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from absence_utils.attribution.columns import Columns, matrix_columns
+from absence_utils.attribution.screening import screen
 from absence_utils.errors import InputError
-from absence_utils.image_cache import shuffle_images, stack_images
-from absence_utils.scenes import CONCEPTS, RULES, draw_presence
-from absence_utils.screening import Columns, matrix_columns, screen
-from absence_utils.unit_card import Effort, card_numbers, card_title, collect_cards, sorted_scores
+from absence_utils.images.cache import stack_images
+from absence_utils.images.scenes import CONCEPTS, RULES, draw_presence
+from absence_utils.images.subsets import shuffle_images
 from absence_utils.units import Unit
+from absence_utils.your_model.card import Effort, card_numbers, card_title, collect_cards, sorted_scores
 
 EFFORT = Effort(shown=4, steps=4, facets=2, maps=2, evidence_images=60, smoothness=10.0)
 

@@ -10,13 +10,13 @@ from scipy import stats as scipy_stats
 from torch import nn
 
 from absence_utils import load_model
-from absence_utils.bring import random_copy
 from absence_utils.errors import InputError
-from absence_utils.images import TensorImages
-from absence_utils.nulls import KnownUnits
-from absence_utils.scenes import RULES, scene_dataset
+from absence_utils.images.base import TensorImages
+from absence_utils.images.scenes import RULES, scene_dataset
+from absence_utils.insertion.known_units import KnownUnits
+from absence_utils.models.random_weights import random_copy
 from absence_utils.stats import two_way
-from absence_utils.unit_study import (
+from absence_utils.your_model.study import (
     CONTEXT,
     NONE,
     SUPPRESSED,

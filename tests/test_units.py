@@ -11,7 +11,7 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.vision_transformer import VisionTransformer
 
 from absence_utils.errors import InputError
-from absence_utils.images import TensorImages
+from absence_utils.images.base import TensorImages
 from absence_utils.units import Unit, dataset_responses, feature_map, layer_names, pool_space, responses
 
 

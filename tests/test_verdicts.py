@@ -10,19 +10,13 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from absence_utils import InputError, insertion_study
-from absence_utils.image_cache import stack_images
-from absence_utils.images import Normalisation, TensorImages
-from absence_utils.insertion_design import Setting
-from absence_utils.pooling import pooling_table
-from absence_utils.scores import MAIN, pick
-from absence_utils.verdicts import (
-    EXAMPLES,
-    PLANTED,
-    compare_networks,
-    example_pictures,
-    typical_pairs,
-    verdicts,
-)
+from absence_utils.images.base import Normalisation, TensorImages
+from absence_utils.images.cache import stack_images
+from absence_utils.insertion.comparison import PLANTED, compare_networks, verdicts
+from absence_utils.insertion.design import Setting
+from absence_utils.insertion.examples import EXAMPLES, example_pictures, typical_pairs
+from absence_utils.insertion.pooling import pooling_table
+from absence_utils.insertion.scores import MAIN, pick
 
 SETTING = Setting(patch=8, stride=4, k=3, images=5)
 NORMALISATION = Normalisation((0.4,) * 3, (0.25,) * 3)
@@ -174,7 +168,7 @@ def test_flag_by_hand(monkeypatch, images):
                 "P", (), {"tests": pd.DataFrame({"unit": range(3), "significant": [True] * 3})}
             )
 
-    monkeypatch.setattr("absence_utils.pooling.insertion_study", lambda *_, **__: Fake(next(calls)))
+    monkeypatch.setattr("absence_utils.insertion.pooling.insertion_study", lambda *_, **__: Fake(next(calls)))
     table = pooling_table(None, None, images, SETTING, ["mean", "min"], units=[0, 1, 2])
     assert table[table.only_min][["pool", "unit"]].values.tolist() == [["min", 0]]
 

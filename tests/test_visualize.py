@@ -10,11 +10,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from absence_utils import synthesis
 from absence_utils.errors import InputError
-from absence_utils.images import IMAGENET, Normalisation, TensorImages
+from absence_utils.images.base import IMAGENET, Normalisation, TensorImages
 from absence_utils.units import Unit, responses
-from absence_utils.visualize import compare_with_real, render_pair, suppress, suppress_top
+from absence_utils.visualization import optimisation as synthesis
+from absence_utils.visualization.rendering import compare_with_real, render_pair, suppress, suppress_top
 
 RED, GREEN = 0, 1
 

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from absence_utils import InputError, Unit, attribute, load_model
-from absence_utils.xdnn import DenseXNet, SmallXNet, TwoTowers, XResNet50, additive_terms
+from absence_utils.models.xdnn import DenseXNet, SmallXNet, TwoTowers, XResNet50, additive_terms
 
 
 def lively(network):

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .errors import InputError
-from .units import Unit
+from absence_utils.errors import InputError
+from absence_utils.units import Unit
 
 _RELU = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 _ELEMENTWISE = {  # those captum has the rescale rule for, with the names of their settings

@@ -25,10 +25,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from .attribution import attribute, region_sums
-from .errors import InputError
-from .images import Normalisation, normalisation_of
-from .units import Unit
+from absence_utils.errors import InputError
+from absence_utils.images.base import Normalisation, normalisation_of
+from absence_utils.units import Unit
+
+from .evidence import region_sums
+from .methods import attribute
 
 BASELINES = ("black", "mean", "blurred")
 BLUR_SHARE = 0.5  # sd of the blur by the longer side: shapes are gone, a slow change of colour stays

@@ -34,10 +34,11 @@ from captum.attr import DeepLift, InputXGradient, IntegratedGradients, LayerGrad
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from .errors import InputError
-from .images import normalisation_of
-from .separate import SeparatedResponse
-from .units import Unit, _channel_axis, find_layer
+from absence_utils.errors import InputError
+from absence_utils.images.base import normalisation_of
+from absence_utils.units import Unit, channel_axis, find_layer
+
+from .deeplift import SeparatedResponse
 
 BASELINES = ("zero", "black", "blurred")
 
@@ -276,7 +277,7 @@ def _as_maps(layer: nn.Module, values, images: Tensor):
     if not isinstance(values, Tensor) or values.ndim not in (3, 4):
         return None
     if values.ndim == 4:
-        axis = _channel_axis(layer, values, images)
+        axis = channel_axis(layer, values, images)
         maps = values.movedim(axis, 1)
         return (maps, lambda changed: changed.movedim(1, axis)) if maps[0, 0].numel() > 1 else None
     for extra in (0, 1):
@@ -364,45 +365,6 @@ _METHODS = {
     "gradcam": _gradcam,
 }
 METHODS = tuple(_METHODS)
-
-
-def absence_evidence(attribution: Tensor) -> Tensor:
-    """Absence evidence: the negative part of [batch, channel, height, width], summed over channels, >= 0.
-
-    Clipped channel by channel, then summed (design section 8): what one colour channel adds does not hide
-    what another takes away. `presence_evidence` - `absence_evidence` is the signed map summed over channels.
-
-    Returns:
-        [batch, height, width], in the units of the layer.
-    """
-    return attribution.clamp(max=0).neg().sum(dim=1)
-
-
-def presence_evidence(attribution: Tensor) -> Tensor:
-    """Presence evidence: the positive part, clipped and summed as `absence_evidence`: [batch, h, w] >= 0."""
-    return attribution.clamp(min=0).sum(dim=1)
-
-
-def region_sums(attribution: Tensor, regions: int = 4) -> Tensor:
-    """Signed evidence of regions: attribution summed over channels and over squares.
-
-    Within one object single pixels alternate in sign: the two sides of an edge, or two colour channels.
-    Their negative parts add up to "absence evidence" even where the object as a whole drives the unit.
-    Summed over a region before the sign is read, they cancel. Maps are for looking at; totals over an image
-    are taken from regions.
-
-    Args:
-        attribution: [batch, channel, height, width].
-        regions: squares along the longer side; the last row and column may be cut.
-
-    Returns:
-        [batch, row, column] signed, in the units of the layer; the sum is that of the attribution.
-    """
-    _at_least("regions", regions, 1)
-    height, width = attribution.shape[-2:]
-    edge = -(-max(height, width) // regions)
-    padded = F.pad(attribution.sum(dim=1, keepdim=True), (0, -width % edge, 0, -height % edge))
-    return F.avg_pool2d(padded, edge)[:, 0] * edge**2
 
 
 def completeness_gap(

@@ -6,10 +6,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from absence_utils.attribution import attribute
 from absence_utils.errors import InputError
-from absence_utils.training import predict
+from absence_utils.models.training import predict
 from absence_utils.units import Unit
+
+from .methods import attribute
 
 TREATMENTS = ("most negative", "random", "most positive")
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
-from .images import IDENTITY
-from .units import responses
+from absence_utils.errors import InputError
+from absence_utils.images.base import IDENTITY
+from absence_utils.units import responses
 
 SIZE, EDGE = 6, 2  # pixels: edge of an image, edge of a concept
 CELLS = (0, 8, 2, 6, 4, 1, 7, 3, 5)  # of the 3 x 3 grid, row by row; far apart first: a blur mixes little

@@ -25,10 +25,11 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from .errors import InputError
+from absence_utils.errors import InputError
+from absence_utils.stats import Estimate, paired_difference
+from absence_utils.units import Unit
+
 from .regions import control_regions, negative_regions, paint_over, pixel_ranks
-from .stats import Estimate, paired_difference
-from .units import Unit
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 FILLS = ("background", "inpaint")

@@ -7,14 +7,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .attribution import attribute
-from .benchmark_methods import Subject
+from absence_utils.attribution.diagnosis import diagnose
+from absence_utils.attribution.methods import attribute
+from absence_utils.images.base import IDENTITY, Normalisation
+from absence_utils.images.scenes import CONCEPTS, NORMALISATION, RULES, Rule, render_scenes
+from absence_utils.units import Unit
+
 from .compiled import COMPILED
-from .diagnosis import diagnose
 from .faithfulness import Faithfulness, descending_score, faithfulness, oracle_map, random_map
-from .images import IDENTITY, Normalisation
-from .scenes import CONCEPTS, NORMALISATION, RULES, Rule, render_scenes
-from .units import Unit
+from .methods import Subject
 
 SHOWN = (  # network, layer, concepts shown: predictions that end in different verdicts
     ("A", None, ("A",)),

@@ -20,15 +20,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from .attribution import METHODS as ATTRIBUTIONS
-from .attribution import attribute
-from .images import TensorImages
-from .insertion import insert_patches
-from .patch_tables import visible_share
-from .patches import mine_patches
-from .scenes import CONCEPTS, NORMALISATION, Scenes, render_scenes
-from .units import Unit, responses
-from .visualize import render_pair
+from absence_utils.attribution.methods import METHODS as ATTRIBUTIONS
+from absence_utils.attribution.methods import attribute
+from absence_utils.images.base import TensorImages
+from absence_utils.images.scenes import CONCEPTS, NORMALISATION, Scenes, render_scenes
+from absence_utils.insertion.paste import insert_patches
+from absence_utils.patches.mining import mine_patches
+from absence_utils.patches.tables import visible_share
+from absence_utils.units import Unit, responses
+from absence_utils.visualization.rendering import render_pair
 
 Method = Callable[["Subject"], Tensor]
 MapMethod = Callable[[Unit, Tensor, Tensor], Tensor]

@@ -11,9 +11,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .errors import InputError
-from .paths import DATA
-from .scenes import CONCEPTS, LOGIT, RULES, ConceptNet, Rule, rule_logits, rule_truth
+from absence_utils.errors import InputError
+from absence_utils.images.scenes import CONCEPTS, LOGIT, RULES, Rule, rule_logits, rule_truth
+from absence_utils.models.concept_net import ConceptNet
+from absence_utils.paths import DATA
 
 WEIGHTS = DATA / "benchmark_networks.safetensors"
 SEEDS = 5

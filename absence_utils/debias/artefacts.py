@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .scenes import concept_index, render_scenes
+from absence_utils.errors import InputError
+from absence_utils.images.scenes import concept_index, render_scenes
 
 SIDES = ("top", "bottom", "left", "right")
 SPREADS = ("train bias", "no bias", "inverse bias")

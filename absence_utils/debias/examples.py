@@ -9,12 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .debias import input_x_gradient
-from .debias_study import Plan, Study
-from .debias_tables import select
-from .errors import InputError
-from .shortcuts import Task
-from .training import predict
+from absence_utils.errors import InputError
+from absence_utils.models.training import predict
+
+from .objectives import input_x_gradient
+from .study import Plan, Study
+from .tables import select
+from .tasks import Task
 
 
 @dataclass(frozen=True)

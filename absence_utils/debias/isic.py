@@ -1,7 +1,7 @@
 """Sort images of the ISIC archive into the folders that notebook 08 reads.
 
     isic image download --collections ID --limit 0 downloaded/
-    python -m absence_utils.isic downloaded/ isic/
+    python -m absence_utils.debias.isic downloaded/ isic/
 
 makes isic/train and isic/val with benign and malignant in each, from the images and the metadata.csv in downloaded/.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .errors import InputError
+from absence_utils.errors import InputError
 
 DIAGNOSIS = ("diagnosis_1", "benign_malignant")  # the archive's column now, and earlier
 CLASSES = ("benign", "malignant")
@@ -87,7 +87,7 @@ def sort_images(downloaded: Path, out: Path, val_share: float = 0.2, seed: int =
 def main(arguments: list[str] | None = None) -> int:
     """Command line, see the top of this module."""
     parser = argparse.ArgumentParser(
-        prog="python -m absence_utils.isic", description=sort_images.__doc__.splitlines()[0]
+        prog="python -m absence_utils.debias.isic", description=sort_images.__doc__.splitlines()[0]
     )
     parser.add_argument("downloaded", type=Path, help="folder that `isic image download` made")
     parser.add_argument("out", type=Path, help="folder to make")

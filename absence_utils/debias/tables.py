@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .debias import PENALISED
-from .debias_study import RULES, SETS, merit
-from .errors import InputError
-from .stats import adjusted, clustered_rate, paired_difference
+from absence_utils.errors import InputError
+from absence_utils.stats import adjusted, clustered_rate, paired_difference
+
+from .measures import SETS, merit
+from .objectives import PENALISED
+from .study import RULES
 
 
 def select(history: pd.DataFrame, rule: str) -> pd.DataFrame:

@@ -14,13 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from absence_utils.errors import InputError
+from absence_utils.images.base import IDENTITY, IMAGENET, Normalisation
+from absence_utils.images.cache import decode_folder
+from absence_utils.images.digits import digits
+from absence_utils.images.folders import FolderImages
+from absence_utils.images.scenes import CONCEPTS, NORMALISATION, render_scenes
+
 from .artefacts import Artefacts, border_bars, dilate, elliptical_patches, glyph_artefacts, shown_by_class
-from .datasets import digits
-from .debias import Batch
-from .errors import InputError
-from .image_cache import decode_folder
-from .images import IDENTITY, IMAGENET, FolderImages, Normalisation
-from .scenes import CONCEPTS, NORMALISATION, render_scenes
+from .objectives import Batch
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from .debias import OBJECTIVES
-from .errors import InputError
-from .models import model_fingerprint
-from .record import progress, write_atomically
-from .shortcuts import ShortcutData
+from absence_utils.errors import InputError
+from absence_utils.files import write_atomically
+from absence_utils.models.load import model_fingerprint
+from absence_utils.progress import progress
+
+from .objectives import OBJECTIVES
+from .tasks import ShortcutData
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 

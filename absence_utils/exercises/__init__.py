@@ -6,8 +6,15 @@ made of them, and each exercise has a module with its checks (`motion` for 01, `
 sentence of their own.
 """
 
-from .answers import NotYet, Right, answered, choose, compare, same_items, yes_or_no
-from .notebooks import all_exercises, fill, find_exercise, read_answers, read_solutions, tasks
+from absence_utils.exercises.answers import NotYet, Right, answered, choose, compare, same_items, yes_or_no
+from absence_utils.exercises.notebooks import (
+    all_exercises,
+    fill,
+    find_exercise,
+    read_answers,
+    read_solutions,
+    tasks,
+)
 
 __all__ = [
     "NotYet",

@@ -9,20 +9,12 @@ from pathlib import Path
 import nbformat
 
 from absence_utils.errors import InputError
+from absence_utils.files import write_atomically
 from absence_utils.paths import RESULTS
-from absence_utils.record import write_atomically
+from absence_utils.runner.run import read_notebook
 
 from .handed_in import SECONDS, verdicts
-from .notebooks import (
-    all_exercises,
-    errors,
-    fill,
-    find_exercise,
-    read_notebook,
-    run_exercise,
-    solutions_of,
-    tasks,
-)
+from .notebooks import all_exercises, errors, fill, find_exercise, run_exercise, solutions_of, tasks
 
 
 def solve(exercise: Path, out: Path, run: bool = True) -> tuple[Path, dict]:

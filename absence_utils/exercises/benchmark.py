@@ -9,13 +9,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from absence_utils.attribution import attribute
-from absence_utils.benchmark_methods import MAPS, Subject, on_non_targets, on_targets
-from absence_utils.compiled import COMPILED
-from absence_utils.diagnosis import Diagnosis, diagnose
+from absence_utils.attribution.diagnosis import Diagnosis, diagnose
+from absence_utils.attribution.methods import attribute
+from absence_utils.benchmark.compiled import COMPILED
+from absence_utils.benchmark.effects import planted_signs
+from absence_utils.benchmark.leaderboard import Setting, subject_of
+from absence_utils.benchmark.methods import MAPS, Subject, on_non_targets, on_targets
+from absence_utils.benchmark.scores import ranked_above
+from absence_utils.images.scenes import CONCEPTS, RULES
 from absence_utils.plots.base import to_numpy
-from absence_utils.scenes import CONCEPTS, RULES
-from absence_utils.scenes_benchmark import Setting, planted_signs, ranked_above, subject_of
 from absence_utils.units import Unit
 
 from .answers import NotYet, Right, answered, choose, compare

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from absence_utils.attribution import absence_evidence, attribute, presence_evidence
-from absence_utils.interventions import TREATMENTS, remove_pixels, remove_strokes
-from absence_utils.toys import left_share
-from absence_utils.training import predict
+from absence_utils.attribution.evidence import absence_evidence, presence_evidence
+from absence_utils.attribution.methods import attribute
+from absence_utils.attribution.removal import TREATMENTS, remove_pixels, remove_strokes
+from absence_utils.models.training import predict
+from absence_utils.toys.digits import left_share
 from absence_utils.units import Unit
 
 from .answers import NotYet, Right, answered, choose, compare

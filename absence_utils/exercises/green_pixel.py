@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from absence_utils.attribution import absence_evidence, attribute
-from absence_utils.datasets import COLOURS, colour_mask, green_pixel_images
-from absence_utils.images import TensorImages
-from absence_utils.networks import GreenPixelNet
+from absence_utils.attribution.evidence import absence_evidence
+from absence_utils.attribution.methods import attribute
+from absence_utils.images.base import TensorImages
+from absence_utils.toys.green_pixel import COLOURS, GreenPixelNet, colour_mask, green_pixel_images
 from absence_utils.units import Unit
 
 from .answers import NotYet, Right, answered, choose, compare

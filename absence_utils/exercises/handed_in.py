@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 
 from absence_utils.errors import InputError
-from absence_utils.run import read_notebook
+from absence_utils.runner.run import read_notebook
 
 from .notebooks import cell_tags, errors, find_exercise, run_exercise, tasks
 

@@ -9,9 +9,9 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from absence_utils.insertion import PLACES
+from absence_utils.insertion.paste import PLACES
+from absence_utils.insertion.scores import LEAST
 from absence_utils.plots.base import to_numpy
-from absence_utils.scores import LEAST
 
 from .answers import NotYet, Right, answered, compare, same_items
 from .insertion_worlds import (

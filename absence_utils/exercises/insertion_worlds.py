@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from absence_utils.benchmark_methods import glyph_box
-from absence_utils.benchmark_networks import load_benchmark_network
-from absence_utils.image_cache import stack_images
-from absence_utils.insertion import CORNERS, insert_patches
-from absence_utils.insertion_design import Setting, as_array
-from absence_utils.nulls import KnownUnits
-from absence_utils.patches import mine_patches
-from absence_utils.protocols import insertion_study
-from absence_utils.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes, scene_dataset
+from absence_utils.benchmark.methods import glyph_box
+from absence_utils.benchmark.networks import load_benchmark_network
+from absence_utils.images.cache import stack_images
+from absence_utils.images.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes, scene_dataset
+from absence_utils.insertion.design import Setting, as_array
+from absence_utils.insertion.known_units import KnownUnits
+from absence_utils.insertion.paste import CORNERS, insert_patches
+from absence_utils.insertion.protocols import insertion_study
+from absence_utils.patches.mining import mine_patches
 from absence_utils.units import Unit, feature_map, responses
 
 PATCH, STRIDE = 24, 8  # px

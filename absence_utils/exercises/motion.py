@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from absence_utils.attribution import absence_evidence, attribute, presence_evidence
-from absence_utils.datasets import motion_sequences
-from absence_utils.images import TensorImages
-from absence_utils.networks import MotionDetector
-from absence_utils.patches import PatchBook, mine_patches
+from absence_utils.attribution.evidence import absence_evidence, presence_evidence
+from absence_utils.attribution.methods import attribute
+from absence_utils.images.base import TensorImages
+from absence_utils.patches.book import PatchBook
+from absence_utils.patches.mining import mine_patches
 from absence_utils.plots.base import to_numpy
+from absence_utils.toys.motion import MotionDetector, motion_sequences
 from absence_utils.units import Unit
 
 from .answers import NotYet, Right, answered, choose, compare

@@ -18,7 +18,7 @@ import nbformat
 
 from absence_utils.errors import InputError
 from absence_utils.paths import NOTEBOOKS
-from absence_utils.run import find_notebook, read_notebook
+from absence_utils.runner.run import find_notebook, read_notebook
 
 EXERCISES = NOTEBOOKS / "exercises"
 SOLUTIONS = EXERCISES / "solutions"

@@ -18,10 +18,12 @@ import torch
 from PIL import __version__ as pillow_version
 from torch import Tensor
 
-from .errors import InputError
-from .images import FolderImages
-from .paths import cache_folder
-from .record import progress
+from absence_utils.errors import InputError
+from absence_utils.paths import cache_folder
+from absence_utils.progress import progress
+
+from .folders import FolderImages
+from .subsets import Subset
 
 
 class ImageStack:
@@ -50,55 +52,6 @@ class ImageStack:
     def take(self, indices) -> Tensor:
         """[n, channel, height, width] normalised images, in the order of `indices`."""
         return self._read(np.asarray(indices, dtype=np.int64))
-
-
-class Subset:
-    """Some images of a dataset as a dataset: image i is number `indices[i]` of the whole.
-
-    Args:
-        dataset: any image dataset.
-        indices: [image] numbers in it, each at most once.
-
-    Raises:
-        InputError: a number that is not there, or twice.
-    """
-
-    def __init__(self, dataset, indices):
-        indices = torch.as_tensor(indices, dtype=torch.long)
-        if len(indices) == 0 or indices.min() < 0 or indices.max() >= len(dataset):
-            raise InputError(
-                "indices",
-                f"not all of 0 to {len(dataset) - 1}, or none",
-                "Give numbers of images that exist.",
-            )
-        if len(indices.unique()) < len(indices):
-            raise InputError("indices", "an image stands there twice", "Give each once.")
-        self.dataset, self.indices = dataset, indices
-        self.class_names = getattr(dataset, "class_names", [])
-        self.normalisation = getattr(dataset, "normalisation", None)
-        self.source = f"{len(indices)} of {getattr(dataset, 'source', 'images')}"
-        self.skipped = getattr(dataset, "skipped", [])
-        for name in ("labels", "membership"):
-            whole = getattr(dataset, name, None)
-            setattr(self, name, None if whole is None else whole[indices])
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int):
-        return self.dataset[int(self.indices[index])]
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of the whole's fingerprint and the numbers."""
-        digest = hashlib.sha256(getattr(self.dataset, "fingerprint", "").encode())
-        digest.update(self.indices.numpy().tobytes())
-        return digest.hexdigest()
-
-
-def shuffle_images(dataset, seed: int = 0) -> Subset:
-    """The same images in a random order, so that any range of them is a random sample."""
-    return Subset(dataset, torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)))
 
 
 def stack_images(dataset, folder: Path | None = None) -> ImageStack:

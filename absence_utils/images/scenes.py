@@ -14,18 +14,16 @@ different cells (drawn anew for each scene), and a glyph never leaves its cell. 
 and painting one glyph changes no pixel of another. Colours tell nothing: every concept takes every hue.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .errors import InputError
+from absence_utils.errors import InputError
+
+from .base import Normalisation, TensorImages
 from .glyphs import CELL, CELLS, DRAWS_PER_GLYPH, GLYPHS, SIZE, backgrounds, draws, paint
-from .images import Normalisation, TensorImages
-from .training import fit
-from .units import responses
 
 LOGIT, FURTHER = 8.0, 4.0  # what the network is trained to answer, see `Rule.logit`
 NORMALISATION = Normalisation((0.35,) * 3, (0.2,) * 3)  # roughly the mean and spread of the pixels
@@ -226,151 +224,3 @@ def scene_dataset(n: int, seed: int) -> TensorImages:
     images = NORMALISATION.apply(scenes.pixels)
     source = f"concept scenes, n={n}, seed={seed}"
     return TensorImages(images, labels, list(RULES), truth, NORMALISATION, source)
-
-
-# -- the network
-
-
-class ConceptNet(nn.Module):
-    """Four convolutional blocks and a small head; one logit for each rule.
-
-    `block1` to `block4` are the convolutions themselves, so that reading a block gives its signed values
-    before the rectification, [batch, channel, height, width]. Every rectification and pooling is a module of
-    its own and used once (DeepLIFT needs that), nothing works in place. The last maps are averaged:
-    synthesised images then repeat a glyph all over, which reads well. The hidden layer of the head lets
-    "A and not B" be a veto and not only a sum.
-
-    Input: [batch, channel=3, height=64, width=64], normalised by `normalisation`.
-    Output: [batch, rule] logits.
-    """
-
-    normalisation = NORMALISATION
-
-    def __init__(self, outputs: int = len(RULES)):
-        super().__init__()
-        self.block1, self.relu1 = nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU()  # 32 x 32
-        self.block2, self.relu2, self.pool2 = nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
-        self.block3, self.relu3, self.pool3 = nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
-        self.block4, self.relu4 = nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()
-        self.pool4 = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.hidden, self.relu5 = nn.Linear(64, 64), nn.ReLU()
-        self.fc = nn.Linear(64, outputs)
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        maps = self.relu1(self.block1(images))
-        maps = self.pool2(self.relu2(self.block2(maps)))
-        maps = self.pool3(self.relu3(self.block3(maps)))
-        maps = self.pool4(self.relu4(self.block4(maps)))
-        return self.fc(self.relu5(self.hidden(self.flatten(maps))))
-
-
-def train_concept_net(
-    n: int = 8000,
-    epochs: int = 10,
-    *,
-    seed: int = 0,
-    targets: Callable[[Tensor], Tensor] = rule_logits,
-    lr: float = 3e-3,
-    batch_size: int = 64,
-    noise: float = 0.05,
-    push: float = 0.4,
-    warm_up: float = 0.25,
-) -> ConceptNet:
-    """Train a ConceptNet to give `targets` as its logits, by their mean squared error.
-
-    Inputs are disturbed by noise and by a push along the gradient of a random signed sum
-    of the logits. On average the push penalises that gradient (Jacobian regularisation as in Hoffman, Roberts
-    and Yaida, arXiv 1908.02729). It takes fewer scenes and lets synthesised images show glyphs, not gratings.
-
-    Args:
-        n: number of training scenes, those of `scene_dataset(n, seed + 1)`.
-        epochs, lr, batch_size: see `training.fit`.
-        seed: of the first weights, the order and the disturbances; the scenes have seed + 1.
-        targets: presence [scene, concept] bool -> [scene, output] wanted logits.
-        noise: standard deviation of the pixel noise, pixel range 0..1.
-        push: length of the push, Euclidean norm over the image in the pixel range 0..1; 0 leaves it out.
-        warm_up: share of the steps before the first push.
-
-    Returns:
-        The network in eval mode.
-    """
-    presence = draw_presence(n, seed + 1)
-    images = NORMALISATION.apply(render_scenes(presence, seed + 1).pixels)
-    wanted = targets(presence)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = ConceptNet(wanted.shape[1])
-    steps_left = int(warm_up * epochs * -(-n // batch_size))
-    spread = NORMALISATION.std[0]
-
-    def disturb(batch: Tensor, generator: torch.Generator) -> Tensor:
-        nonlocal steps_left
-        steps_left -= 1
-        batch = batch + noise / spread * torch.randn(batch.shape, generator=generator)
-        if not push or steps_left >= 0:
-            return batch
-        batch.requires_grad_(True)
-        signs = torch.randint(0, 2, (len(batch), wanted.shape[1]), generator=generator) * 2 - 1
-        (slope,) = torch.autograd.grad((net(batch) * signs).sum(), batch)
-        length = slope.flatten(1).norm(dim=1)[:, None, None, None].clamp(min=1e-9)
-        return (batch + push / spread * slope / length).detach()
-
-    def error(logits: Tensor, goal: Tensor) -> Tensor:
-        return (logits - goal).square().mean() / LOGIT**2
-
-    fit(net, images, wanted, loss=error, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed,
-        augment=disturb, weight_decay=1e-4, description="training ConceptNet")  # fmt: skip
-    return net.eval()
-
-
-@dataclass
-class CausalEffect:
-    """Average change of every unit of a layer when one concept is added, over exact counterfactual pairs.
-
-    Attributes:
-        mean: [unit], in the units of the layer, or in standard deviations if standardised.
-        standard_error: [unit], of the mean over pairs.
-    """
-
-    mean: Tensor
-    standard_error: Tensor
-
-
-@torch.no_grad()
-def average_causal_effect(
-    model: nn.Module, layer: str | None, concept: str, n: int = 200, seed: int = 0, standardise: bool = False
-) -> CausalEffect:
-    """Mean of f_u(scene with the concept) - f_u(same scene without) for every unit u of a layer.
-
-    Negative: the unit encodes the absence of the concept (definition 2.1 of the paper, measured).
-
-    Args:
-        model, layer: see `units.responses`; responses are signed and averaged over space.
-        concept: its name ("cross") or letter ("B").
-        n: number of pairs, at least 2.
-        seed: of the pairs.
-        standardise: divide by each unit's standard deviation over n scenes with the usual presence of all
-            concepts; a unit that never changes gets 0.
-
-    Raises:
-        InputError: unknown concept or layer; n below 2.
-    """
-    if n < 2:
-        raise InputError("n", f"{n} pairs", "Ask for at least 2: the error is estimated from their spread.")
-
-    def read(scenes: Scenes) -> Tensor:
-        parts = NORMALISATION.apply(scenes.pixels).split(256)
-        return torch.cat([responses(model, layer, part).double().cpu() for part in parts])
-
-    shown, hidden = (read(scenes) for scenes in counterfactual_pairs(concept, n, seed))
-    change = shown - hidden
-    scale = 1.0
-    if standardise:  # every scene of the usual mixture is one half of its pair
-        usual = draw_presence(n, seed)[:, concept_index(concept)]
-        scale = torch.where(usual[:, None], shown, hidden).std(dim=0).clamp(min=1e-12)
-    return CausalEffect(change.mean(dim=0) / scale, change.std(dim=0) / n**0.5 / scale)

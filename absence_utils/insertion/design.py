@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .errors import InputError
-from .insertion import CORNERS
+from absence_utils.errors import InputError
+
+from .paste import CORNERS
 
 MISSING = -9  # in place of an image that a unit does not have
 

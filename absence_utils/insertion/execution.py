@@ -14,13 +14,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
-from .image_cache import ImageStack
-from .insertion import PLACES, insert_patches, upper_left
-from .patch_book import place_of
-from .rearrange import channels_last, rearranged
-from .record import progress
-from .units import feature_map, pool_space
+from absence_utils.errors import InputError
+from absence_utils.images.cache import ImageStack
+from absence_utils.patches.fuse import channels_last, rearranged
+from absence_utils.patches.topk import place_of
+from absence_utils.progress import progress
+from absence_utils.units import feature_map, pool_space
+
+from .paste import PLACES, insert_patches, upper_left
 
 OWN, UNTOUCHED = -1, -2  # "patches": the image's own pixels pasted back, and nothing pasted
 BLANK = -1  # "image": the mean colour everywhere

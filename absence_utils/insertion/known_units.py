@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import InputError
-from .images import IDENTITY
+from absence_utils.errors import InputError
+from absence_utils.images.base import IDENTITY
 
 RULES = ("additive", "veto")
 STRENGTH, SPARE = 6.0, 0.2  # of the veto, and of the same absence where there is nothing to veto

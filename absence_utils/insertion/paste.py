@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from absence_utils.errors import InputError
 
 PLACES = ("top left", "top right", "bottom left", "bottom right", "centre")
 CORNERS = 4  # the first four places

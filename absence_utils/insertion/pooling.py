@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 from torch import nn
 
-from .insertion_design import Setting
+from .design import Setting
 from .protocols import Study, insertion_study
 from .scores import MAIN, pick
 

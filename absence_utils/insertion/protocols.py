@@ -17,15 +17,16 @@ import torch
 from scipy import stats as scipy_stats
 from torch import nn
 
-from .errors import InputError
-from .image_cache import ImageStack, stack_images
-from .insertion import CORNERS, PLACES, scramble_phases
-from .insertion_design import MISSING, Setting, Treatment, as_array, chosen_units, plan
-from .insertion_runs import BLANK, OWN, UNTOUCHED, PatchBank, empty_bank, run_insertions
-from .patch_book import PatchBook
-from .patches import mine_patches
+from absence_utils.errors import InputError
+from absence_utils.images.cache import ImageStack, stack_images
+from absence_utils.patches.book import PatchBook
+from absence_utils.patches.mining import mine_patches
+from absence_utils.units import dataset_responses
+
+from .design import MISSING, Setting, Treatment, as_array, chosen_units, plan
+from .execution import BLANK, OWN, UNTOUCHED, PatchBank, empty_bank, run_insertions
+from .paste import CORNERS, PLACES, scramble_phases
 from .scores import score_table
-from .units import dataset_responses
 
 PUBLISHED = ("top images", "random images", "top + highest", "top + random", "top + lowest")
 

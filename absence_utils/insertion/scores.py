@@ -15,8 +15,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .insertion_design import as_array
-from .stats import adjusted, percentile_of, sign_flip_p, two_way
+from absence_utils.stats import adjusted, percentile_of, sign_flip_p, two_way
+
+from .design import as_array
 
 # score, condition: (treated, control) in which group; the change is signed so that suppression (activation for
 # presence) is positive.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .errors import InputError
-from .models import load_model
+from absence_utils.errors import InputError
+
+from .load import load_model
 from .xdnn import DenseXNet, SmallXNet
 
 

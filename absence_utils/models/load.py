@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .errors import InputError
-from .paths import DATA
+from absence_utils.errors import InputError
+from absence_utils.paths import DATA
 
 SCENES_WEIGHTS = DATA / "concept_scenes.safetensors"
 
@@ -71,7 +71,7 @@ def _build(name: str, seed: int, state: dict | None, options: dict) -> nn.Module
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if name == "concept_scenes":
-            from .scenes import ConceptNet  # the renderer is not needed for other networks
+            from .concept_net import ConceptNet  # the renderer is not needed for other networks
 
             return ConceptNet(**options)
         if name == "xresnet50":

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError
-from absence_utils.record import progress
+from absence_utils.progress import progress
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import sketch as sketches
-from .book_files import dense, read_book, sparse, write_book
-from .errors import InputError
-from .selection import Running, RunningSample, best, place_of
+from absence_utils.errors import InputError
+
+from . import quantile_sketch as sketches
+from .storage import dense, read_book, sparse, write_book
+from .topk import Running, RunningSample, best, place_of
 
 __all__ = ["SIDES", "Extremes", "PatchBook", "PatchPixels", "RandomCrops", "RandomPatches", "Running"]
 SIDES = ("highest", "lowest")
@@ -103,7 +104,7 @@ class PatchBook:
     Attributes:
         highest, lowest: `Extremes`, k columns (fewer only where a part of a dataset has fewer patches).
         random: `RandomPatches`, `reservoir` columns (fewer only where there are fewer windows).
-        sketch: [unit, bucket] int32, how many responses fell into which bucket of `absence_utils.sketch`.
+        sketch: [unit, bucket] int32, how many responses fell into which bucket of `patches.quantile_sketch`.
         layer, patch, stride, k, pool, per_image, reservoir, seed, exact, precision: as given to `mine_patches`.
         region: "crop" (the network saw the patch alone) or "masked" (full size, the rest at the mean).
         fingerprint: of the dataset. network: sha256 of the weights.
@@ -148,7 +149,7 @@ class PatchBook:
         """The q-quantile of each unit's responses to all windows: [unit], in the units of the layer.
 
         The response of rank floor(q * (windows - 1)). Minimum and maximum are exact; in between, the relative error
-        is at most 1/65 for magnitudes of 2**-22 to 2**14, see `absence_utils.sketch`.
+        is at most 1/65 for magnitudes of 2**-22 to 2**14, see `patches.quantile_sketch`.
 
         Raises:
             InputError: q lies outside 0 to 1.

@@ -14,15 +14,16 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from .decoding import decoded
-from .errors import InputError
-from .models import model_fingerprint
-from .patch_book import SIDES, Extremes, PatchBook, PatchPixels, RandomPatches
-from .rearrange import channels_last, rearranged
-from .record import progress
-from .selection import Running, RunningSample, place_of
-from .sketch import RunningSketch
-from .units import feature_map, pool_space, responses
+from absence_utils.errors import InputError
+from absence_utils.images.prefetch import decoded
+from absence_utils.models.load import model_fingerprint
+from absence_utils.progress import progress
+from absence_utils.units import feature_map, pool_space, responses
+
+from .book import SIDES, Extremes, PatchBook, PatchPixels, RandomPatches
+from .fuse import channels_last, rearranged
+from .quantile_sketch import RunningSketch
+from .topk import Running, RunningSample, place_of
 
 __all__ = [
     "SIDES",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from absence_utils.errors import InputError
 
 MANTISSA = 5  # bits, so 32 buckets for every factor of two
 EXPONENTS = (-22, 14)  # magnitudes from 2**-22 to below 2**14 have buckets of their own

@@ -1,6 +1,6 @@
 """Mine in shards, ranges of images with a file each: a killed run goes on where it was, and many can share the work.
 
-`python -m absence_utils.shards BOOK SHARD SHARD ...` merges the files of all shards into one book.
+`python -m absence_utils.patches.shards BOOK SHARD SHARD ...` merges the files of all shards into one book.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from pathlib import Path
 
 from torch import nn
 
-from .errors import InputError
-from .patch_book import PatchBook
-from .patches import book_settings, check_enough, mine_patches
-from .record import progress
+from absence_utils.errors import InputError
+from absence_utils.progress import progress
+
+from .book import PatchBook
+from .mining import book_settings, check_enough, mine_patches
 
 
 def shard_range(n_images: int, num_shards: int, shard: int) -> range:
@@ -134,7 +135,7 @@ def open_book(path: str | Path, model: nn.Module, layer: str | None, dataset, **
 def main(arguments: list[str] | None = None) -> int:
     """The command line: merge shards; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m absence_utils.shards", description="Merge shards of a book."
+        prog="python -m absence_utils.patches.shards", description="Merge shards of a book."
     )
     parser.add_argument("book", help="file to write")
     parser.add_argument("shards", nargs="+", help="files of all shards, in any order")

@@ -13,7 +13,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from torch import Tensor
 
-from .errors import InputError
+from absence_utils.errors import InputError
 
 KIND = "absence_utils.patches"
 FORMAT = f"{KIND} 2"

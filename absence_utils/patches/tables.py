@@ -7,9 +7,10 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from .errors import InputError
-from .patch_book import SIDES, Extremes, PatchBook
-from .patches import batch_norm_sign, empty_response
+from absence_utils.errors import InputError
+
+from .book import SIDES, Extremes, PatchBook
+from .mining import batch_norm_sign, empty_response
 
 
 def patch_table(book: PatchBook, dataset, units: list[int], pairs: dict | None = None) -> pd.DataFrame:

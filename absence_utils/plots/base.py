@@ -73,3 +73,15 @@ def bare(ax) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
+
+
+MARK = "#e69f00"  # orange of Okabe and Ito's palette: neither end of the signed map
+
+
+def frame_axes(ax) -> None:
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set_color("0.6")
+
+
+def zero_line(ax) -> None:
+    ax.axhline(0, color="0.6", linewidth=0.8)

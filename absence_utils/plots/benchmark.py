@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
+from .attribution import smoothed
 from .base import (
     ABSENCE,
     NEUTRAL,
@@ -16,7 +17,6 @@ from .base import (
     signed_map,
     to_numpy,
 )
-from .maps import smoothed
 from .patches import PAGE
 
 PANELS = {  # score: title, value of a method that knows nothing

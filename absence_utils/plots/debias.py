@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 
-from ..debias import PENALISED
+from .attribution import smoothed
 from .base import (
     ABSENCE,
     NEUTRAL,
@@ -18,7 +18,6 @@ from .base import (
     signed_map,
     to_numpy,
 )
-from .maps import smoothed
 from .patches import PAGE, signed_number
 
 SETS = {  # test images: marker and colour
@@ -85,13 +84,14 @@ def _intervals(ax, values, low, high, at, marker, colour, label, scale=1.0) -> N
     ax.errorbar(values, at, xerr=error, fmt=marker, color=colour, markersize=4, linewidth=1, label=label)
 
 
-def accuracy_by_strength(table, sides: dict[int, str]):
+def accuracy_by_strength(table, sides: dict[int, str], penalised):
     """Inverse-biased accuracy after the last epoch against the strength of the penalty, with 95 % intervals.
 
     Args:
         table: columns carrier, objective, strength, set, accuracy, low, high, as `accuracy_table` gives them for
             these groups. Objectives with one strength are drawn as a dashed line at theirs.
         sides: carrier to its name, a panel each.
+        penalised: names of the objectives whose strength matters.
     """
     table = table[table.set == "inverse-biased"]
     strengths = np.sort(table.strength.unique())
@@ -100,7 +100,7 @@ def accuracy_by_strength(table, sides: dict[int, str]):
         for ax, (carrier, side) in zip(axes[0], sides.items(), strict=True):
             for objective, rows in table[table.carrier == carrier].groupby("objective", sort=False):
                 rows, colour = rows.sort_values("strength"), _colour(objective)
-                if objective not in PENALISED:
+                if objective not in penalised:
                     ax.axhline(
                         100 * rows.accuracy.iloc[0],
                         color=colour,
@@ -109,7 +109,7 @@ def accuracy_by_strength(table, sides: dict[int, str]):
                         label=objective,
                     )
                     continue
-                aside = 1.06 ** (1.5 - PENALISED.index(objective))  # so that none hides another
+                aside = 1.06 ** (1.5 - penalised.index(objective))  # so that none hides another
                 error = np.nan_to_num(
                     100 * np.stack([rows.accuracy - rows.low, rows.high - rows.accuracy]).clip(0)
                 )

@@ -1,73 +1,141 @@
-"""What the sliders of notebooks 01-03 show: each function draws one position into the figure it is given."""
+"""Figures of notebook 03: the digits. Arrays and tables in, figures out."""
 
 from __future__ import annotations
 
-from matplotlib.patches import Circle
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.patches import Rectangle
 
-from .base import ABSENCE, NEUTRAL, PRESENCE, show_image, to_numpy
+from .base import (
+    ABSENCE,
+    NEUTRAL,
+    PRESENCE,
+    companion_style,
+    frame_axes,
+    show_image,
+    signed_limit,
+    signed_map,
+    to_numpy,
+    zero_line,
+)
+from .base import to_numpy as array
 
-MARK = "#e69f00"  # orange of Okabe and Ito's palette, as in plots.toys
-
-
-def motion_position(fig, pairs, responses, steps, *, step) -> None:
-    """Both frames above, the signed response of both units to every step below, this step marked.
-
-    Args:
-        fig: Figure or SubFigure.
-        pairs: [step, frame=2, height, width].
-        responses: [step, unit=2], signed.
-        steps: [step] columns that the bar moves.
-        step: the one that is drawn.
-    """
-    k, responses = list(steps).index(step), to_numpy(responses)
-    grid = fig.add_gridspec(2, 2, height_ratios=[1, 1.3])
-    for frame in range(2):
-        ax = fig.add_subplot(grid[0, frame])
-        show_image(ax, pairs[k][frame][None], f"frame {frame + 1}")
-        ax.spines[:].set_visible(True)
-    ax = fig.add_subplot(grid[1, :])
-    for unit, (colour, marker) in enumerate(((PRESENCE, "o"), (NEUTRAL, "s"))):
-        ax.plot(
-            steps, responses[:, unit], color=colour, marker=marker, markersize=3, lw=1, label=f"unit {unit}"
-        )
-        ax.plot(
-            step, responses[k, unit], color=colour, marker=marker, markersize=9, markeredgecolor=MARK, mew=2
-        )
-    _zero_line(ax)
-    ax.set(xlabel="columns from frame 1 to frame 2", ylabel="response, signed", xticks=list(steps))
-    signed_step = f"{step:+d}" if step else "0"
-    ax.set_title(
-        f"step {signed_step}; unit 0: {responses[k, 0]:+.4f}, unit 1: {responses[k, 1]:+.4f}", fontsize=8
-    )
-    ax.legend(frameon=False, loc="lower right", fontsize=7.5)
+TREATMENT_LOOK = {
+    "most negative": (ABSENCE, "o", "the most negative pixels"),
+    "random": (NEUTRAL, "s", "random stroke pixels"),
+    "most positive": (PRESENCE, "^", "the most positive pixels"),
+}
 
 
-def green_position(fig, images, responses, greens, reds, names, *, green, red) -> None:
-    """The image with its painted pixel, and both responses against the amount of green.
+def digit_maps_figure(rows, unit: int, examples: int = 3):
+    """Mean image, mean map and single examples, one row for target and one for non-target inputs.
 
     Args:
-        images: [green, red, rgb, height, width].
-        responses: [green, red, class], signed.
-        greens, reds: amounts in 0..1.
-        names: [class].
-        green, red: the mixture that is drawn.
+        rows: list of (label, images [n, height, width] in 0..1, maps [n, height, width], note). Mean maps
+            share one scale, single maps another.
+        unit: class whose logit is attributed.
+        examples: how many of the images are shown, from the first.
     """
-    k, m = list(greens).index(green), list(reds).index(red)
-    top, below = fig.subplots(2, 1, height_ratios=[1, 1.1])
-    show_image(top, images[k][m], f"pixel: green {green:g}, red {red:g}")
-    height, width = images.shape[-2:]
-    top.add_patch(Circle((width // 2, height // 2), 2.2, fill=False, edgecolor=MARK, linewidth=1.5))
-    curves = to_numpy(responses)[:, m]
-    for label, (name, colour) in enumerate(zip(names, (NEUTRAL, ABSENCE), strict=True)):
-        below.plot(greens, curves[:, label], color=colour, lw=1.5, label=f"{name!r}")
-        below.plot(
-            green, curves[k, label], color=colour, marker="o", markersize=9, markeredgecolor=MARK, mew=2
+    means = [array(maps).mean(0) for _, _, maps, _ in rows]
+    mean_limit = signed_limit(*means)
+    limit = signed_limit(*(maps[:examples] for _, _, maps, _ in rows))
+    with companion_style():
+        columns = 2 + 2 * examples
+        fig, grid = plt.subplots(len(rows), columns, figsize=(1.25 * columns, 4.2))
+        for axes, (label, images, maps, note), mean_map in zip(grid, rows, means, strict=True):
+            show_image(axes[0], array(images).mean(0)[None], "mean image")
+            mean = signed_map(axes[1], mean_map, mean_limit)
+            axes[1].set_title("mean map")
+            for k in range(examples):
+                show_image(axes[2 + 2 * k], array(images[k])[None], f"example {k + 1}")
+                single = signed_map(axes[3 + 2 * k], maps[k], limit)
+                axes[3 + 2 * k].set_title("its map")
+            for ax in axes[1::2]:
+                frame_axes(ax)
+                ax.axvline(mean_map.shape[1] / 2 - 0.5, color=NEUTRAL, linestyle=":", linewidth=1)
+            axes[0].set_ylabel(label)
+            axes[1].set_xlabel(note, loc="left", fontsize=8.5)
+        look = {"location": "bottom", "shrink": 0.8, "aspect": 30, "pad": 0.04}
+        for image, ends, text in ((mean, grid[:, :2], "mean map"), (single, grid[:, 2:], "single maps")):
+            bar = fig.colorbar(image, ax=ends.ravel().tolist(), **look)
+            bar.set_label(f"{text}: attribution of logit {unit}, per pixel")
+        title = f"What speaks for and against '{unit}': red presence evidence, blue absence evidence\n"
+        fig.suptitle(title, weight="bold")
+    return fig
+
+
+def removal_figure(examples, rates, at: float, source: str, unit: str):
+    """Examples of the three treatments beside the rate of images that turn from `source` into `unit`.
+
+    Args:
+        examples: dict treatment -> (images [k, h, w], seen [k] labels); key "untouched" first.
+        rates: columns treatment, share, rate, low, high (0..1).
+        at: the share of stroke pixels at which the examples are shown.
+    """
+    with companion_style():
+        fig = plt.figure(figsize=(9.4, 4.1))
+        left, right = fig.subfigures(1, 2, width_ratios=[1.15, 1.1])
+        count = len(examples["untouched"][0])
+        grid = left.subplots(len(examples), count)
+        for axes, (treatment, (images, seen)) in zip(grid, examples.items(), strict=True):
+            colour = TREATMENT_LOOK.get(treatment, (NEUTRAL,))[0]
+            for ax, image, label in zip(axes, images, seen, strict=True):
+                show_image(ax, array(image)[None])
+                ax.set_title(f"seen as {label}", fontsize=7.5, pad=2, color=colour,
+                             weight="bold" if str(label) == unit else "normal")  # fmt: skip
+            axes[0].set_ylabel(
+                treatment.replace(" ", "\n"), color=colour, rotation=0, ha="right", va="center"
+            )
+        left.suptitle(f"{at:.0%} of the stroke pixels removed")
+        ax = right.subplots()
+        for treatment, (colour, marker, label) in TREATMENT_LOOK.items():
+            part = rates[rates["treatment"] == treatment]
+            ax.plot(
+                100 * part["share"],
+                100 * part["rate"],
+                color=colour,
+                marker=marker,
+                markersize=4,
+                label=label,
+            )
+            ax.fill_between(
+                100 * part["share"], 100 * part["low"], 100 * part["high"], color=colour, alpha=0.18, lw=0
+            )
+        ax.axvline(100 * at, color=NEUTRAL, linestyle=":", linewidth=1)
+        ax.set(
+            xlabel="stroke pixels removed (%)",
+            ylabel=f"held-out {source}s now seen as {unit} (%)",
+            ylim=(-2, 102),
         )
-    _zero_line(below)
-    below.set(xlabel="green of the ringed pixel", ylabel="response, signed")
-    below.set_title(f"seen as {names[int(curves[k].argmax())]!r}")
-    below.margins(y=0.25)  # for the legend, between the lines where they are apart
-    below.legend(frameon=False, fontsize=7.5, loc="upper center")
+        ax.legend(
+            frameon=False, title="removed (band: 95 % interval)", loc="center right", bbox_to_anchor=(1, 0.62)
+        )
+        right.suptitle(f"Removing what speaks against '{unit}' turns {source} into {unit}", weight="bold")
+    return fig
+
+
+def class_pairs_figure(matrices, share: float):
+    """Heatmaps [unit, source class]: how often the source class turns into the unit's class.
+
+    Args:
+        matrices: dict title -> [unit=10, source=10] rates in 0..1, NaN on the diagonal.
+        share: of the stroke pixels that were removed.
+    """
+    with companion_style():
+        fig, axes = plt.subplots(1, len(matrices), figsize=(4.4 * len(matrices), 4.3), sharey=True)
+        for ax, (title, rates) in zip(np.atleast_1d(axes), matrices.items(), strict=True):
+            percent = 100 * array(rates)
+            sns.heatmap(percent, ax=ax, cmap="Blues", vmin=0, vmax=100, annot=True, fmt=".0f", square=True,
+                        linewidths=0.5, annot_kws={"fontsize": 7.5}, cbar=False)  # fmt: skip
+            for k in range(len(percent)):
+                ax.add_patch(Rectangle((k, k), 1, 1, facecolor="0.85", edgecolor="white"))
+            ax.set(xlabel="class of the input", title=title)
+            ax.tick_params(length=0)
+        np.atleast_1d(axes)[0].set_ylabel("class the network sees afterwards (unit)")
+        title = f"Inputs that change into the unit's class (%), {share:.0%} of their stroke pixels removed"
+        fig.suptitle(title, weight="bold")
+    return fig
 
 
 def release_position(fig, images, responses, shares, unit: int, source: int, *, share, example) -> None:
@@ -86,7 +154,7 @@ def release_position(fig, images, responses, shares, unit: int, source: int, *, 
     show_image(top, images[k][example], f"{share:.0%} removed: seen as {int(now.argmax())}")
     colours = [{unit: PRESENCE, source: ABSENCE}.get(label, "0.7") for label in range(len(now))]
     below.bar(range(len(now)), now, color=colours)
-    _zero_line(below)
+    zero_line(below)
     every = responses[:, example]
     below.set(
         xlabel=f"class (red: {unit}, blue: {source})",
@@ -94,7 +162,3 @@ def release_position(fig, images, responses, shares, unit: int, source: int, *, 
         xticks=range(len(now)),
         ylim=(1.05 * min(every.min(), 0), 1.05 * every.max()),
     )
-
-
-def _zero_line(ax) -> None:
-    ax.axhline(0, color="0.6", linewidth=0.8)

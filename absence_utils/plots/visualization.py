@@ -8,16 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .base import (
-    ABSENCE,
-    NEUTRAL,
-    PRESENCE,
-    companion_style,
-    show_image,
-    signed_limit,
-    signed_map,
-    to_numpy,
-)
+from .base import ABSENCE, NEUTRAL, PRESENCE, companion_style, show_image, signed_limit, signed_map, to_numpy
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 

@@ -9,9 +9,8 @@ from io import StringIO
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ..scores import LEAST
+from .attribution import overlay_colours, robust_limit, smoothed
 from .base import ABSENCE, NEUTRAL, PRESENCE, companion_style, show_image, to_numpy
-from .maps import overlay_colours, robust_limit, smoothed
 from .patches import signed_number
 
 INK = "#0a0b0c"  # stands for the page's own text colour, see `as_svg`
@@ -41,12 +40,13 @@ def response_histogram(ax, responses) -> None:
     )  # fmt: skip
 
 
-def score_intervals(ax, scores, limit: float) -> None:
+def score_intervals(ax, scores, limit: float, least: float) -> None:
     """Every score with its 95 % interval, against zero and against the random copies' 95th percentile (dashed).
 
     Args:
         scores: as in a `unit_card.Card`.
         limit: in sd; NaN for none.
+        least: smallest veto score that counts, in sd.
     """
     names = []
     for row, score in enumerate(scores.itertuples()):
@@ -62,7 +62,7 @@ def score_intervals(ax, scores, limit: float) -> None:
     vetoes = np.flatnonzero((scores["score"] == "veto").to_numpy())
     if len(vetoes):
         ax.fill_betweenx(
-            [vetoes[0] - 0.4, vetoes[-1] + 0.4], -LEAST, LEAST, color="#999999", alpha=0.4, linewidth=0
+            [vetoes[0] - 0.4, vetoes[-1] + 0.4], -least, least, color="#999999", alpha=0.4, linewidth=0
         )
     ax.set_yticks(range(len(names)), names, fontsize=7)
     ax.set_ylim(len(names) - 0.4, -0.6)
@@ -158,7 +158,7 @@ def card_figure(card):
         _head(parts[0], card)
         panels = parts[1].subplots(1, 3 if shows_classes(card) else 2)
         response_histogram(panels[0], card.responses)
-        score_intervals(panels[1], card.scores, card.limit)
+        score_intervals(panels[1], card.scores, card.limit, card.least)
         if shows_classes(card):
             class_bars(panels[2], card.evidence)
         for part, (name, sides) in zip(parts[2:-1], strips, strict=True):
@@ -237,7 +237,7 @@ def layer_overview(study, marked=()):
     with companion_style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8))
         _against_null(left, study)
-        _verdicts(right, study.verdicts, marked)
+        _verdicts(right, study.verdicts, marked, study.least)
         left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
         for ax in (left, right):
             ax.axvline(study.limit, color=NEUTRAL, linestyle="--", linewidth=1.4)
@@ -264,13 +264,13 @@ def _against_null(ax, study) -> None:
     ax.set(ylabel="share of units", title="lowest patches lower the response of any unit")
 
 
-def _verdicts(ax, table, marked) -> None:
+def _verdicts(ax, table, marked, least) -> None:
     for verdict, colour in VERDICTS.items():
         rows = table[table["verdict"] == verdict]
         if len(rows):
             label = f"{verdict} ({len(rows)})"
             ax.plot(rows["absence"], rows["veto"], "o", color=colour, markersize=5, label=label)
-    ax.axhspan(-LEAST, LEAST, color="#999999", alpha=0.3, linewidth=0)
+    ax.axhspan(-least, least, color="#999999", alpha=0.3, linewidth=0)
     for row in table[table["unit"].isin(list(marked))].dropna(subset=["absence", "veto"]).itertuples():
         ax.annotate(str(row.unit), (row.absence, row.veto), (4, 4), textcoords="offset points", fontsize=7)
     ax.set(ylabel="veto score, sd", title="more than chance, and only in context?")

@@ -1,7 +1,7 @@
 """What moved: numbers of a run against the reference that ships, with a tolerance for each column.
 
-    python -m absence_utils.compare results/default
-    python -m absence_utils.compare results/default --markdown report.md
+    python -m absence_utils.runner.compare results/default
+    python -m absence_utils.runner.compare results/default --markdown report.md
 
 The exit status is 0 if every number is within its tolerance and every conclusion holds, 1 if not, and 2 if nothing
 could be compared. Tolerances are in data/reference/tolerances.yaml, see `tolerances`; the report in `compare_report`.
@@ -12,86 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .compare_report import as_markdown, as_text
-from .errors import InputError
-from .paths import DATA, RESULTS
-from .record import write_atomically
+from absence_utils.errors import InputError
+from absence_utils.files import write_atomically
+from absence_utils.paths import DATA, RESULTS
+
+from .report import Report, TableReport, Value
 from .tolerances import TableRule, Tolerance, Tolerances, read_tolerances
 
 REFERENCE = DATA / "reference"
 TOLERANCES = "tolerances.yaml"
-
-
-@dataclass(frozen=True)
-class Value:
-    """One value, here and in the reference.
-
-    Attributes:
-        key: what identifies the row, as text.
-        column: name of the column.
-        old: the reference's value.
-        new: the value here.
-        allowed: the tolerance, in words.
-        used: change as a part of the tolerance; above 1 is beyond it.
-    """
-
-    key: str
-    column: str
-    old: object
-    new: object
-    allowed: str
-    used: float
-
-
-@dataclass
-class TableReport:
-    """What became of one table.
-
-    Attributes:
-        name: name of the table, without suffix.
-        compared: number of values compared.
-        within: number of values within their tolerance.
-        most: the value that used most of its tolerance, None if nothing moved.
-        beyond: values beyond the tolerance, in columns that failed.
-        problems: tables, rows and columns that are missing or new, in words.
-        broken: conclusions that no longer hold.
-    """
-
-    name: str
-    compared: int = 0
-    within: int = 0
-    most: Value | None = None
-    beyond: list[Value] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return not (self.beyond or self.problems or self.broken)
-
-
-@dataclass
-class Report:
-    """All tables, and names of tables here that the reference does not know."""
-
-    tables: list[TableReport]
-    extra: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return not self.extra and all(table.ok for table in self.tables)
-
-    def text(self) -> str:
-        return as_text(self)
-
-    def markdown(self) -> str:
-        return as_markdown(self)
 
 
 def compare_numbers(results_folder: Path | str, reference_folder: Path | str = REFERENCE) -> Report:
@@ -230,7 +164,7 @@ def _numeric(column: pd.Series) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m absence_utils.compare", description=__doc__.splitlines()[0]
+        prog="python -m absence_utils.runner.compare", description=__doc__.splitlines()[0]
     )
     parser.add_argument("results", nargs="?", default=RESULTS / "default", type=Path, help="folder of a run")
     parser.add_argument("--reference", default=REFERENCE, type=Path, help="folder of the reference")

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from .errors import InputError
+from absence_utils.errors import InputError
 
 TYPE_NAMES = {
     bool: "true or false",

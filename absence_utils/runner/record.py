@@ -1,4 +1,4 @@
-"""The record: one seeded start for a run, figures with their numbers and their provenance, progress."""
+"""The record: one seeded start for a run, figures with their numbers and their provenance."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import platform
 import random
 import re
 import subprocess
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
@@ -22,10 +20,10 @@ import numpy as np
 import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
-from .errors import InputError
-from .paths import NOTEBOOKS, RESULTS, ROOT
+from absence_utils.errors import InputError
+from absence_utils.files import file_hash, write_atomically
+from absence_utils.paths import NOTEBOOKS, RESULTS, ROOT
 
 LIBRARIES = """captum matplotlib numpy pandas papermill pillow safetensors scikit-learn scipy seaborn
 torch torch-lucent torchvision""".split()
@@ -141,12 +139,6 @@ def _without_machine(value):
     return value
 
 
-def file_hash(path: Path | str) -> str:
-    """SHA-256 of a file's content, as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def output_folder() -> Path:
     """Where results go: ABSENCE_OUT if set, otherwise results/ of the checkout, otherwise ./results."""
     if os.environ.get("ABSENCE_OUT"):
@@ -254,16 +246,6 @@ def _stable(value):
     return f"{value:.9g}" if isinstance(value, (float, np.floating)) else value
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name in its folder, then rename it: no one ever sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _provenance(name: str, inputs: dict, contents: dict[str, bytes]) -> dict:
     """What is needed to make the figure again, and to see whether it is the same one."""
     run = _current or Run("")
@@ -330,12 +312,3 @@ def git_state(folder: Path = ROOT) -> dict | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit.strip(), "dirty": bool(changes)}
-
-
-def progress(iterable: Iterable, description: str = "", total: int | None = None) -> Iterable:
-    """Iterate with a progress bar in a notebook or a terminal; silent in logs and with TQDM_DISABLE=1."""
-    disable = os.environ.get("TQDM_DISABLE", "0").lower() not in ("", "0", "false")
-    in_kernel = "ipykernel" in sys.modules and sys.modules["IPython"].get_ipython() is not None
-    if disable or not (in_kernel or sys.stderr.isatty()):
-        return iterable
-    return tqdm(iterable, desc=description, total=total, leave=False)

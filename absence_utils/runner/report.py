@@ -3,10 +3,74 @@
 from __future__ import annotations
 
 import numbers
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-if TYPE_CHECKING:
-    from .compare import Report, TableReport, Value
+
+@dataclass(frozen=True)
+class Value:
+    """One value, here and in the reference.
+
+    Attributes:
+        key: what identifies the row, as text.
+        column: name of the column.
+        old: the reference's value.
+        new: the value here.
+        allowed: the tolerance, in words.
+        used: change as a part of the tolerance; above 1 is beyond it.
+    """
+
+    key: str
+    column: str
+    old: object
+    new: object
+    allowed: str
+    used: float
+
+
+@dataclass
+class TableReport:
+    """What became of one table.
+
+    Attributes:
+        name: name of the table, without suffix.
+        compared: number of values compared.
+        within: number of values within their tolerance.
+        most: the value that used most of its tolerance, None if nothing moved.
+        beyond: values beyond the tolerance, in columns that failed.
+        problems: tables, rows and columns that are missing or new, in words.
+        broken: conclusions that no longer hold.
+    """
+
+    name: str
+    compared: int = 0
+    within: int = 0
+    most: Value | None = None
+    beyond: list[Value] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not (self.beyond or self.problems or self.broken)
+
+
+@dataclass
+class Report:
+    """All tables, and names of tables here that the reference does not know."""
+
+    tables: list[TableReport]
+    extra: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.extra and all(table.ok for table in self.tables)
+
+    def text(self) -> str:
+        return as_text(self)
+
+    def markdown(self) -> str:
+        return as_markdown(self)
+
 
 ROWS = 20  # most values listed of one table
 HEADINGS = ("row", "column", "reference", "here", "tolerance")

@@ -24,7 +24,9 @@ from pathlib import Path
 
 import nbformat
 
-from .errors import InputError
+from absence_utils.errors import InputError
+from absence_utils.paths import NOTEBOOKS, RESULTS
+
 from .parameters import (
     Parameter,
     first_line,
@@ -34,7 +36,6 @@ from .parameters import (
     read_profile,
     resolve_parameters,
 )
-from .paths import NOTEBOOKS, RESULTS
 
 
 class NotebookError(RuntimeError):

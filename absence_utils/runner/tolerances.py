@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from .errors import InputError
+from absence_utils.errors import InputError
 
 NOT_COMPARED = "not compared because "
 NUMBERS = ("absolute", "relative", "share")

@@ -1,115 +1,58 @@
-"""The steps of notebooks 01-03 that are longer than a cell: they put the other modules together."""
+"""The digits of notebook 03: the network and the steps of the experiment."""
 
 from __future__ import annotations
 
-from itertools import permutations, product
+from itertools import permutations
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from absence_utils.attribution import absence_evidence, attribute
-from absence_utils.datasets import COLOURS, green_pixel_images, uncut
+from absence_utils.attribution.evidence import absence_evidence
+from absence_utils.attribution.methods import attribute
+from absence_utils.attribution.removal import removal_table, remove_pixels, remove_strokes
 from absence_utils.errors import InputError
-from absence_utils.images import TensorImages
-from absence_utils.interventions import removal_table, remove_pixels, remove_strokes
-from absence_utils.networks import DigitsNet, GreenPixelNet
-from absence_utils.patches import PatchBook
-from absence_utils.record import progress
-from absence_utils.training import accuracy, fit, predict
+from absence_utils.images.base import IDENTITY, TensorImages
+from absence_utils.models.training import predict
+from absence_utils.progress import progress
 from absence_utils.units import Unit
 
-STARTS = ("contrast start", "PyTorch's start")
-SCHEDULES = {"one cycle": "one_cycle", "constant rate": "constant"}
 
+class DigitsNet(nn.Module):
+    """Convolutional network without any bias for square grey images of digits.
 
-def uncut_extremes(book: PatchBook, pairs: TensorImages, leftward: Tensor) -> dict[str, dict[str, list]]:
-    """The highest and the lowest patch of every unit that cut no bar off in one frame only (see `uncut`).
+    Without biases the network is homogeneous: f(c x) = c f(x) for c > 0. An empty image gives 0 for every
+    class, and integrated gradients from it equal input x gradient (X-DNN: Hesse et al., NeurIPS 2021).
 
-    Many patches tie. Of those with the extreme response the first uncut one is taken, in the order of the
-    book.
-
-    Args:
-        book: mined from `pairs`, with all patches kept.
-        leftward: bool [pair, 2, height, width], see `MotionSequences`.
-
-    Returns:
-        "highest" and "lowest" -> {"pixels": [unit] crops, "leftward": [unit] masks, "response": [unit]}.
-    """
-    found = {}
-    for side in ("highest", "lowest"):
-        extremes = getattr(book, side)
-        found[side] = {"pixels": [], "leftward": [], "response": extremes.response[:, 0].tolist()}
-        for unit, response in enumerate(extremes.response):
-            crops = getattr(book.crops(pairs, unit), side)
-            pick = int((uncut(crops) & (response == response[0])).nonzero()[0])
-            top, left, height, width = extremes.box[unit, pick].tolist()
-            mask = leftward[extremes.image[unit, pick], :, top : top + height, left : left + width]
-            found[side]["pixels"].append(crops[pick])
-            found[side]["leftward"].append(mask)
-    return found
-
-
-def bar_table(rows: list[dict]) -> pd.DataFrame:
-    """Where the bar that moves right to left is seen, and how much absence evidence lies on it.
+    Input [batch, 1, size, size] in 0..1, background 0; output [batch, class=10], signed.
 
     Args:
-        rows: as for `plots.toys.motion_figure`.
-
-    Returns:
-        Indexed by unit and view: response or sum, bar in view, and for maps the absence evidence and the
-        part of it on that bar, in units of the response.
+        size: edge of the images in pixels: 8 (scikit-learn) or 28 (MNIST), in general a multiple of 4.
+        seed: of the initial weights.
     """
-    records = []
-    for row in rows:
-        for unit in range(2):
-            mask, pixels = row["leftward"][unit], row["pixels"][unit]
-            record = {"unit": unit, "view": row["label"], "response or sum": float(row["response"][unit])}
-            record["bar in view"] = bool(mask.any())
-            if row["label"].endswith("map"):
-                record["absence evidence"] = float(absence_evidence(pixels[None]).sum())
-                record["of it on that bar"] = float(absence_evidence((pixels * mask)[None]).sum())
-            records.append(record)
-    return pd.DataFrame(records).set_index(["unit", "view"])
 
+    normalisation = IDENTITY
 
-def compare_recipes(
-    test: TensorImages,
-    seeds: list[int],
-    *,
-    images: int,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    device="cpu",
-) -> tuple[pd.DataFrame, dict[tuple[str, int], GreenPixelNet]]:
-    """Train the green-pixel network with two starts and two learning-rate schedules, every seed with each.
+    def __init__(self, size: int = 8, seed: int = 0):
+        super().__init__()
+        if size < 4 or size % 4:
+            raise InputError("size", f"{size} is not a positive multiple of 4", "Use 8 or 28.")
+        halvings = 1 if size < 16 else 2
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.conv1 = nn.Conv2d(1, 16, 3, padding=1, bias=False)
+            self.conv2 = nn.Conv2d(16, 32, 3, padding=1, bias=False)
+            self.conv3 = nn.Conv2d(32, 32, 3, padding=1, bias=False)
+            self.fc = nn.Linear(32 * (size // 2**halvings) ** 2, 10, bias=False)
+        self.relu1, self.relu2, self.relu3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
+        self.pool1 = nn.AvgPool2d(2)
+        self.pool2 = nn.AvgPool2d(2) if halvings == 2 else nn.Identity()
 
-    Args:
-        test: test images, the same for all runs.
-        seeds: of training images, initial weights and the order of training.
-        images: training images of each run.
-
-    Returns:
-        Table with recipe, seed, accuracy (0..1) and dead channels (of 2) for every run, and the networks by
-        (recipe, seed), on the CPU.
-    """
-    palette = torch.tensor(list(COLOURS.values()))
-    records, networks = [], {}
-    for start, (words, schedule) in product(STARTS, SCHEDULES.items()):
-        recipe = f"{start}, {words}"
-        for seed in progress(seeds, recipe):
-            train, network = green_pixel_images(images, seed), GreenPixelNet(seed)
-            if start == STARTS[0]:
-                network.start_at_contrast(train.images, train.labels, seed=seed)
-            options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}
-            options |= {"schedule": schedule, "optimiser": torch.optim.Adam}
-            fit(network.to(device), train.images, train.labels, **options)
-            share = accuracy(network, test.images, test.labels)
-            networks[recipe, seed] = network.cpu()
-            dead = network.dead_channels(palette)
-            records.append({"recipe": recipe, "seed": seed, "accuracy": share, "dead channels": dead})
-    return pd.DataFrame(records), networks
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.relu1(self.conv1(images))
+        features = self.pool1(self.relu2(self.conv2(features)))
+        features = self.pool2(self.relu3(self.conv3(features)))
+        return self.fc(features.flatten(1))
 
 
 def class_maps(
@@ -191,44 +134,6 @@ def all_class_pairs(
         table = removal_over_seeds(networks, held_out, seeds, source, unit, [share], **options)
         tables.append(table.assign(unit=unit, source=source))
     return pd.concat(tables, ignore_index=True)
-
-
-def moving_bars(steps: list[int], size: int = 12) -> Tensor:
-    """One bar as high as the image that moves by `steps` columns from frame 1 to frame 2: [step, frame=2, size, size].
-
-    Positive steps go from left to right, 0 stands still. In frame 1 the bar is in the middle.
-
-    Raises:
-        InputError: a step that leaves the image.
-    """
-    start = size // 2
-    frames = torch.zeros(len(steps), 2, size, size)
-    for k, step in enumerate(steps):
-        if not 0 <= start + step < size:
-            raise InputError("steps", f"{step} columns leave an image of {size}", "Use smaller steps.")
-        frames[k, 0, :, start] = 1
-        frames[k, 1, :, start + step] = 1
-    return frames
-
-
-@torch.no_grad()
-def paint_pixel(
-    network: GreenPixelNet, image: Tensor, greens: list[float], reds: list[float]
-) -> tuple[Tensor, Tensor]:
-    """Give the pixel in the middle of an image every mixture of green and red, and see what the network says.
-
-    Args:
-        image: [rgb, height, width] in 0..1.
-        greens, reds: amounts in 0..1; blue stays 0.
-
-    Returns:
-        images [green, red, rgb, height, width] and responses [green, red, class], signed.
-    """
-    _, height, width = image.shape
-    painted = image.repeat(len(greens), len(reds), 1, 1, 1)
-    colours = torch.tensor([[[red, green, 0.0] for red in reds] for green in greens])
-    painted[..., height // 2, width // 2] = colours
-    return painted, predict(network, painted.flatten(0, 1)).unflatten(0, (len(greens), len(reds)))
 
 
 def release(network: DigitsNet, images: Tensor, unit: int, shares: list[float]) -> tuple[Tensor, Tensor]:

@@ -1,46 +1,71 @@
-"""The small networks of notebooks 01-03. None has a bias: a response of 0 means "nothing there"."""
+"""The green pixel of notebook 02: its images, the network, the steps of the experiment."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
+
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError
-from absence_utils.images import IDENTITY
+from absence_utils.images.base import IDENTITY, TensorImages
+from absence_utils.models.training import accuracy, fit, predict
+from absence_utils.progress import progress
+
+# RGB in 0..1. Pure green is the only one with more green than red and blue together.
+COLOURS = {
+    "green": (0.0, 1.0, 0.0),
+    "red": (1.0, 0.0, 0.0),
+    "blue": (0.0, 0.0, 1.0),
+    "yellow": (1.0, 1.0, 0.0),
+    "magenta": (1.0, 0.0, 1.0),
+    "cyan": (0.0, 1.0, 1.0),
+    "white": (1.0, 1.0, 1.0),
+    "orange": (1.0, 0.5, 0.0),
+    "violet": (0.5, 0.0, 1.0),
+}
 
 
-class MotionDetector(nn.Module):
-    """Hassenstein-Reichardt motion detector with weights set by hand (the paper's first example).
+def green_pixel_images(n: int, seed: int, size: int = 32, coloured: Sequence[int] = (8, 12)) -> TensorImages:
+    """Black images with a few single coloured pixels: class 0 has exactly one green pixel, class 1 has none.
 
-    Two comparators look at two neighbouring columns of two consecutive frames. Each is excited by a bar in
-    the second frame and vetoed by where that bar would have come from:
+    Both classes have the same number of coloured pixels, drawn evenly from `coloured[0]` to `coloured[1]`,
+    at distinct places; all but the green one take one of the eight other colours of `COLOURS`. Labels
+    alternate.
 
-        u = second frame, left tap - first frame, right tap    fires unless the bar came from the right
-        v = second frame, right tap - first frame, left tap    fires unless the bar came from the left
+    Returns:
+        TensorImages with images [n, rgb, size, size] in 0..1.
 
-    Output 0 = u - v ("one bar, left to right"), output 1 = (u + v) / 2 ("two bars, moving apart"), with u
-    and v rectified. One column of zeros on each side. Input [batch, frame=2, height, width], output [batch,
-    2], the mean over space, signed.
+    Raises:
+        InputError: fewer than two images, or more coloured pixels than places.
     """
+    fewest, most = coloured
+    if n < 2:
+        raise InputError("n", f"{n} images cannot hold both classes", "Use 2 or more.")
+    if not 1 <= fewest <= most <= size * size:
+        raise InputError("coloured", f"{tuple(coloured)} pixels in {size} x {size}", "Give (fewest, most).")
+    generator = torch.Generator().manual_seed(seed)
+    palette = torch.tensor(list(COLOURS.values()))
+    labels = torch.arange(n) % 2
+    place = torch.rand(n, size * size, generator=generator).argsort(dim=1)[:, :most]
+    colour = torch.randint(1, len(palette), (n, most), generator=generator)
+    colour[labels == 0, 0] = 0
+    count = torch.randint(fewest, most + 1, (n, 1), generator=generator)
+    used = torch.arange(most) < count  # a pixel beyond the count stays black
+    values = palette[colour] * used[:, :, None]
+    images = torch.zeros(n, size * size, 3).scatter_(1, place[:, :, None].expand(-1, -1, 3), values)
+    images = images.view(n, size, size, 3).permute(0, 3, 1, 2)
+    names = ["green pixel", "no green pixel"]
+    return TensorImages(images, labels, names, source=f"green pixels, seed {seed}")
 
-    normalisation = IDENTITY
 
-    def __init__(self):
-        super().__init__()
-        self.comparators = nn.Conv2d(2, 2, (1, 2), padding=(0, 1), bias=False)
-        self.relu = nn.ReLU()
-        self.outputs = nn.Conv2d(2, 2, 1, bias=False)
-        first, second, left, right = 0, 1, 0, 1
-        with torch.no_grad():
-            self.comparators.weight.zero_()
-            u, v = self.comparators.weight[:, :, 0]
-            u[second, left], u[first, right] = 1, -1
-            v[second, right], v[first, left] = 1, -1
-            self.outputs.weight.copy_(torch.tensor([[1.0, -1.0], [0.5, 0.5]])[:, :, None, None])
-        self.eval().requires_grad_(False)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        return self.outputs(self.relu(self.comparators(frames))).mean(dim=(2, 3))
+def colour_mask(images: Tensor, colour: str) -> Tensor:
+    """Where images [n, rgb, height, width] have exactly this colour of `COLOURS`: bool [n, height, width]."""
+    if colour not in COLOURS:
+        raise InputError("colour", f"{colour!r} is unknown", f"Use one of {', '.join(COLOURS)}.")
+    return (images == torch.tensor(COLOURS[colour]).to(images)[:, None, None]).all(dim=1)
 
 
 class GreenPixelNet(nn.Module):
@@ -104,38 +129,64 @@ class GreenPixelNet(nn.Module):
         return int((self.colours.weight[:, :, 0, 0] @ colours.T <= 0).all(dim=1).sum())
 
 
-class DigitsNet(nn.Module):
-    """Convolutional network without any bias for square grey images of digits.
+STARTS = ("contrast start", "PyTorch's start")
+SCHEDULES = {"one cycle": "one_cycle", "constant rate": "constant"}
 
-    Without biases the network is homogeneous: f(c x) = c f(x) for c > 0. An empty image gives 0 for every
-    class, and integrated gradients from it equal input x gradient (X-DNN: Hesse et al., NeurIPS 2021).
 
-    Input [batch, 1, size, size] in 0..1, background 0; output [batch, class=10], signed.
+def compare_recipes(
+    test: TensorImages,
+    seeds: list[int],
+    *,
+    images: int,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    device="cpu",
+) -> tuple[pd.DataFrame, dict[tuple[str, int], GreenPixelNet]]:
+    """Train the green-pixel network with two starts and two learning-rate schedules, every seed with each.
 
     Args:
-        size: edge of the images in pixels: 8 (scikit-learn) or 28 (MNIST), in general a multiple of 4.
-        seed: of the initial weights.
+        test: test images, the same for all runs.
+        seeds: of training images, initial weights and the order of training.
+        images: training images of each run.
+
+    Returns:
+        Table with recipe, seed, accuracy (0..1) and dead channels (of 2) for every run, and the networks by
+        (recipe, seed), on the CPU.
     """
+    palette = torch.tensor(list(COLOURS.values()))
+    records, networks = [], {}
+    for start, (words, schedule) in product(STARTS, SCHEDULES.items()):
+        recipe = f"{start}, {words}"
+        for seed in progress(seeds, recipe):
+            train, network = green_pixel_images(images, seed), GreenPixelNet(seed)
+            if start == STARTS[0]:
+                network.start_at_contrast(train.images, train.labels, seed=seed)
+            options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}
+            options |= {"schedule": schedule, "optimiser": torch.optim.Adam}
+            fit(network.to(device), train.images, train.labels, **options)
+            share = accuracy(network, test.images, test.labels)
+            networks[recipe, seed] = network.cpu()
+            dead = network.dead_channels(palette)
+            records.append({"recipe": recipe, "seed": seed, "accuracy": share, "dead channels": dead})
+    return pd.DataFrame(records), networks
 
-    normalisation = IDENTITY
 
-    def __init__(self, size: int = 8, seed: int = 0):
-        super().__init__()
-        if size < 4 or size % 4:
-            raise InputError("size", f"{size} is not a positive multiple of 4", "Use 8 or 28.")
-        halvings = 1 if size < 16 else 2
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.conv1 = nn.Conv2d(1, 16, 3, padding=1, bias=False)
-            self.conv2 = nn.Conv2d(16, 32, 3, padding=1, bias=False)
-            self.conv3 = nn.Conv2d(32, 32, 3, padding=1, bias=False)
-            self.fc = nn.Linear(32 * (size // 2**halvings) ** 2, 10, bias=False)
-        self.relu1, self.relu2, self.relu3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
-        self.pool1 = nn.AvgPool2d(2)
-        self.pool2 = nn.AvgPool2d(2) if halvings == 2 else nn.Identity()
+@torch.no_grad()
+def paint_pixel(
+    network: GreenPixelNet, image: Tensor, greens: list[float], reds: list[float]
+) -> tuple[Tensor, Tensor]:
+    """Give the pixel in the middle of an image every mixture of green and red, and see what the network says.
 
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.relu1(self.conv1(images))
-        features = self.pool1(self.relu2(self.conv2(features)))
-        features = self.pool2(self.relu3(self.conv3(features)))
-        return self.fc(features.flatten(1))
+    Args:
+        image: [rgb, height, width] in 0..1.
+        greens, reds: amounts in 0..1; blue stays 0.
+
+    Returns:
+        images [green, red, rgb, height, width] and responses [green, red, class], signed.
+    """
+    _, height, width = image.shape
+    painted = image.repeat(len(greens), len(reds), 1, 1, 1)
+    colours = torch.tensor([[[red, green, 0.0] for red in reds] for green in greens])
+    painted[..., height // 2, width // 2] = colours
+    return painted, predict(network, painted.flatten(0, 1)).unflatten(0, (len(greens), len(reds)))

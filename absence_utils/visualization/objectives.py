@@ -17,10 +17,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from absence_utils.errors import InputError
+from absence_utils.images.base import normalisation_of
+from absence_utils.units import Unit, feature_map, pool_space
+
 from ._lucent import objectives as lucent
-from .errors import InputError
-from .images import normalisation_of
-from .units import Unit, feature_map, pool_space
 
 Objective = lucent.Objective
 

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from absence_utils.errors import InputError
+from absence_utils.images.base import input_channels, normalisation_of
+from absence_utils.progress import progress
+from absence_utils.units import Unit, feature_map, layer_names
+
 from ._lucent import hook_model, param, transform
-from .errors import InputError
-from .images import input_channels, normalisation_of
 from .objectives import Objective, Readings, response_in
-from .record import progress
-from .units import Unit, feature_map, layer_names
 
 Transform = Callable[[Tensor], Tensor]
 Parametrised = tuple[

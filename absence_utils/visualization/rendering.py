@@ -15,11 +15,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from absence_utils.errors import InputError
+from absence_utils.images.base import input_channels, normalisation_of
+from absence_utils.units import Unit
+
 from ._lucent import param
-from .errors import InputError
-from .images import input_channels, normalisation_of
 from .objectives import absence, apart, presence, smooth, suppression
-from .synthesis import (
+from .optimisation import (
     Transform,
     changed_image,
     check_numbers,
@@ -28,7 +30,6 @@ from .synthesis import (
     renderable,
     synthesise,
 )
-from .units import Unit
 
 
 @dataclass(frozen=True)

@@ -14,24 +14,24 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .image_cache import Subset
-from .scores import calibrate
-from .screening import (
-    Columns,
-    Maps,
+from absence_utils.attribution.columns import Columns
+from absence_utils.attribution.maps import Maps, draw_maps
+from absence_utils.attribution.matrix import absence_matrix
+from absence_utils.attribution.screening import (
     Screening,
     TargetSplit,
-    absence_matrix,
-    draw_maps,
     most_absence_evidence,
     screen,
     strongest_targets,
     target_split,
 )
-from .unit_study import CONTEXT, NONE, SUPPRESSED, UNDECIDED, LayerStudy, describe_verdict
-from .units import Unit
-from .visualize import RenderedPair, render_pair
+from absence_utils.errors import InputError
+from absence_utils.images.subsets import Subset
+from absence_utils.insertion.scores import LEAST, calibrate
+from absence_utils.units import Unit
+from absence_utils.visualization.rendering import RenderedPair, render_pair
+
+from .study import CONTEXT, NONE, SUPPRESSED, UNDECIDED, LayerStudy, describe_verdict
 
 SIDES = ("highest", "lowest")
 HEADLINES = {
@@ -120,6 +120,7 @@ class Card:
         scores: the unit's measured rows of `Fair.scores` in reading order, with percentile among random copies.
         limit: absence score that 95 % of the random copies' units stay below, sd.
         about: what was studied, in words, for the card's foot: name to value.
+        least: smallest veto score that counts, sd.
     """
 
     unit: Unit
@@ -135,6 +136,7 @@ class Card:
     limit: float
     effort: Effort
     about: dict[str, str] = field(default_factory=dict)
+    least: float = LEAST
 
     @property
     def channel(self) -> int:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .errors import InputError
-from .slopes import silent_units
-from .units import _first_tensor, _to_network, feature_map, find_layer, pool_space, reading
+from absence_utils.errors import InputError
+from absence_utils.units import feature_map, find_layer, first_tensor, pool_space, reading, to_network
+
+from .gradients import silent_units
 
 SAME = 1e-6  # of the largest value: two passes of the same input
 ALIKE = 1e-3  # of the largest value: alone and in a batch, where other kernels may run
@@ -53,13 +54,13 @@ class Subject:
     @torch.no_grad()
     def output(self, images: Tensor) -> Tensor | None:
         """The model's output for images, None where it holds no tensor."""
-        given = _to_network(self.model, images).clone()
+        given = to_network(self.model, images).clone()
         before = given.clone()
         with reading(self.model):
             output = self.model(given)
         self.overwrites |= not torch.equal(given, before)
         try:
-            return _first_tensor(output).clone()
+            return first_tensor(output).clone()
         except InputError:
             return None
 

@@ -18,16 +18,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from .errors import InputError
-from .plots import card as plots
-from .plots.base import to_numpy
-from .plots.patches import signed_number
-from .record import write_atomically
-from .scores import LEAST
-from .unit_card import SIDES, Card
-from .unit_study import CONTEXT, LEVEL, NONE, SUPPRESSED, UNDECIDED, LayerStudy, power_warning
+from absence_utils.errors import InputError
+from absence_utils.files import write_atomically
+from absence_utils.insertion.scores import LEAST
+from absence_utils.plots import your_model as plots
+from absence_utils.plots.base import to_numpy
+from absence_utils.plots.patches import signed_number
 
-PAGES = Path(__file__).parent / "pages"
+from .card import SIDES, Card
+from .study import CONTEXT, LEVEL, NONE, SUPPRESSED, UNDECIDED, LayerStudy, power_warning
+
+PAGES = Path(__file__).parent / "templates"
 TONES = {CONTEXT: "veto", SUPPRESSED: "suppressed", NONE: "none", UNDECIDED: "undecided"}
 THUMBNAIL = 96  # px, edge of the pictures in the atlas
 PHOTO = 96  # px, from which on a picture is stored as JPEG and drawn smoothly
@@ -193,7 +194,7 @@ def _panels(card: Card) -> list[dict]:
         ),
         (
             "scores",
-            lambda ax: plots.score_intervals(ax, card.scores, card.limit),
+            lambda ax: plots.score_intervals(ax, card.scores, card.limit, card.least),
             f"Scores with 95 % intervals: absence {main['absence']:.2f}, veto {main['veto']:.2f} standard deviations; "
             "all are in the table of scores below.",
         ),

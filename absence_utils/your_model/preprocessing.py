@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.functional import to_pil_image
 
-from .errors import InputError
-from .images import FolderImages, Normalisation, TensorImages, input_channels, normalisation_of
+from absence_utils.errors import InputError
+from absence_utils.images.base import Normalisation, TensorImages, input_channels, normalisation_of
+from absence_utils.images.folders import FolderImages
 
 KEYS = ("mean", "std", "size", "channels", "resize")
 LEVEL = 1 / 255  # one grey level
@@ -116,7 +117,10 @@ class PreparedFolder(FolderImages):
 
 def prepared_scenes(preprocessing: Preprocessing, limit: int, seed: int) -> TensorImages:
     """`limit` concept scenes (512 for 0) as the preprocessing shows them; enlarged whole, nothing is cut off."""
-    from .scenes import NORMALISATION, scene_dataset  # rendering is not needed for folders
+    from absence_utils.images.scenes import (  # rendering is not needed for folders
+        NORMALISATION,
+        scene_dataset,
+    )
 
     scenes = scene_dataset(limit or 512, seed)
     edge, plain = scenes.images.shape[-1], preprocessing.transform is None

@@ -16,15 +16,16 @@ import pandas as pd
 from scipy import stats as scipy_stats
 from torch import nn
 
-from .errors import InputError
-from .image_cache import ImageStack, shuffle_images, stack_images
-from .insertion_design import Setting, chosen_units
-from .patch_book import PatchBook
-from .patches import mine_patches
-from .protocols import Fair, fair_protocol, three_ranges
-from .scores import LEAST, MAIN, pick
-from .stats import adjusted, percentile_of
-from .units import dataset_responses
+from absence_utils.errors import InputError
+from absence_utils.images.cache import ImageStack, stack_images
+from absence_utils.images.subsets import shuffle_images
+from absence_utils.insertion.design import Setting, chosen_units
+from absence_utils.insertion.protocols import Fair, fair_protocol, three_ranges
+from absence_utils.insertion.scores import LEAST, MAIN, pick
+from absence_utils.patches.book import PatchBook
+from absence_utils.patches.mining import mine_patches
+from absence_utils.stats import adjusted, percentile_of
+from absence_utils.units import dataset_responses
 
 CONTEXT, SUPPRESSED, NONE, UNDECIDED = "veto", "suppressed", "no absence found", "undecided"
 LEVEL = 0.05  # false discovery rate over the units studied
@@ -44,6 +45,7 @@ class LayerStudy:
         fair: scores of the units studied, from disjoint sets of images.
         null: `fair.scores` of the random copies, with a column copy.
         verdicts: a row for each unit studied, see `judge`.
+        least: smallest veto score that counts, sd.
     """
 
     model: nn.Module
@@ -55,6 +57,7 @@ class LayerStudy:
     fair: Fair
     null: pd.DataFrame
     verdicts: pd.DataFrame
+    least: float = LEAST
 
     @property
     def limit(self) -> float:

@@ -12,9 +12,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
-from .untouched import left_as_found
-from .validate_checks import CHECKS, Row, Subject, Unreadable, reason
+from absence_utils.errors import InputError
+
+from .checks import CHECKS, Row, Subject, Unreadable, reason
+from .state import left_as_found
 
 MOST = 16  # images that are used
 NOT_CHECKED = "not checked"

@@ -1,0 +1,26 @@
+"""Signed attribution maps on target and non-target inputs, and the absence matrix (notebook 05).
+
+Stands on `units`, `images` and `models`. Needs captum.
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "columns": ["matrix_columns", "with_most_evidence"],
+        "diagnosis": ["Diagnosis", "diagnose"],
+        "evidence": ["absence_evidence", "presence_evidence", "region_sums"],
+        "maps": ["draw_maps", "maps_table", "unit_labels"],
+        "matrix": ["absence_matrix", "absence_share", "planted_cells", "planted_verdict"],
+        "methods": ["BASELINES", "METHODS", "attribute", "baseline_images", "completeness_gap"],
+        "removal": ["TREATMENTS", "removal_table", "remove_pixels", "remove_strokes"],
+        "screening": [
+            "confirmed_by_covering",
+            "most_absence_evidence",
+            "screen",
+            "strongest_targets",
+            "target_split",
+        ],
+    },
+)

@@ -1,0 +1,90 @@
+"""Target and non-target maps of several units, as arrays to draw and as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from absence_utils.units import Unit
+
+from .columns import Columns
+from .evidence import region_sums
+from .methods import attribute, completeness_gap
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Chosen inputs of one unit with their maps.
+
+    Attributes:
+        position: [input] place in the dataset.
+        pixels: [input, channel, height, width] in 0..1.
+        signed: [input, height, width] attribution summed over channels, in the units of the layer.
+        response: [input] of the unit.
+        gap: [input] completeness gap, relative to the change of the response.
+        captions: what each input shows.
+    """
+
+    position: Tensor
+    pixels: Tensor
+    signed: Tensor
+    response: Tensor
+    gap: Tensor
+    captions: list[str]
+
+
+def draw_maps(
+    unit: Unit,
+    dataset,
+    positions: Tensor,
+    columns: Columns,
+    method="integrated_gradients",
+    *,
+    baseline="zero",
+    **options,
+) -> Maps:
+    """Maps of a few inputs; `columns` names what they show. Method and options as for `attribute`."""
+    images = torch.stack([dataset[int(place)][0] for place in positions])
+    attribution = attribute(unit, images, method, baseline=baseline, **options)
+    gap = completeness_gap(unit, images, attribution, baseline=baseline, relative=True)
+    with torch.no_grad():
+        response = unit.response(images).cpu()
+    shown = [
+        [name for name, present in zip(columns.names, columns.membership[place], strict=True) if present]
+        for place in positions
+    ]
+    captions = [", ".join(names) or "none" for names in shown]
+    return Maps(
+        positions, dataset.normalisation.undo(images), attribution.sum(dim=1), response, gap, captions
+    )
+
+
+def unit_labels(units: Sequence[Unit], dataset, outputs: int) -> list[str]:
+    """Class names for class units of a dataset with the network's classes, addresses for all others."""
+    return [
+        dataset.class_names[unit.channel]
+        if unit.layer in (None, "logits") and unit.direction is None and outputs == len(dataset.class_names)
+        else unit.name
+        for unit in units
+    ]
+
+
+def maps_table(label: str, kind: str, maps: Maps) -> pd.DataFrame:
+    """The numbers of drawn maps: one row an input."""
+    totals = region_sums(maps.signed[:, None])
+    return pd.DataFrame(
+        {
+            "unit": label,
+            "input": kind,
+            "position": maps.position.tolist(),
+            "shows": maps.captions,
+            "response": maps.response.tolist(),
+            "absence evidence": totals.clamp(max=0).neg().sum(dim=(1, 2)).tolist(),
+            "presence evidence": totals.clamp(min=0).sum(dim=(1, 2)).tolist(),
+            "relative completeness gap": maps.gap.tolist(),
+        }
+    )

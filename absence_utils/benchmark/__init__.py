@@ -1,0 +1,24 @@
+"""The absence benchmark: planted ground truth, and which method finds which absence (notebook 09).
+
+Stands on the four method packages; no experiment imports it.
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "compiled": ["COMPILED"],
+        "effects": [
+            "absences_by_layer",
+            "average_causal_effect",
+            "effects_everywhere",
+            "measured_effects",
+            "planted_signs",
+        ],
+        "faithfulness": ["oracle_map"],
+        "leaderboard": ["run_benchmark"],
+        "methods": ["MAPS", "METHODS", "on_non_targets", "on_targets"],
+        "networks": ["WEIGHTS", "load_benchmark_network"],
+    },
+)

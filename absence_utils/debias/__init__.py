@@ -1,0 +1,20 @@
+"""Debiasing: data with a shortcut, the objectives that unlearn it, and the study of notebook 08.
+
+Stands on `stats`, `images` and `models`; no other package imports it.
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "artefacts": ["Artefacts", "border_bars", "elliptical_patches", "glyph_artefacts"],
+        "examples": ["example_maps"],
+        "isic": ["sort_images"],
+        "measures": ["measure_shortcut"],
+        "objectives": ["OBJECTIVES", "PENALISED"],
+        "study": ["Plan", "REFERENCE", "RULES", "Study", "plan_runs", "run_study"],
+        "tasks": ["ShortcutData", "Task", "choose_task", "digits_task", "folder_task", "scenes_task"],
+        "training": ["Recipe", "train"],
+    },
+)

@@ -1,0 +1,39 @@
+"""One entry to images: a folder on disk or the concept scenes, in the form that a network expects."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from absence_utils.errors import InputError
+
+from .base import input_channels, normalisation_of
+from .folders import FolderImages
+
+
+def load_images(source, model: nn.Module, *, size=224, limit=0, seed=0, broken="raise"):
+    """The image dataset called `source`, normalised for `model`.
+
+    Args:
+        source: "concept_scenes" for rendered scenes, or the path of an image folder.
+        model: the network that will see the images; it decides normalisation and number of channels.
+        size, limit, seed, broken: see `FolderImages`. Scenes have their own size; `limit` is their number (default
+            512) and `seed` draws them.
+
+    Returns:
+        An image dataset, see the top of this module.
+    """
+    if str(source) == "concept_scenes":
+        from .scenes import scene_dataset  # rendering is not needed for folders
+
+        return scene_dataset(limit or 512, seed)
+    if not str(source):
+        raise InputError("images", "it is empty", "Give 'concept_scenes' or the path of an image folder.")
+    return FolderImages(
+        source,
+        normalisation_of(model),
+        size=size,
+        limit=limit,
+        seed=seed,
+        broken=broken,
+        channels=input_channels(model),
+    )

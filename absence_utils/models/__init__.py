@@ -1,0 +1,18 @@
+"""Networks: by name with weights from files, small ones trained here, bias-free ones, copies with random weights.
+
+Stands on `images`.
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "concept_net": ["ConceptNet", "train_concept_net"],
+        "heads": ["new_head", "two_class_network"],
+        "load": ["load_model", "model_fingerprint", "read_weights"],
+        "random_weights": ["random_copy"],
+        "training": ["accuracy", "fit", "predict"],
+        "xdnn": ["DenseXNet", "SmallXNet", "TwoTowers", "XResNet50"],
+    },
+)

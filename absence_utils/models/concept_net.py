@@ -1,0 +1,109 @@
+"""The network of the concept scenes, and its training."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from absence_utils.images.scenes import LOGIT, NORMALISATION, RULES, draw_presence, render_scenes, rule_logits
+
+from .training import fit
+
+# -- the network
+
+
+class ConceptNet(nn.Module):
+    """Four convolutional blocks and a small head; one logit for each rule.
+
+    `block1` to `block4` are the convolutions themselves, so that reading a block gives its signed values
+    before the rectification, [batch, channel, height, width]. Every rectification and pooling is a module of
+    its own and used once (DeepLIFT needs that), nothing works in place. The last maps are averaged:
+    synthesised images then repeat a glyph all over, which reads well. The hidden layer of the head lets
+    "A and not B" be a veto and not only a sum.
+
+    Input: [batch, channel=3, height=64, width=64], normalised by `normalisation`.
+    Output: [batch, rule] logits.
+    """
+
+    normalisation = NORMALISATION
+
+    def __init__(self, outputs: int = len(RULES)):
+        super().__init__()
+        self.block1, self.relu1 = nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU()  # 32 x 32
+        self.block2, self.relu2, self.pool2 = nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+        self.block3, self.relu3, self.pool3 = nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+        self.block4, self.relu4 = nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()
+        self.pool4 = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.hidden, self.relu5 = nn.Linear(64, 64), nn.ReLU()
+        self.fc = nn.Linear(64, outputs)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.relu1(self.block1(images))
+        maps = self.pool2(self.relu2(self.block2(maps)))
+        maps = self.pool3(self.relu3(self.block3(maps)))
+        maps = self.pool4(self.relu4(self.block4(maps)))
+        return self.fc(self.relu5(self.hidden(self.flatten(maps))))
+
+
+def train_concept_net(
+    n: int = 8000,
+    epochs: int = 10,
+    *,
+    seed: int = 0,
+    targets: Callable[[Tensor], Tensor] = rule_logits,
+    lr: float = 3e-3,
+    batch_size: int = 64,
+    noise: float = 0.05,
+    push: float = 0.4,
+    warm_up: float = 0.25,
+) -> ConceptNet:
+    """Train a ConceptNet to give `targets` as its logits, by their mean squared error.
+
+    Inputs are disturbed by noise and by a push along the gradient of a random signed sum
+    of the logits. On average the push penalises that gradient (Jacobian regularisation as in Hoffman, Roberts
+    and Yaida, arXiv 1908.02729). It takes fewer scenes and lets synthesised images show glyphs, not gratings.
+
+    Args:
+        n: number of training scenes, those of `scene_dataset(n, seed + 1)`.
+        epochs, lr, batch_size: see `training.fit`.
+        seed: of the first weights, the order and the disturbances; the scenes have seed + 1.
+        targets: presence [scene, concept] bool -> [scene, output] wanted logits.
+        noise: standard deviation of the pixel noise, pixel range 0..1.
+        push: length of the push, Euclidean norm over the image in the pixel range 0..1; 0 leaves it out.
+        warm_up: share of the steps before the first push.
+
+    Returns:
+        The network in eval mode.
+    """
+    presence = draw_presence(n, seed + 1)
+    images = NORMALISATION.apply(render_scenes(presence, seed + 1).pixels)
+    wanted = targets(presence)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = ConceptNet(wanted.shape[1])
+    steps_left = int(warm_up * epochs * -(-n // batch_size))
+    spread = NORMALISATION.std[0]
+
+    def disturb(batch: Tensor, generator: torch.Generator) -> Tensor:
+        nonlocal steps_left
+        steps_left -= 1
+        batch = batch + noise / spread * torch.randn(batch.shape, generator=generator)
+        if not push or steps_left >= 0:
+            return batch
+        batch.requires_grad_(True)
+        signs = torch.randint(0, 2, (len(batch), wanted.shape[1]), generator=generator) * 2 - 1
+        (slope,) = torch.autograd.grad((net(batch) * signs).sum(), batch)
+        length = slope.flatten(1).norm(dim=1)[:, None, None, None].clamp(min=1e-9)
+        return (batch + push / spread * slope / length).detach()
+
+    def error(logits: Tensor, goal: Tensor) -> Tensor:
+        return (logits - goal).square().mean() / LOGIT**2
+
+    fit(net, images, wanted, loss=error, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed,
+        augment=disturb, weight_decay=1e-4, description="training ConceptNet")  # fmt: skip
+    return net.eval()

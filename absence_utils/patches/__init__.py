@@ -1,0 +1,23 @@
+"""The highest and lowest patches of every unit of a layer, mined in one pass (notebook 06).
+
+Stands on `units`, `images` and `models`.
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "book": ["PatchBook"],
+        "mining": ["batch_norm_sign", "book_settings", "empty_response", "mine_patches"],
+        "shards": ["merge_shards", "mine_shards", "open_book", "shard_path", "shard_range"],
+        "tables": [
+            "compare_books",
+            "content_table",
+            "patch_table",
+            "range_table",
+            "unit_title",
+            "visible_share",
+        ],
+    },
+)

@@ -1,0 +1,29 @@
+"""The toy experiments of notebooks 01 to 03: data, network and steps of each in one file.
+
+Stands on `patches` and `attribution`; no other package imports it.
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "digits": [
+            "DigitsNet",
+            "all_class_pairs",
+            "class_maps",
+            "release",
+            "removal_examples",
+            "removal_over_seeds",
+        ],
+        "green_pixel": [
+            "COLOURS",
+            "GreenPixelNet",
+            "colour_mask",
+            "compare_recipes",
+            "green_pixel_images",
+            "paint_pixel",
+        ],
+        "motion": ["MotionDetector", "bar_table", "motion_sequences", "moving_bars", "uncut_extremes"],
+    },
+)
