@@ -85,8 +85,8 @@ lint: $(READY)  ## check style, and that notebooks are stored without outputs
 	$(BIN)/nbstripout --verify --keep-id notebooks/exercises/*.ipynb
 
 bench: $(READY)  ## measure mining against the bare forward pass and the published scheme (ten minutes, 12 GiB)
-	@$(BIN)/python tests/bench_insertion.py
-	@$(BIN)/python tests/bench_mining.py $(ARGS)
+	@$(BIN)/python benchmarks/bench_insertion.py
+	@$(BIN)/python benchmarks/bench_mining.py $(ARGS)
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks --LabApp.news_url=None $(ARGS)

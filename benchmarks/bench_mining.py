@@ -6,7 +6,7 @@ in turn, so that a busy machine disturbs all alike. Ratios are medians over the 
 ours        mine_patches as it comes
 exact       mine_patches(exact=True): every operation of the network as it is written
 eager       the same patches, already cut, through the plain network as far as the layer, in the same batches
-published   tests/published_scheme.py, on few images
+published   benchmarks/published_scheme.py, on few images
 """
 
 import argparse
@@ -30,7 +30,7 @@ TARGETS = {
     "published / ours": ">= 6 on layer4, >= 5 on layer1",
     "ours GiB": "< 1.5",
 }
-TESTS = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent
 
 
 def images_for(network, count: int):
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16, help="images for all but the published scheme")
     parser.add_argument("--few", type=int, default=2, help="images for the published scheme")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", default=str(TESTS.parent / "results" / "bench" / "mining.csv"))
+    parser.add_argument("--out", default=str(HERE.parent / "results" / "bench" / "mining.csv"))
     parser.add_argument(
         "--measure", nargs=4, metavar=("MODE", "CASE", "COUNT", "DEVICE"), help="one, as JSON"
     )

@@ -29,7 +29,7 @@ def real() -> Path:
 @pytest.fixture(scope="module")
 def browser():
     """Chromium for `browser.open_page`, or a skip; of one module, since asyncio of this thread is its while it runs."""
-    from browser import NAMES, chromium, launched
+    from helpers.browser import NAMES, chromium, launched
 
     if not chromium():
         pytest.skip(f"install Chromium (one of {', '.join(NAMES)} on PATH, or ABSENCE_CHROMIUM) to run this")

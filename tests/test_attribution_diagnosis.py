@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from compiled_by_hand import RESPONSE, evidence_by_hand
+from helpers.compiled_by_hand import RESPONSE, evidence_by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from compiled_by_hand import RESPONSE, TRUE
+from helpers.compiled_by_hand import RESPONSE, TRUE
 
 from absence_utils.attribution.methods import attribute, baseline_images
 from absence_utils.benchmark.compiled import (

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
 
 import pytest
-from browser import DESKTOP, PHONE, bad_pictures, brightness, links, open_page, overflow, targets
+from helpers.browser import DESKTOP, PHONE, bad_pictures, brightness, links, open_page, overflow, targets
 
 from absence_utils.paths import NOTEBOOKS, ROOT
 from absence_utils.runner.run import all_notebooks, declared_figures, read_notebook

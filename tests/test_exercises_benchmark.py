@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from exercise_reruns import cells_that_read_answers, run_and_check_again
+from helpers.exercise_reruns import cells_that_read_answers, run_and_check_again
 
 from absence_utils.benchmark.compiled import COMPILED
 from absence_utils.benchmark.methods import on_non_targets, on_targets

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from exercise_reruns import cells_that_read_answers, run_and_check_again
+from helpers.exercise_reruns import cells_that_read_answers, run_and_check_again
 from scipy import stats
 
 from absence_utils import insert_patches

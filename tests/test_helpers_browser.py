@@ -3,7 +3,7 @@
 import base64
 
 import pytest
-from browser import DESKTOP, PHONE, bad_pictures, brightness, links, open_page, overflow, targets
+from helpers.browser import DESKTOP, PHONE, bad_pictures, brightness, links, open_page, overflow, targets
 
 from absence_utils.paths import ROOT
 

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers.toy_networks import Counting, real_network, same, whole_number_network, whole_numbers
 from safetensors.torch import save_file
 from scipy.stats import chisquare
-from test_patches import Counting, real_network, same, whole_number_network, whole_numbers
 
 from absence_utils import InputError, PatchBook, mine_patches
 from absence_utils.images.base import Normalisation, TensorImages

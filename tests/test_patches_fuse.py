@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from helpers.toy_networks import Untraceable, transformer
 from published_scheme import published_scheme
-from test_patches import Untraceable, transformer
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 

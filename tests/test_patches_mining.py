@@ -8,56 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.toy_networks import (
+    Counting,
+    Untraceable,
+    real_network,
+    rgb,
+    same,
+    transformer,
+    whole_number_network,
+    whole_numbers,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import VisionTransformer, resnet50
+from torchvision.models import resnet50
 
 from absence_utils import InputError, PatchBook, load_images, load_model, mine_patches, responses
 from absence_utils.images.base import Normalisation, TensorImages
 from absence_utils.patches.book import SIDES
 from absence_utils.patches.mining import batch_norm_sign, empty_response
 from absence_utils.patches.topk import Running
-
-
-def whole_numbers(n=5, channels=2, height=9, width=10, seed=0):
-    """Images of small whole numbers: sums are exact in every precision, and many responses tie."""
-    pixels = torch.randint(-1, 2, (n, channels, height, width), generator=torch.Generator().manual_seed(seed))
-    return TensorImages(pixels.float(), torch.zeros(n, dtype=torch.long), ["all"])
-
-
-def whole_number_network(channels=2, units=3):
-    network = nn.Sequential(nn.Conv2d(channels, units, 3, bias=False), nn.ReLU(inplace=True))
-    weight = torch.randint(-1, 2, network[0].weight.shape, generator=torch.Generator().manual_seed(1))
-    network[0].weight.data = weight.float()
-    return network.eval()
-
-
-def real_network(units=6):
-    torch.manual_seed(0)
-    layers = [nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, units, 3, padding=1)]
-    return nn.Sequential(*layers, nn.BatchNorm2d(units)).eval()
-
-
-def transformer(size=16):
-    torch.manual_seed(0)
-    options = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16, "num_classes": 3}
-    return VisionTransformer(image_size=size, patch_size=4, **options).eval()
-
-
-def rgb(n=3, size=16, seed=0):
-    pixels = torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
-    return TensorImages(pixels, torch.zeros(n, dtype=torch.long), ["all"])
-
-
-def same(a: PatchBook, b: PatchBook) -> bool:
-    """Equal in every number of every part."""
-    return torch.equal(a.sketch, b.sketch) and all(
-        torch.equal(getattr(getattr(a, part), name), getattr(getattr(b, part), name))
-        for part in (*SIDES, "random")
-        for name in ("response", "image", "box")
-    )
 
 
 def slow_extremes(weight, pixels, patch, stride, k, per_image=0):
@@ -305,20 +276,6 @@ def test_crops_want_the_right_images_and_units(book):
         book.crops(whole_numbers(seed=4), 0)
 
 
-class Counting:
-    """A dataset that is no more than a list of (image, label), and counts what is read."""
-
-    def __init__(self, images):
-        self.images, self.read = images, [0] * len(images)
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        self.read[index] += 1
-        return self.images[index], 0
-
-
 def test_every_image_is_decoded_once_and_plain_datasets_do():
     dataset = Counting(whole_numbers().images)
     book = mine_patches(whole_number_network(), "0", dataset, 6, 1, batch_size=4)
@@ -466,20 +423,6 @@ def test_empty_response_is_that_of_the_mean():
     torch.testing.assert_close(empty_response(network, dataset, book), expected.detach())
     masked = empty_response(network, dataset, replace(book, region="masked"))
     torch.testing.assert_close(masked, network[:3](torch.zeros(1, 2, 9, 10)).mean(dim=(2, 3))[0].detach())
-
-
-class Untraceable(nn.Module):
-    """torch.fx cannot follow a condition on values."""
-
-    def __init__(self, *modules):
-        super().__init__()
-        self.first, self.second, self.third = modules
-
-    def forward(self, images):
-        images = self.first(images)
-        if images.sum() > 0:
-            images = self.third(images)
-        return self.second(images)
 
 
 def test_sign_of_the_batch_norm_behind_a_convolution():

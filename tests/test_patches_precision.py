@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from helpers.toy_networks import Counting, real_network, same, whole_number_network, whole_numbers
 from scipy.stats import spearmanr
-from test_patches import Counting, real_network, same, whole_number_network, whole_numbers
 
 from absence_utils import InputError, mine_patches
 from absence_utils.images.base import TensorImages

@@ -60,7 +60,7 @@ def test_shards_on_a_cluster(checkout):
         "--executor",
         "cluster-generic",
         "--cluster-generic-submit-cmd",
-        str(ROOT / "tests" / "submit_locally.sh"),
+        str(ROOT / "tests" / "helpers" / "submit_locally.sh"),
     ]
     quick = ["--jobs", "2", "--latency-wait", "10", "--seconds-between-status-checks", "1"]
     words = ["--config", "profile=smoke", "notebooks=06", "shards=2", "limit=12", "stride=16"]

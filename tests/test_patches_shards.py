@@ -5,11 +5,11 @@ import random
 import signal
 import time
 
-import mine_in_shards
 import pytest
+from helpers import mine_in_shards
+from helpers.toy_networks import same, whole_number_network, whole_numbers
 from hypothesis import given
 from hypothesis import strategies as st
-from test_patches import same, whole_number_network, whole_numbers
 
 from absence_utils import InputError, PatchBook, mine_patches
 from absence_utils.patches.shards import main, merge_shards, mine_shards, open_book, shard_path, shard_range

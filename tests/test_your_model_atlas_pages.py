@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from browser import DESKTOP, PHONE, bad_pictures, brightness, links, open_page, overflow
+from helpers.browser import DESKTOP, PHONE, bad_pictures, brightness, links, open_page, overflow
 
 from absence_utils.attribution.columns import matrix_columns
 from absence_utils.your_model.card import Effort, collect_cards

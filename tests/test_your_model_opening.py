@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from brought_networks import CIFAR, Blocks, CifarResNet, Dense, Grey, trained_cifar
+from helpers.brought_networks import CIFAR, Blocks, CifarResNet, Dense, Grey, trained_cifar
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn

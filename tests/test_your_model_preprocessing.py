@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from brought_networks import Blocks, Dense, Grey
+from helpers.brought_networks import Blocks, Dense, Grey
 from PIL import Image
 from torch import nn
 from torchvision import transforms as T

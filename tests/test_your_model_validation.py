@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from brought_networks import (
+from helpers.brought_networks import (
     CIFAR,
     Around,
     Blocks,

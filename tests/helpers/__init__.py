@@ -1,0 +1,1 @@
+"""What several test files share: toy networks, people's networks, a browser, answers by hand."""
