@@ -1,7 +1,8 @@
 """Intervals and tests for what is not independent: rates in clusters, paired differences, images crossed with patches.
 
-`two_way` is the interval of the absence score. Images and patches are both random: another draw of either would move
-the mean, so a test that takes every image-and-patch pair for an independent observation is too sure of itself.
+`crossed_t_interval` is the interval of the absence score. Images and patches are both random: another draw of either
+would move the mean, so a test that takes every image-and-patch pair for an independent observation is too sure of
+itself.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class TwoWay(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """What `two_way` needs of one group of images, [unit] or [unit, patch]."""
+    """What `crossed_t_interval` needs of one group of images, [unit] or [unit, patch]."""
 
     patch_means: np.ndarray
     image_variance: np.ndarray  # of the mean, from the scatter of the images' means
@@ -112,7 +113,7 @@ class _Group(NamedTuple):
     images: np.ndarray
 
 
-def two_way(values, minus=None, level: float = 0.95, least: float = 0.0) -> TwoWay:
+def crossed_t_interval(values, minus=None, level: float = 0.95, least: float = 0.0) -> TwoWay:
     """Mean over images and patches, with an interval for both being random draws.
 
     The variance of the mean is that of the patches' means over their number, plus that of the images' means over
@@ -199,14 +200,14 @@ def two_way_bootstrap(values, level: float = 0.95, draws: int = 1000, seed: int 
     """Percentile interval of the mean when images and patches are both drawn anew (Owen's pigeonhole bootstrap,
     Annals of Applied Statistics 1, 2007).
 
-    Here to be compared with `two_way`: with eight patches it does not keep its level.
+    Here to be compared with `crossed_t_interval`: with eight patches it does not keep its level.
 
     Args:
         values: [unit, image, patch] without gaps.
         level, draws, seed: level in 0..1, number of draws, seed of the draws.
 
     Returns:
-        As `two_way`; p is twice the share of draws on the other side of 0, df is NaN.
+        As `crossed_t_interval`; p is twice the share of draws on the other side of 0, df is NaN.
     """
     values = np.asarray(values, float)
     if values.ndim != 3 or np.isnan(values).any():
@@ -252,7 +253,7 @@ def sign_flip_p(patch_means, seed: int = 0) -> np.ndarray:
     return np.where(np.isnan(observed[:, 0]), np.nan, p)
 
 
-def adjusted(p) -> np.ndarray:
+def fdr_adjust(p) -> np.ndarray:
     """Benjamini and Hochberg's adjusted p-values of [unit]: calling those below 0.05 keeps the expected share of
     false calls below 5 %. NaN stays NaN and does not count as a test."""
     p = np.asarray(p, float)

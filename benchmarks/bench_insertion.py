@@ -21,7 +21,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from absence_utils import load_model
 from absence_utils.images.cache import stack_images
 from absence_utils.insertion.execution import KEYS, PIXELS_PER_BATCH, PatchBank, input_images, run_insertions
-from absence_utils.patches.fuse import channels_last, rearranged
+from absence_utils.patches.fuse import channels_last, fused
 from absence_utils.units import feature_map, responses
 
 TARGET = "ours / bare <= 1.25"
@@ -46,7 +46,7 @@ def works(network, layer: str, stack, bank: PatchBank, requests: pd.DataFrame) -
     keys = requests[KEYS].drop_duplicates().sort_values("image").to_numpy()
     size = max(1, PIXELS_PER_BATCH // stack.take([0])[0, 0].numel())
     batches = [input_images(stack, bank, part) for part in np.array_split(keys, -(-len(keys) // size))]
-    fast = rearranged(network, layer, tuple(batches[0].shape[1:]))
+    fast = fused(network, layer, tuple(batches[0].shape[1:]))
     stored = [channels_last(batch) for batch in batches]
     plain = create_feature_extractor(network, [layer]).eval()
 

@@ -14,7 +14,7 @@ import torch
 
 from absence_utils.models.random_weights import random_copy
 from absence_utils.your_model.opening import open_model
-from absence_utils.your_model.study import NONE, UNDECIDED, fitting_setting, found_in_nothing, study_layer
+from absence_utils.your_model.study import NONE, UNDECIDED, auto_config, null_false_positives, study_layer
 
 NETWORKS = [
     ("concept_scenes", "block2"),
@@ -32,9 +32,9 @@ def count_findings(
     brought = open_model(name, size=64, seed=99)
     dataset = brought.images("concept_scenes", limit=scenes)
     made = [random_copy(brought.model, seed) for seed in range(copies)]
-    setting = fitting_setting(len(dataset), 64, 24, 8)
+    setting = auto_config(len(dataset), 64, 24, 8)
     study = study_layer(made[0], layer, dataset, setting, made[1:], most=most, null_units=units)
-    verdicts = pd.concat([study.verdicts, found_in_nothing(study.null)])["verdict"]
+    verdicts = pd.concat([study.verdicts, null_false_positives(study.null)])["verdict"]
     return {
         "network": name,
         "layer": layer,

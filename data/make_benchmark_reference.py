@@ -13,13 +13,15 @@ import pandas as pd
 import torch
 from make_concept_scenes import write_entry
 
-from absence_utils.benchmark.leaderboard import Setting, leaderboard, run_seed
+from absence_utils.benchmark.leaderboard import BenchmarkConfig, leaderboard, run_seed
 from absence_utils.benchmark.methods import MAPS, METHODS
 from absence_utils.benchmark.networks import SEEDS
 from absence_utils.files import file_hash
 from absence_utils.paths import DATA
 
-SETTING = Setting(SEEDS, scenes=256, images_for_maps=12, steps=48, hidden=12, pairs=200)  # as notebook 09
+SETTING = BenchmarkConfig(
+    SEEDS, scenes=256, images_for_maps=12, steps=48, hidden=12, pairs=200
+)  # as notebook 09
 
 
 def main() -> None:

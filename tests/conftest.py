@@ -59,9 +59,9 @@ def layer_study():
     from absence_utils import load_model
     from absence_utils.images.scenes import scene_dataset
     from absence_utils.models.random_weights import random_copy
-    from absence_utils.your_model.study import fitting_setting, study_layer
+    from absence_utils.your_model.study import auto_config, study_layer
 
     net, dataset = load_model("concept_scenes"), scene_dataset(150, 0)
-    setting = fitting_setting(150, 64, 24, 8, k=3, images=8, top_share=0.3)
+    setting = auto_config(150, 64, 24, 8, k=3, images=8, top_share=0.3)
     copies = [random_copy(net, seed) for seed in (1, 2)]
     return study_layer(net, "logits", dataset, setting, copies, top_share=0.3, null_units=6), dataset

@@ -16,7 +16,7 @@ from absence_utils.attribution.diagnosis import (
     DEPENDS,
     VERDICTS,
     Diagnosis,
-    account,
+    decompose,
     describe,
     diagnose,
 )
@@ -181,7 +181,7 @@ def test_the_numbers_of_a_veto():
     ((0.0, 0.2, 0.3, 0.5), "vetoed"),
 ])  # fmt: skip
 def test_rules_of_one_baseline(numbers, verdict):
-    row = account("own", *numbers)
+    row = decompose("own", *numbers)
     assert row.verdict == verdict
     assert row.gap == pytest.approx(numbers[0] - numbers[1] - numbers[2] + numbers[3])
 
@@ -191,7 +191,7 @@ def test_rules_of_one_baseline(numbers, verdict):
 def test_verdict_does_not_depend_on_the_unit_of_measure(start, presence, absence, gap, factor):
     start, presence, absence, gap = (round(value, 2) for value in (start, presence, absence, gap))
     numbers = (start + presence - absence + gap, start, presence, absence)
-    row, scaled = (account("own", *(f * number for number in numbers)) for f in (1, factor))
+    row, scaled = (decompose("own", *(f * number for number in numbers)) for f in (1, factor))
     assert row.verdict == scaled.verdict and row.verdict in VERDICTS
     assert row.baseline_share == pytest.approx(scaled.baseline_share) and 0 <= row.baseline_share <= 1
 
@@ -331,11 +331,11 @@ def test_description_is_one_sentence_with_the_numbers(name, shown, words):
 
 
 def test_description_names_the_baseline_that_gave_the_verdict():
-    rows = (account("black", 1.0, 0.0, 1.0, 0.0), account("mean", 1.0, 0.25, 0.25, 0.0))
+    rows = (decompose("black", 1.0, 0.0, 1.0, 0.0), decompose("mean", 1.0, 0.25, 0.25, 0.0))
     text = describe(Diagnosis("layer:3", rows, torch.zeros(2, 1, 1, 1), "undecided"))
     assert "layer:3 responds with 1 and is undecided" in text
     assert "(mean: baseline 0.25, presence evidence 0.25, absence evidence 0, gap 0.5)" in text
-    rounded = Diagnosis("layer:3", (account("black", 1.0, -1e-9, 1.0, 0.0),), rows, "presence-driven")
+    rounded = Diagnosis("layer:3", (decompose("black", 1.0, -1e-9, 1.0, 0.0),), rows, "presence-driven")
     assert "baseline 0, presence evidence 1, absence evidence 0, gap 0)" in describe(rounded)
 
 
@@ -373,4 +373,4 @@ def test_bad_input_is_named_with_a_remedy(parameter, arguments, options):
 )
 def test_an_account_of_impossible_numbers_is_refused(numbers):
     with pytest.raises(InputError, match="finite"):
-        account("own", *numbers)
+        decompose("own", *numbers)

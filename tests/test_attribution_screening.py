@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from absence_utils.attribution.columns import matrix_columns, with_most_evidence
+from absence_utils.attribution.columns import matrix_columns, top_columns
 from absence_utils.attribution.evidence import region_sums
 from absence_utils.attribution.maps import draw_maps, maps_table, unit_labels
 from absence_utils.attribution.matrix import absence_matrix, absence_share, planted_cells, planted_verdict
@@ -14,11 +14,11 @@ from absence_utils.attribution.methods import attribute
 from absence_utils.attribution.screening import (
     Screening,
     TargetSplit,
-    confirmed_by_covering,
-    most_absence_evidence,
+    rerank_by_occlusion,
     screen,
-    strongest_targets,
     target_split,
+    top_absence_inputs,
+    top_target_inputs,
 )
 from absence_utils.errors import InputError
 from absence_utils.images.base import TensorImages
@@ -130,8 +130,8 @@ def test_split_names_bad_input(small):
 
 def test_picks_stay_on_their_side_and_are_ordered():
     split = TargetSplit(torch.tensor([True, False, True, False, False]), "class 'a'")
-    assert most_absence_evidence(torch.tensor([9.0, 1, 8, 3, 2]), split, 2).tolist() == [3, 4]
-    assert strongest_targets(torch.tensor([1.0, 9, 2, 8, 7]), split, 4).tolist() == [2, 0]
+    assert top_absence_inputs(torch.tensor([9.0, 1, 8, 3, 2]), split, 2).tolist() == [3, 4]
+    assert top_target_inputs(torch.tensor([1.0, 9, 2, 8, 7]), split, 4).tolist() == [2, 0]
 
 
 def test_candidates_are_confirmed_by_covering_their_regions():
@@ -149,7 +149,7 @@ def test_candidates_are_confirmed_by_covering_their_regions():
     )  # the second is balanced: covering any part raises the response
     images[2, 0, :2] = 0.5
     dataset = TensorImages(images, torch.zeros(3, dtype=torch.long), ["a"])
-    found = confirmed_by_covering(Unit(Squares()), dataset, torch.tensor([0, 2, 1]), 2, regions=2)
+    found = rerank_by_occlusion(Unit(Squares()), dataset, torch.tensor([0, 2, 1]), 2, regions=2)
     assert found.tolist() == [1, 2]
 
 
@@ -178,8 +178,8 @@ def test_rows_do_not_depend_on_the_scale_of_a_unit(small):
 
 def test_columns_with_most_evidence_are_kept_for_each_unit_in_turn():
     matrix = pd.DataFrame([[1.0, 5, 2, 4], [9, 0, 8, 1]], columns=list("abcd"))
-    assert list(with_most_evidence(matrix, 2)) == ["b", "a"]
-    assert list(with_most_evidence(matrix, 4)) == list("abcd")
+    assert list(top_columns(matrix, 2)) == ["b", "a"]
+    assert list(top_columns(matrix, 4)) == list("abcd")
 
 
 def test_planted_absences_stand_out_in_the_matrix_of_the_shipped_network(scenes):
@@ -241,7 +241,7 @@ def test_maps_of_chosen_scenes_lie_on_what_suppresses_the_unit(scenes):
     _, dataset, columns, units = scenes
     found = screen(units, dataset)
     split = target_split(units[1], dataset, found.response[:, 1], outputs=5)
-    picks = most_absence_evidence(found.absence[:, 1], split, 6)
+    picks = top_absence_inputs(found.absence[:, 1], split, 6)
     maps = draw_maps(units[1], dataset, picks, columns, steps=16)
     masks = render_scenes(draw_presence(len(dataset), 3), 3).masks[picks]
     evidence = torch.stack([(maps.signed * masks[:, k]).sum(dim=(1, 2)) for k in range(len(CONCEPTS))], dim=1)

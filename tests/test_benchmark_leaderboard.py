@@ -15,14 +15,14 @@ from absence_utils.benchmark.effects import (
     measured_effects,
     planted_signs,
 )
-from absence_utils.benchmark.leaderboard import Setting, by_group, leaderboard, run_benchmark, subject_of
-from absence_utils.benchmark.methods import MAPS, METHODS, Subject, on_non_targets, on_targets
+from absence_utils.benchmark.leaderboard import BenchmarkConfig, by_group, leaderboard, run_benchmark, task_of
+from absence_utils.benchmark.methods import MAPS, METHODS, BenchmarkTask, on_non_targets, on_targets
 from absence_utils.benchmark.scores import (
+    auroc_with_abstentions,
+    average_precision_with_abstentions,
     hidden_correlation,
     map_scores,
-    mean_precision,
     output_scores,
-    ranked_above,
 )
 from absence_utils.images.scenes import CONCEPTS, RULES, draw_presence, render_scenes
 from absence_utils.paths import DATA
@@ -45,18 +45,22 @@ def test_planted_signs():
 
 
 def test_auroc_by_hand():
-    assert ranked_above(np.array([3.0, 1.0]), np.array([2.0, 0.0])) == 0.75
-    assert ranked_above(np.array([1.0]), np.array([1.0, NAN, 0.0])) == pytest.approx((0.5 + 0.5 + 1) / 3)
-    assert ranked_above(np.array([NAN, NAN]), np.array([1.0, -1.0])) == 0.5
+    assert auroc_with_abstentions(np.array([3.0, 1.0]), np.array([2.0, 0.0])) == 0.75
+    assert auroc_with_abstentions(np.array([1.0]), np.array([1.0, NAN, 0.0])) == pytest.approx(
+        (0.5 + 0.5 + 1) / 3
+    )
+    assert auroc_with_abstentions(np.array([NAN, NAN]), np.array([1.0, -1.0])) == 0.5
 
 
 def test_average_precision_with_silence():
     truth = np.array([True, False, False, True])
-    assert mean_precision(truth, np.array([4.0, 3.0, 2.0, 1.0])) == pytest.approx((1 + 2 / 4) / 2)
-    silent = mean_precision(truth, np.array([NAN, 3.0, 2.0, NAN]))
+    assert average_precision_with_abstentions(truth, np.array([4.0, 3.0, 2.0, 1.0])) == pytest.approx(
+        (1 + 2 / 4) / 2
+    )
+    silent = average_precision_with_abstentions(truth, np.array([NAN, 3.0, 2.0, NAN]))
     assert 0.4 < silent < 0.95
     rare = np.arange(200) < 20
-    assert mean_precision(rare, np.full(200, NAN)) == pytest.approx(0.1, abs=0.06)
+    assert average_precision_with_abstentions(rare, np.full(200, NAN)) == pytest.approx(0.1, abs=0.06)
 
 
 def perfect() -> torch.Tensor:
@@ -111,7 +115,7 @@ class Brightness(nn.Module):
 def subject():
     presence = draw_presence(96, 3)
     scenes = render_scenes(presence, 3)
-    given = Subject(
+    given = BenchmarkTask(
         Brightness().eval(), None, [0, 1], scenes, torch.zeros(0), Brightness().eval(), images_for_maps=40
     )
     given.target = given.response > given.response.median(dim=0).values
@@ -136,7 +140,7 @@ def test_map_methods_by_hand(subject, name):
 
 def test_a_concept_that_no_image_shows_is_passed_over_in_silence(subject):
     scenes = render_scenes(torch.zeros(8, len(CONCEPTS), dtype=torch.bool), 1)
-    empty = Subject(subject.model, None, [0], scenes, torch.ones(8, 1).bool(), subject.model)
+    empty = BenchmarkTask(subject.model, None, [0], scenes, torch.ones(8, 1).bool(), subject.model)
     assert on_targets("input_x_gradient", MAPS["input_x_gradient"])(empty).isnan().all()
 
 
@@ -180,7 +184,7 @@ def test_windows_at_random_by_loops(subject):
 
 
 def test_synthesised_images_are_read_relative_to_other_units(subject):
-    given = Subject(subject.model, None, [0, 1], subject.scenes, subject.target, subject.model, steps=4)
+    given = BenchmarkTask(subject.model, None, [0, 1], subject.scenes, subject.target, subject.model, steps=4)
     low, high = bm._synthesised(False, given), bm._synthesised(True, given)
     assert low.sum(dim=0).abs().max() < 1e-6 and high.sum(dim=0).abs().max() < 1e-6
     assert low[1, 0] > low[0, 0]  # the minimum of unit 1 is red, that of unit 0 is not
@@ -188,7 +192,7 @@ def test_synthesised_images_are_read_relative_to_other_units(subject):
 
 
 # ---------------------------------------------------------------------- on the networks that ship
-SMALL = Setting(1, 96, 6, 2, 3, 20)
+SMALL = BenchmarkConfig(1, 96, 6, 2, 3, 20)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +214,7 @@ def test_the_order_that_was_claimed(small):
 
 
 def test_measured_effects_show_what_was_planted():
-    subject = subject_of("rules", 1, None, list(range(5)), SMALL)
+    subject = task_of("rules", 1, None, list(range(5)), SMALL)
     table = measured_effects(subject.model, None, 60)
     signs = planted_signs("rules")
     for row in table.itertuples():
@@ -222,7 +226,7 @@ def test_measured_effects_show_what_was_planted():
 
 
 def test_effects_of_all_layers_at_once_are_those_of_each():
-    model = subject_of("rules", 0, None, [0], SMALL).model
+    model = task_of("rules", 0, None, [0], SMALL).model
     found = effects_everywhere(model, 30)
     layers = ["block1", "block2", "block3", "block4", "hidden", "fc"]
     assert found.layer.drop_duplicates().tolist() == layers and not model._forward_hooks
@@ -245,7 +249,7 @@ def test_absences_by_layer_by_hand():
 
 
 def test_map_scores_look_at_the_negative_end():
-    subject = subject_of("rules", 0, None, list(range(5)), SMALL)
+    subject = task_of("rules", 0, None, list(range(5)), SMALL)
 
     def right(unit, images, pixels):
         column = {0: 1, 1: 2, 3: 4}.get(unit.channel, 0)
@@ -277,7 +281,7 @@ def test_leaderboard_by_hand():
 )
 def test_bad_settings(name, value):
     with pytest.raises(InputError, match=name):
-        Setting(**{name: value})
+        BenchmarkConfig(**{name: value})
 
 
 def test_groups_are_means_over_their_methods():

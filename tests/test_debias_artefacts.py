@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from absence_utils import InputError
 from absence_utils.debias.artefacts import (
-    SPREADS,
+    BIAS_MODES,
     Artefacts,
     border_bars,
     dilate,
     elliptical_patches,
     glyph_artefacts,
-    shown_by_class,
+    sample_artefact_presence,
 )
 from absence_utils.images.scenes import CONCEPTS, draw_presence, render_scenes
 
@@ -99,17 +99,23 @@ def test_pasting_changes_the_mask_and_nothing_else():
 def test_who_shows_it(carrier):
     labels = torch.arange(4000) % 2
     rates = {
-        spread: [shown_by_class(labels, spread, carrier, 1, 0.9)[labels == c].float().mean() for c in (0, 1)]
-        for spread in SPREADS
+        spread: [
+            sample_artefact_presence(labels, spread, carrier, 1, 0.9)[labels == c].float().mean()
+            for c in (0, 1)
+        ]
+        for spread in BIAS_MODES
     }
     expected = {"train bias": 0.9, "no bias": 0.5, "inverse bias": 0.1}
     for spread, rate in expected.items():
         assert rates[spread][carrier] == pytest.approx(rate, abs=0.03)
         assert rates[spread][1 - carrier] == pytest.approx(1 - rate if spread != "no bias" else 0.5, abs=0.03)
-    complete = shown_by_class(labels, "train bias", carrier)
+    complete = sample_artefact_presence(labels, "train bias", carrier)
     assert torch.equal(complete, labels == carrier)
-    assert torch.equal(shown_by_class(labels, "inverse bias", carrier), labels != carrier)
-    assert torch.equal(shown_by_class(labels, "no bias", seed=2), shown_by_class(labels, "no bias", seed=2))
+    assert torch.equal(sample_artefact_presence(labels, "inverse bias", carrier), labels != carrier)
+    assert torch.equal(
+        sample_artefact_presence(labels, "no bias", seed=2),
+        sample_artefact_presence(labels, "no bias", seed=2),
+    )
 
 
 def test_dilation_by_loops():
@@ -130,10 +136,10 @@ def test_bad_input():
         (lambda: elliptical_patches(2, 3), "size"),
         (lambda: elliptical_patches(2, 16, reach=(0.5, 1.2)), "reach"),
         (lambda: border_bars(2, 8, thickness=4), "thickness.*1 to 3"),
-        (lambda: shown_by_class(labels, "bias"), "spread.*train bias"),
-        (lambda: shown_by_class(labels + 1, "no bias"), "labels"),
-        (lambda: shown_by_class(labels, "no bias", carrier=2), "labels"),
-        (lambda: shown_by_class(labels, "no bias", strength=0.2), "strength"),
+        (lambda: sample_artefact_presence(labels, "bias"), "spread.*train bias"),
+        (lambda: sample_artefact_presence(labels + 1, "no bias"), "labels"),
+        (lambda: sample_artefact_presence(labels, "no bias", carrier=2), "labels"),
+        (lambda: sample_artefact_presence(labels, "no bias", strength=0.2), "strength"),
         (lambda: dilate(found.mask, -1), "pixels"),
     ]:
         with pytest.raises(InputError, match=message):

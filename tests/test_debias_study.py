@@ -12,8 +12,8 @@ from torch import nn
 from absence_utils import InputError
 from absence_utils.debias.artefacts import Artefacts
 from absence_utils.debias.examples import example_maps
-from absence_utils.debias.measures import measure_shortcut, merit
-from absence_utils.debias.study import REFERENCE, Plan, Study, plan_runs, run_study
+from absence_utils.debias.measures import measure_shortcut, selection_score
+from absence_utils.debias.study import REFERENCE, DebiasStudy, RunSpec, plan_runs, run_study
 from absence_utils.debias.tables import (
     accuracy_table,
     compare,
@@ -25,7 +25,7 @@ from absence_utils.debias.tables import (
     select,
 )
 from absence_utils.debias.tasks import ShortcutData, digits_task, scenes_task
-from absence_utils.debias.training import Recipe
+from absence_utils.debias.training import TrainingConfig
 from absence_utils.models.xdnn import DenseXNet, TwoTowers
 from absence_utils.stats import clustered_rate
 
@@ -181,7 +181,7 @@ def test_selection_looks_at_validation_and_reports_test():
 
 def test_the_rule_without_bias_free_images_weighs_accuracy_and_attribution():
     table = history()
-    assert merit(table.iloc[0]) == pytest.approx(0.9 - 0.3)
+    assert selection_score(table.iloc[0]) == pytest.approx(0.9 - 0.3)
     put(table, 1.0, "bias-free", strength=1.0, epoch=1)  # must not tempt it
     put(table, 0.0, "share of the other logit", seed=0, strength=10.0, epoch=2, split="validation")
     put(table, 0.0, "share of the carrier's logit", seed=1, strength=1.0, epoch=2, split="validation")
@@ -279,7 +279,12 @@ def dense(seed):
 def short(workers=1, **options):
     plans = plan_runs(["none", "presence", "presence and absence", REFERENCE], [100], range(5))
     return run_study(
-        plans, digits_task, dense, Recipe(20, 0.006, 192, measure_every=10), workers=workers, **options
+        plans,
+        digits_task,
+        dense,
+        TrainingConfig(20, 0.006, 192, measure_every=10),
+        workers=workers,
+        **options,
     )
 
 
@@ -317,12 +322,12 @@ def test_the_planted_twin():
     """Only the non-target logit can use the artefact: presence-only changes nothing, both logits repair it. With the
     artefact on the class whose logit sees it, presence-only suffices."""
     plans = [
-        Plan(0, 0, "presence", 10.0),
-        Plan(0, 0, "presence and absence", 10.0),
-        Plan(1, 0, "presence", 10.0),
+        RunSpec(0, 0, "presence", 10.0),
+        RunSpec(0, 0, "presence and absence", 10.0),
+        RunSpec(1, 0, "presence", 10.0),
     ]
     task = partial(scenes_task, n=800, size=16, twin=True)
-    found = run_study(plans, task, partial(TwoTowers, 12, 1), Recipe(16, 0.03, 96, measure_every=16))
+    found = run_study(plans, task, partial(TwoTowers, 12, 1), TrainingConfig(16, 0.03, 96, measure_every=16))
     rows = last_epochs(found.history).set_index(["carrier", "objective"])
     inverse = rows["inverse-biased"]
     assert inverse[(0, "presence")] < 0.2 and rows["biased"][(0, "presence")] > 0.9
@@ -333,8 +338,8 @@ def test_the_planted_twin():
 
 
 def test_processes_and_checkpoints_change_nothing(study, tmp_path):
-    plans = [Plan(1, 2, "presence", 100.0), Plan(0, 0, "presence and absence", 100.0)]
-    recipe = Recipe(20, 0.006, 192, measure_every=10)
+    plans = [RunSpec(1, 2, "presence", 100.0), RunSpec(0, 0, "presence and absence", 100.0)]
+    recipe = TrainingConfig(20, 0.006, 192, measure_every=10)
     there = study.history.drop(columns="seconds")
     for _ in range(2):  # the second time everything is read
         found = run_study(plans, digits_task, dense, recipe, workers=2, checkpoints=tmp_path, keep=0)
@@ -366,7 +371,7 @@ def test_examples(study):
         torch.testing.assert_close(example.maps.sum(dim=(1, 2)), example.logits, rtol=1e-4, atol=1e-4)
         assert example.outline.any() and example.pixels.shape == (1, 14, 14)
     model = dense(0)
-    model.load_state_dict(study.weights[Plan(0, 0, "none", 0.0)])
+    model.load_state_dict(study.weights[RunSpec(0, 0, "none", 0.0)])
     even = task.test.batch((task.test.labels == 0).nonzero()[:, 0]).pasted
     with torch.no_grad():
         margins = (model(even)[:, 1] - model(even)[:, 0]).sort().values
@@ -385,7 +390,7 @@ def test_examples(study):
     with pytest.raises(InputError, match="not trained"):
         example_maps(study, task, dense, 0, ["RRR"])
     with pytest.raises(InputError, match="keep"):
-        example_maps(Study(study.history), task, dense, 0, objectives)
+        example_maps(DebiasStudy(study.history), task, dense, 0, objectives)
 
 
 def test_the_reference_has_no_shortcut_to_learn(study):

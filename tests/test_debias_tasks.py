@@ -6,14 +6,14 @@ import torch
 from PIL import Image
 
 from absence_utils import InputError
-from absence_utils.debias.artefacts import Artefacts, border_bars, dilate, shown_by_class
+from absence_utils.debias.artefacts import Artefacts, border_bars, dilate, sample_artefact_presence
 from absence_utils.debias.tasks import (
     ShortcutData,
     choose_task,
     digits_task,
     folder_task,
-    halves,
     scenes_task,
+    stratified_halves,
 )
 from absence_utils.images.digits import digits
 from absence_utils.images.scenes import CONCEPTS, render_scenes
@@ -22,7 +22,7 @@ from absence_utils.images.scenes import CONCEPTS, render_scenes
 def data(**changes):
     labels = torch.arange(8) % 2
     given = {"pixels": torch.rand(8, 1, 14, 14), "labels": labels, "artefacts": border_bars(8, 14),
-             "shown": shown_by_class(labels, "train bias")} | changes  # fmt: skip
+             "shown": sample_artefact_presence(labels, "train bias")} | changes  # fmt: skip
     return ShortcutData(**given)
 
 
@@ -65,7 +65,8 @@ def test_fingerprint_sees_every_part():
     labels = torch.arange(8) % 2
     bars = border_bars(8, 14)
     for changes in (
-        {}, {"pixels": pixels + 0.1}, {"labels": 1 - labels}, {"shown": shown_by_class(labels, "no bias")}, {"grow": 3},
+        {}, {"pixels": pixels + 0.1}, {"labels": 1 - labels}, {"shown": sample_artefact_presence(labels, "no bias")},
+        {"grow": 3},
         {"artefacts": border_bars(8, 14, 1)}, {"artefacts": Artefacts(bars.mask, bars.colour / 2)},
     ):  # fmt: skip
         found.add(data(**({"pixels": pixels} | changes)).fingerprint)
@@ -95,10 +96,12 @@ def test_bad_data(changes, message):
 # ---------------------------------------------------------------------- tasks
 def test_halves_are_disjoint_complete_and_stratified():
     labels = torch.tensor([0] * 10 + [1] * 7)
-    first, second = halves(labels, 3)
+    first, second = stratified_halves(labels, 3)
     assert sorted(first.tolist() + second.tolist()) == list(range(17))
     assert (labels[first] == 0).sum() == 5 and (labels[first] == 1).sum() == 3
-    assert not torch.equal(first, halves(labels, 4)[0]) and torch.equal(first, halves(labels, 3)[0])
+    assert not torch.equal(first, stratified_halves(labels, 4)[0]) and torch.equal(
+        first, stratified_halves(labels, 3)[0]
+    )
 
 
 @pytest.mark.parametrize("carrier", [0, 1])

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from absence_utils import InputError
-from absence_utils.debias.artefacts import border_bars, shown_by_class
+from absence_utils.debias.artefacts import border_bars, sample_artefact_presence
 from absence_utils.debias.objectives import OBJECTIVES
 from absence_utils.debias.tasks import ShortcutData
-from absence_utils.debias.training import Recipe, flushed_denormals, train
+from absence_utils.debias.training import TrainingConfig, flushed_denormals, train
 from absence_utils.models.xdnn import DenseXNet
 
 
@@ -20,7 +20,7 @@ def data(n=24, seed=0):
     labels = torch.arange(n) % 2
     pixels = torch.rand(n, 1, 10, 10, generator=generator)
     return ShortcutData(
-        pixels, labels, border_bars(n, 10, seed), shown_by_class(labels, "train bias"), grow=1
+        pixels, labels, border_bars(n, 10, seed), sample_artefact_presence(labels, "train bias"), grow=1
     )
 
 
@@ -31,7 +31,7 @@ def network(seed=0):
     return dense
 
 
-RECIPE = Recipe(epochs=6, lr=0.01, batch_size=8, measure_every=2)
+RECIPE = TrainingConfig(epochs=6, lr=0.01, batch_size=8, measure_every=2)
 
 
 def state(model):
@@ -44,7 +44,7 @@ def test_one_step_is_adams_step_by_hand():
     reference = DenseXNet(10, (6,), seed=1).double()
     loss = F.cross_entropy(reference(given.images()), given.labels)
     loss.backward()
-    trained = train(model, given, "none", 0.0, Recipe(epochs=1, lr=0.02, batch_size=24, warm_up=0.0))
+    trained = train(model, given, "none", 0.0, TrainingConfig(epochs=1, lr=0.02, batch_size=24, warm_up=0.0))
     for new, old in zip(model.parameters(), reference.parameters(), strict=True):
         first, second = (
             0.1 * old.grad,
@@ -56,7 +56,7 @@ def test_one_step_is_adams_step_by_hand():
 
 
 def test_the_rate_rises_and_falls():
-    recipe = Recipe(lr=2.0, warm_up=0.25)
+    recipe = TrainingConfig(lr=2.0, warm_up=0.25)
     rates = [recipe.rate(step, 40) for step in range(40)]
     assert rates[:3] == [pytest.approx(2 * (step + 1) / 11) for step in range(3)] and rates[10] == 2.0
     assert rates[25] == pytest.approx(1 + math.cos(math.pi / 2)) and 0 < rates[-1] < 0.02
@@ -118,7 +118,7 @@ def test_a_finished_run_is_read_and_another_is_not(tmp_path, monkeypatch):
     assert first.history == second.history
     for other in (
         {"strength": 6.0}, {"seed": 1}, {"data": data(seed=1)}, {"model": network(1)},
-        {"recipe": Recipe(epochs=6, lr=0.02, batch_size=8, measure_every=2)},
+        {"recipe": TrainingConfig(epochs=6, lr=0.02, batch_size=8, measure_every=2)},
     ):  # fmt: skip
         given = {"model": network(), "data": data(), "strength": 5.0, "recipe": RECIPE} | other
         copy = tmp_path / "other.safetensors"
@@ -167,7 +167,7 @@ def test_dropout_and_order_differ_between_epochs():
     model.features[-1].register_forward_hook(
         lambda _, inputs, output: dropped.append((output == 0) & (inputs[0] > 0))
     )
-    train(model, data(), "none", 0.0, Recipe(epochs=2, batch_size=24))
+    train(model, data(), "none", 0.0, TrainingConfig(epochs=2, batch_size=24))
     assert len(order) == 2 and torch.equal(order[0].sort().values, order[1].sort().values)
     assert not torch.equal(order[0], order[1]) and not torch.equal(dropped[0], dropped[1])
 
@@ -180,7 +180,7 @@ def test_the_best_weights_are_those_of_the_best_epoch():
         seen[epoch] = state(model).clone()
         return {"epoch number": epoch}
 
-    recipe = Recipe(epochs=5, batch_size=8)
+    recipe = TrainingConfig(epochs=5, batch_size=8)
     trained = train(
         network(), data(), "none", 0.0, recipe, measure=measure, score=lambda row: -abs(row["epoch"] - 3)
     )
@@ -214,7 +214,7 @@ def test_autocast_gives_nearly_the_same_network():
     found = []
     for precision in ("float32", "bfloat16", "auto"):
         trained = train(
-            network(), data(), "presence and absence", 1.0, Recipe(3, 0.002, 24, precision=precision)
+            network(), data(), "presence and absence", 1.0, TrainingConfig(3, 0.002, 24, precision=precision)
         )
         found.append([row["loss"] for row in trained.history])
     assert found[0] == found[2] != found[1]
@@ -223,18 +223,18 @@ def test_autocast_gives_nearly_the_same_network():
 
 def test_a_run_that_diverges_says_so():
     with pytest.raises(InputError, match="lr.*diverged in epoch"):
-        train(network(), data(), "presence and absence", 1e30, Recipe(4, 1e6, 8))
+        train(network(), data(), "presence and absence", 1e30, TrainingConfig(4, 1e6, 8))
 
 
 @pytest.mark.parametrize(
     ("make", "name"),
     [
-        (lambda: Recipe(epochs=0), "epochs"),
-        (lambda: Recipe(batch_size=0), "batch_size"),
-        (lambda: Recipe(measure_every=0), "measure_every"),
-        (lambda: Recipe(lr=0.0), "lr"),
-        (lambda: Recipe(warm_up=1.5), "warm_up"),
-        (lambda: Recipe(precision="half"), "precision"),
+        (lambda: TrainingConfig(epochs=0), "epochs"),
+        (lambda: TrainingConfig(batch_size=0), "batch_size"),
+        (lambda: TrainingConfig(measure_every=0), "measure_every"),
+        (lambda: TrainingConfig(lr=0.0), "lr"),
+        (lambda: TrainingConfig(warm_up=1.5), "warm_up"),
+        (lambda: TrainingConfig(precision="half"), "precision"),
         (lambda: train(network(), data(), "absence"), "objective"),
         (lambda: train(network(), data(), "presence", -1.0), "strength"),
         (lambda: train(network(), data(), "presence", math.nan), "strength"),

@@ -16,15 +16,23 @@ import torch
 
 from absence_utils.errors import InputError
 from absence_utils.exercises import __main__ as command
-from absence_utils.exercises.answers import NotYet, Right, answered, choose, compare, same_items, yes_or_no
+from absence_utils.exercises.answers import (
+    Correct,
+    WrongAnswer,
+    answered,
+    choose,
+    compare,
+    same_items,
+    yes_or_no,
+)
 from absence_utils.exercises.handed_in import SECONDS
 from absence_utils.exercises.notebooks import (
     SOLUTIONS,
     all_exercises,
     cell_tags,
     errors,
-    fill,
     find_exercise,
+    insert_solutions,
     read_answers,
     read_solutions,
     run_exercise,
@@ -140,10 +148,10 @@ def test_every_task_left_open_stops_at_its_check_and_passes_when_solved(path, tm
             names.append(cell.id.removeprefix("answer-"))
             exec(cell.source, space)
         elif "check" in cell_tags(cell):
-            with pytest.raises(NotYet, match="You have not answered yet: replace the"):
+            with pytest.raises(WrongAnswer, match="You have not answered yet: replace the"):
                 exec(cell.source, space)
             exec(solutions[names[-1]], space)
-            assert isinstance(eval(cell.source, space), Right), names[-1]
+            assert isinstance(eval(cell.source, space), Correct), names[-1]
         else:
             exec(cell.source, space)
     assert names == tasks(read_notebook(path))
@@ -153,14 +161,14 @@ def test_every_task_left_open_stops_at_its_check_and_passes_when_solved(path, tm
 def test_a_fresh_kernel_says_which_tasks_are_open_and_runs_with_solutions(path, tmp_path):
     """One kernel for both, run as Run All does: the exercise as it ships, then with solutions."""
     notebook = read_notebook(path)
-    names, whole = tasks(notebook), fill(notebook, solutions_of(path))
+    names, whole = tasks(notebook), insert_solutions(notebook, solutions_of(path))
     shipped = [nbformat.from_dict({**cell, "id": f"open-{cell.id}"}) for cell in notebook.cells]
     whole.cells = [*shipped, *whole.cells]
     done = run_exercise(whole, tmp_path, timeout=60 * MINUTES)
     found = errors(done)
     assert next(iter(found)) == f"open-check-{names[0]}", "the first thing that is said is of the first task"
     assert {f"open-check-{name}" for name in names} <= {*found}
-    assert {kind for kind, _ in found.values()} == {"NotYet"}
+    assert {kind for kind, _ in found.values()} == {"WrongAnswer"}
     assert not [cell for cell in found if not cell.startswith("open-")], "right with solutions"
     for cell in done.cells[: len(shipped)]:
         for output in cell.get("outputs", []):
@@ -178,7 +186,7 @@ def test_a_fresh_kernel_says_which_tasks_are_open_and_runs_with_solutions(path, 
 
 @pytest.mark.parametrize("gap", [..., [1, ...], (..., 2), {"a": ...}, {"a": [1, (2, ...)]}])
 def test_a_placeholder_is_found_wherever_it_is(gap):
-    with pytest.raises(NotYet, match="replace the ... of `value`"):
+    with pytest.raises(WrongAnswer, match="replace the ... of `value`"):
         answered(value=gap)
     answered(value=0, other=[], more=None)
 
@@ -187,11 +195,11 @@ def test_numbers_are_compared_within_the_tolerance():
     for given in (1 / 7, 0.143, torch.tensor(1 / 7), np.float32(1 / 7)):
         compare("x", given, 1 / 7)
     for given, sentence in ((-1 / 7, "sign is the wrong way round"), (0.2, "too high"), (0.1, "too low")):
-        with pytest.raises(NotYet, match=f"`x` is not right yet.*{sentence}.*Look here"):
+        with pytest.raises(WrongAnswer, match=f"`x` is not right yet.*{sentence}.*Look here"):
             compare("x", given, 1 / 7, look="Look here.")
-    with pytest.raises(NotYet, match="should be a number .* yours is a str"):
+    with pytest.raises(WrongAnswer, match="should be a number .* yours is a str"):
         compare("x", "a lot", 1.0)
-    with pytest.raises(NotYet, match="not a finite number"):
+    with pytest.raises(WrongAnswer, match="not a finite number"):
         compare("x", float("nan"), 1.0)
 
 
@@ -212,14 +220,14 @@ def test_a_number_may_be_rounded_as_one_types_it_and_no_further():
         (-0.08, 1 / 13),
         (0.0771, 1 / 13),
     ):
-        with pytest.raises(NotYet, match="not right yet"):
+        with pytest.raises(WrongAnswer, match="not right yet"):
             compare("x", given, truth, tolerance=1e-6)
-    with pytest.raises(NotYet, match="not right yet"):
+    with pytest.raises(WrongAnswer, match="not right yet"):
         compare("x", np.full(100, 0.08), np.full(100, 1 / 13), tolerance=1e-6)
-    with pytest.raises(NotYet, match="^Mistake.$"):
+    with pytest.raises(WrongAnswer, match="^Mistake.$"):
         compare("x", 0.08, 0.076, mistakes=[(0.0801, "Mistake.")], tolerance=1e-6)
     compare("x", [0.08], 0.0801, mistakes=[(0.076, "Mistake.")])
-    with pytest.raises(NotYet, match="`x` is in percent. Give a share"):
+    with pytest.raises(WrongAnswer, match="`x` is in percent. Give a share"):
         compare("x", 63, 0.6286, share=True)
 
 
@@ -227,42 +235,42 @@ def test_arrays_are_compared_by_shape_value_and_known_mistake():
     truth = torch.tensor([[1.0, -2.0]])
     compare("x", truth.tolist(), truth)
     mistakes = [(truth.abs(), "You took absolute values."), (truth.T, "Rows are units.")]
-    with pytest.raises(NotYet, match="^You took absolute values.$"):
+    with pytest.raises(WrongAnswer, match="^You took absolute values.$"):
         compare("x", truth.abs(), truth, mistakes=mistakes)
-    with pytest.raises(NotYet, match="^Rows are units.$"):
+    with pytest.raises(WrongAnswer, match="^Rows are units.$"):
         compare("x", truth.T, truth, mistakes=mistakes)
-    with pytest.raises(NotYet, match=r"an array of shape \(1, 2\), and yours is one number"):
+    with pytest.raises(WrongAnswer, match=r"an array of shape \(1, 2\), and yours is one number"):
         compare("x", 1.0, truth, mistakes=mistakes)
-    with pytest.raises(NotYet, match="50% of its values differ"):
+    with pytest.raises(WrongAnswer, match="50% of its values differ"):
         compare("x", [[1.0, 0.0]], truth)
     compare("x", truth, truth, mistakes=[(truth, "A mistake that gives the truth is none.")])
 
 
 def test_words_and_sets():
     choose("x", " Veto ", "veto", {})
-    with pytest.raises(NotYet, match="^Because.$"):
+    with pytest.raises(WrongAnswer, match="^Because.$"):
         choose("x", "drive", "veto", {"drive": "Because."})
-    with pytest.raises(NotYet, match="one of 'drive', 'veto', and yours is 'other'"):
+    with pytest.raises(WrongAnswer, match="one of 'drive', 'veto', and yours is 'other'"):
         choose("x", "other", "veto", {"drive": "Because."})
     yes_or_no("x", np.True_, True, "")
-    with pytest.raises(NotYet, match="should be True or False, and yours is 1"):
+    with pytest.raises(WrongAnswer, match="should be True or False, and yours is 1"):
         yes_or_no("x", 1, True, "")
-    with pytest.raises(NotYet, match="^No.$"):
+    with pytest.raises(WrongAnswer, match="^No.$"):
         yes_or_no("x", False, True, "No.")
     same_items("x", torch.tensor([2, 1]), [1, 2])
-    with pytest.raises(NotYet, match="leaves out 1 of 2. More."):
+    with pytest.raises(WrongAnswer, match="leaves out 1 of 2. More."):
         same_items("x", [1], [1, 2], missing="More.")
-    with pytest.raises(NotYet, match="does not belong there: 3. Less."):
+    with pytest.raises(WrongAnswer, match="does not belong there: 3. Less."):
         same_items("x", [1, 2, 3], [1, 2], extra="Less.")
-    with pytest.raises(NotYet, match="^That is the other end.$"):
+    with pytest.raises(WrongAnswer, match="^That is the other end.$"):
         same_items("x", [3], [1, 2], mistakes=[([3], "That is the other end.")])
-    with pytest.raises(NotYet, match="should be a list"):
+    with pytest.raises(WrongAnswer, match="should be a list"):
         same_items("x", "12", [1, 2])
 
 
 def test_jupyter_shows_one_line():
-    assert NotYet("Look again.")._render_traceback_() == ["Not yet: Look again."]
-    assert repr(Right("It is so.")) == "Right. It is so."
+    assert WrongAnswer("Look again.")._render_traceback_() == ["Not yet: Look again."]
+    assert repr(Correct("It is so.")) == "Right. It is so."
 
 
 # Reading and filling, on an exercise of two tasks
@@ -283,15 +291,15 @@ def small():
 
 def test_fill_puts_solutions_in_up_to_a_task_and_leaves_the_exercise_alone(small):
     solutions = {"one": "one = 1", "two": "two = 1"}
-    assert read_answers(fill(small, solutions)) == solutions
-    assert read_answers(fill(small, solutions, upto="two")) == {
+    assert read_answers(insert_solutions(small, solutions)) == solutions
+    assert read_answers(insert_solutions(small, solutions, upto="two")) == {
         "one": "one = 1",
         "two": "two = ...  # fill in",
     }
     assert read_answers(small) == {"one": "one = ...  # fill in", "two": "two = ...  # fill in"}
     for arguments in (({"three": "x"},), ({}, "three")):
         with pytest.raises(InputError, match="no task 'three'. There are: one, two."):
-            fill(small, *arguments)
+            insert_solutions(small, *arguments)
 
 
 def test_solutions_are_sections_of_one_file(tmp_path):
@@ -317,7 +325,7 @@ def test_the_command_writes_solved_exercises_and_refuses_what_is_none(small, tmp
     written = read_notebook(tmp_path / "out" / "00_small.ipynb")
     assert read_answers(written)["two"] == "two = 3" and not written.cells[0].execution_count
     assert command.main(["00", "--out", str(tmp_path / "out")]) == 1
-    assert "check-two: NotYet: `two` is not right yet" in capsys.readouterr().err
+    assert "check-two: WrongAnswer: `two` is not right yet" in capsys.readouterr().err
     assert read_notebook(tmp_path / "out" / "00_small.ipynb").cells[1].execution_count
     assert command.main(["77"]) == 1
     assert "there is no '77'" in capsys.readouterr().err

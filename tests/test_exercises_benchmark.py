@@ -11,7 +11,7 @@ from absence_utils.benchmark.compiled import COMPILED
 from absence_utils.benchmark.methods import on_non_targets, on_targets
 from absence_utils.benchmark.scores import output_scores
 from absence_utils.exercises import benchmark as check
-from absence_utils.exercises.answers import NotYet
+from absence_utils.exercises.answers import WrongAnswer
 from absence_utils.exercises.benchmark import METHODS
 from absence_utils.exercises.notebooks import cell_tags
 from absence_utils.images.scenes import CONCEPTS, RULES
@@ -35,7 +35,7 @@ def absolute(unit, images, pixels):
 
 
 def refuses(sentence, function, *arguments):
-    with pytest.raises(NotYet, match=sentence):
+    with pytest.raises(WrongAnswer, match=sentence):
         function(*arguments)
 
 

@@ -6,7 +6,7 @@ import torch
 from absence_utils import Unit, absence_evidence, attribute
 from absence_utils.attribution.removal import TREATMENTS, remove_pixels, remove_strokes
 from absence_utils.exercises import digits as check
-from absence_utils.exercises.answers import NotYet
+from absence_utils.exercises.answers import WrongAnswer
 from absence_utils.images.digits import digits
 from absence_utils.models.training import fit, predict
 from absence_utils.toys.digits import DigitsNet
@@ -55,13 +55,13 @@ def test_left_halves(network, inputs, maps):
         0.99: r'`left\["8s"\]` is not right yet \(too high\)',
         ...: "not answered yet",
     }.items():
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             check.left_halves({**right, "8s": wrong}, network, inputs)
     rounded = {kind: round(value, 2) for kind, value in right.items()}
     assert check.left_halves(rounded, network, inputs) == check.left_halves(right, network, inputs)
-    with pytest.raises(NotYet, match="share of the ink"):
+    with pytest.raises(WrongAnswer, match="share of the ink"):
         check.left_halves({**right, "3s": left(inputs["3s"])}, network, inputs)
-    with pytest.raises(NotYet, match="dict with the keys '3s', '8s'"):
+    with pytest.raises(WrongAnswer, match="dict with the keys '3s', '8s'"):
         check.left_halves(0.5, network, inputs)
 
 
@@ -83,7 +83,7 @@ def test_score_is_the_signed_map(network, inputs, maps):
         "map": "should be a tensor of numbers, and yours is a str",
         ...: "not answered yet",
     }.items():
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             check.removal_score(wrong, network, inputs["8s"])
 
 
@@ -108,7 +108,7 @@ def test_control_is_random_equal_and_on_the_strokes(network, inputs, maps):
         chance: "should be images of shape",
         ...: "not answered yet",
     }.items():
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             check.fair_control(wrong, network, eights)
 
 
@@ -132,7 +132,7 @@ def test_the_mistake_is_seen(network, inputs):
         ((changed, "who knows"), "should be one of"),
         ((changed, ...), "`conclusion`"),
     ):
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             check.wrong_inputs(*answers, network, threes)
 
 
@@ -152,5 +152,5 @@ def test_the_repair_counts_what_the_claim_says(network, inputs):
         ({"random": 0.0}, "dict with the keys"),
         ({**flipped, "random": ...}, "not answered yet"),
     ):
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             check.right_inputs(wrong, network, eights)

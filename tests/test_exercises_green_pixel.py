@@ -6,7 +6,7 @@ from captum.attr import Saliency
 
 from absence_utils import Unit, attribute
 from absence_utils.exercises import green_pixel
-from absence_utils.exercises.answers import NotYet
+from absence_utils.exercises.answers import WrongAnswer
 from absence_utils.toys.green_pixel import GreenPixelNet, colour_mask, green_pixel_images
 
 
@@ -48,7 +48,7 @@ def test_effects(network):
         outputs[:3, 1]: r"shape \(9,\), and yours is an array of shape \(3,\)",
         ...: "not answered yet",
     }.items():
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             green_pixel.effects_of_colours(answer, network)
 
 
@@ -62,7 +62,7 @@ def test_change_is_that_of_a_pasted_pixel(network):
         -0.02: "too low",
         ...: "not answered yet",
     }.items():
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             green_pixel.change_by_green(answer, network)
 
 
@@ -77,7 +77,7 @@ def test_inputs(network, test_images):
         ((target.nonzero()[:, 0], ~target), r"array of shape \(20,\)"),
         ((target, ...), "`non_target`"),
     ):
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             green_pixel.kinds_of_inputs(*answers, network, test_images)
 
 
@@ -98,7 +98,7 @@ def test_the_mistake_is_shown(network, images, unsigned):
         (0.0, "perhaps"): "should be one of",
         (0.0, ...): "`reading`",
     }.items():
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             green_pixel.unsigned(*answers, unsigned, images, network)
 
 
@@ -120,7 +120,7 @@ def test_only_a_signed_attribution_repairs(network, images, unsigned):
         -signed: "",
         ...: "not answered yet",
     }.items():
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             green_pixel.signed_map(answer, unsigned, images, network)
 
 
@@ -128,5 +128,5 @@ def test_a_network_without_the_absence_is_refused(network, images, unsigned):
     other = GreenPixelNet(0).eval().requires_grad_(False)
     other.colours.weight.copy_(network.colours.weight)
     other.classes.weight.copy_(network.classes.weight.flip(0))
-    with pytest.raises(NotYet, match="not below zero"):
+    with pytest.raises(WrongAnswer, match="not below zero"):
         green_pixel.signed_map(attribute(Unit(other, channel=1), images), unsigned, images, other)

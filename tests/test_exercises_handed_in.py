@@ -7,7 +7,7 @@ from absence_utils.errors import InputError
 from absence_utils.exercises import __main__ as command
 from absence_utils.exercises import handed_in
 from absence_utils.exercises.handed_in import NOT_REACHED, put_into, verdicts
-from absence_utils.exercises.notebooks import fill, find_exercise
+from absence_utils.exercises.notebooks import find_exercise, insert_solutions
 from absence_utils.runner.run import read_notebook
 
 NAMES = ("one", "two", "three")
@@ -23,7 +23,7 @@ def shipped(tmp_path, monkeypatch):
     cells = [cell("import math\nfrom absence_utils.exercises import answers as check", "start")]
     for truth, name in enumerate(NAMES, start=1):
         cells.append(cell(f"{name} = ...  # fill in", f"answer-{name}"))
-        code = f"check.compare('{name}', {name}, {truth}) or check.Right('Yes.')"
+        code = f"check.compare('{name}', {name}, {truth}) or check.Correct('Yes.')"
         cells.append(cell(code, f"check-{name}"))
         for kind, made in zip(("answer", "check"), cells[-2:], strict=True):
             made.metadata["tags"] = [kind, "raises-exception"]
@@ -46,7 +46,7 @@ def place(notebook, cell_id):
 
 
 def test_cells_that_a_student_added_or_changed_count(shipped, tmp_path):
-    student = fill(
+    student = insert_solutions(
         shipped, {"one": "one = helper()", "two": "two = np.asarray(0)", "three": "three = undefined"}
     )
     student.cells[0].source += "\nimport numpy as np"
@@ -60,8 +60,10 @@ def test_cells_that_a_student_added_or_changed_count(shipped, tmp_path):
 
 def test_neither_changed_nor_patched_checks_score(shipped, tmp_path):
     patch = "check.compare = lambda *anything, **more: None\nclass check2: pass\n"
-    student = fill(shipped, {"one": "one = 2", "two": patch + "two = 5", "three": "check = None\nthree = 3"})
-    student.cells[place(student, "check-one")].source = "check.Right('Yes.')"
+    student = insert_solutions(
+        shipped, {"one": "one = 2", "two": patch + "two = 5", "three": "check = None\nthree = 3"}
+    )
+    student.cells[place(student, "check-one")].source = "check.Correct('Yes.')"
     said = judge(tmp_path, student)
     assert "`one` is not right yet (too high)" in said["one"]
     assert "`two` is not right yet (too high)" in said["two"], "the patch is gone when the check runs"
@@ -76,11 +78,11 @@ def without_ids(notebook):
 
 
 def test_without_ids_and_tags_the_assigned_names_tell(shipped, tmp_path):
-    student = fill(shipped, {"one": "a = 1\none = a", "three": "%time three = 3\nthree = 4"})
+    student = insert_solutions(shipped, {"one": "a = 1\none = a", "three": "%time three = 3\nthree = 4"})
     whole = put_into(shipped, without_ids(student))
     sources = {made.id: made.source for made in whole.cells}
     assert sources["answer-one"] == "a = 1\none = a" and sources["answer-two"] == "two = ...  # fill in"
-    said = judge(tmp_path, without_ids(fill(shipped, RIGHT)))
+    said = judge(tmp_path, without_ids(insert_solutions(shipped, RIGHT)))
     assert said == dict.fromkeys(NAMES, "right")
     empty = nbformat.v4.new_notebook(cells=[cell("x = 1")], metadata=shipped.metadata)
     with pytest.raises(InputError, match="no answer cells found: the ids and tags .* as JupyterLab saves it"):
@@ -88,10 +90,10 @@ def test_without_ids_and_tags_the_assigned_names_tell(shipped, tmp_path):
 
 
 def test_the_time_is_limited_and_a_dead_kernel_is_no_right_answer(shipped, tmp_path):
-    student = fill(shipped, {**RIGHT, "two": "two = 2\nwhile True: pass"})
+    student = insert_solutions(shipped, {**RIGHT, "two": "two = 2\nwhile True: pass"})
     said = judge(tmp_path, student, seconds=8)
     assert said == {"one": "right", "two": "still running after 8 s", "three": NOT_REACHED}
-    said = judge(tmp_path, fill(shipped, {**RIGHT, "two": "import os\nos._exit(0)"}))
+    said = judge(tmp_path, insert_solutions(shipped, {**RIGHT, "two": "import os\nos._exit(0)"}))
     assert said == {"one": "right", "two": "the kernel died", "three": NOT_REACHED}
 
 
@@ -99,7 +101,7 @@ def test_the_command_goes_on_behind_a_file_that_cannot_be_checked(shipped, tmp_p
     broken, other, anna = (tmp_path / name for name in ("broken.ipynb", "other.ipynb", "anna.ipynb"))
     broken.write_text("{")
     nbformat.write(nbformat.v4.new_notebook(), other)
-    nbformat.write(fill(shipped, RIGHT), anna)
+    nbformat.write(insert_solutions(shipped, RIGHT), anna)
     files = [str(path) for path in (broken, other, tmp_path / "none.ipynb", anna)]
     assert command.main(["--check", *files]) == 1
     said = capsys.readouterr()
@@ -110,6 +112,6 @@ def test_the_command_goes_on_behind_a_file_that_cannot_be_checked(shipped, tmp_p
     ] * 3
     assert "cannot be read" in lines[0] and "is not an exercise" in lines[1] and "is not a file" in lines[2]
     assert command.main(["--check", str(anna)]) == 0
-    nbformat.write(fill(shipped, {**RIGHT, "one": "one = ..."}), anna)
+    nbformat.write(insert_solutions(shipped, {**RIGHT, "one": "one = ..."}), anna)
     assert command.main(["--check", str(anna)]) == 1
     assert "2 of 3" in capsys.readouterr().out and read_notebook(anna).cells[1].source == "one = ..."

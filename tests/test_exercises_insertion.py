@@ -8,7 +8,7 @@ from scipy import stats
 
 from absence_utils import insert_patches
 from absence_utils.exercises import insertion as check
-from absence_utils.exercises.answers import NotYet, Right
+from absence_utils.exercises.answers import Correct, WrongAnswer
 from absence_utils.exercises.notebooks import cell_tags
 
 
@@ -38,7 +38,7 @@ def maps():
 
 
 def refuses(sentence, function, *arguments):
-    with pytest.raises(NotYet, match=sentence):
+    with pytest.raises(WrongAnswer, match=sentence):
         function(*arguments)
 
 
@@ -69,11 +69,11 @@ def test_testing_where_one_chose(drops):
     said = check.chosen_and_tested(best, scores[best], drops)
     assert "That is false" in said and float(said.split("p = ")[1].split(".")[0]) < 0.01
     for wrong, sentence in (
-        ((..., 1), "`best`"),
+        ((..., 1), "`top_k`"),
         ((best, ...), "`inflated`"),
         ((int(scores.argmin()), 1), "lowest score"),
         ((int(drops.mean(dim=(0, 1)).argmax()), 1), "Choose on `chosen_on` alone"),
-        ((best + 1, 1), "`best` is not right yet"),
+        ((best + 1, 1), "`top_k` is not right yet"),
         ((best, -scores[best]), "wrong way round"),
         ((best, drops[:, :, best].mean()), "averaged over everything"),
         ((best, drops[12:, 4:, best].mean()), "First make the mistake"),
@@ -182,7 +182,7 @@ def test_the_verdict(data):
     vetoes = np.flatnonzero(veto > 0.5)
     assert len(vetoes) == 4
     said = check.verdict(veto, vetoes, data)
-    assert isinstance(said, Right) and "8 of 8" in said
+    assert isinstance(said, Correct) and "8 of 8" in said
     check.verdict(torch.tensor(veto), vetoes.tolist(), data)
     mask = veto > 0.5
     ways = (mask, torch.tensor(mask), mask.tolist(), np.where(mask), torch.where(torch.tensor(mask)),

@@ -9,7 +9,7 @@ import torch
 from absence_utils.exercises import insertion_worlds as worlds
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, scene_dataset
 from absence_utils.insertion.paste import insert_patches
-from absence_utils.insertion.scores import LEAST
+from absence_utils.insertion.scores import MIN_EFFECT
 from absence_utils.units import responses
 
 SEEDS = (0, 1, 2)
@@ -39,7 +39,7 @@ def test_all_scores_are_positive_and_only_vetoes_depend_on_the_image(seed):
     assert (absence > 0).all()
     assert data.significant[~data._is_veto].mean() >= 0.5, "the published test calls additive units"
     assert ((absence - neutral)[data._is_veto] > 0.5).all()
-    assert (np.abs(absence - neutral)[~data._is_veto] < LEAST).all()
+    assert (np.abs(absence - neutral)[~data._is_veto] < MIN_EFFECT).all()
     # untouched: the same for every patch, and on average above what a random patch leaves of a top image
     assert (np.ptp(data.untouched, axis=2) < 1e-5).all()
     assert (data.untouched - data.random).mean() > 0.05

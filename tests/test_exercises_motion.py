@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from absence_utils.exercises import motion
-from absence_utils.exercises.answers import NotYet
+from absence_utils.exercises.answers import WrongAnswer
 from absence_utils.patches.mining import mine_patches
 from absence_utils.toys.motion import MotionDetector, motion_sequences
 
@@ -45,7 +45,7 @@ def test_signs_follow_from_the_comparators():
     ],
 )
 def test_wrong_signs(wrong, sentence):
-    with pytest.raises(NotYet, match=sentence):
+    with pytest.raises(WrongAnswer, match=sentence):
         motion.signs_of_motions({**SIGNS, **wrong})
 
 
@@ -66,7 +66,7 @@ def test_any_lowest_pair_will_do_and_no_other():
         ("three", 2): "whole numbers",
         (..., 2): "not answered yet",
     }.items():
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             motion.lowest_pair(columns)
 
 
@@ -83,7 +83,7 @@ def test_evidence_is_recomputed_and_mistakes_are_named():
         (0.0, ...): "not answered yet",
         (torch.zeros(12, 12), 1 / 13): "`on_target` should be one number",
     }.items():
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             motion.evidence(*answers)
 
 
@@ -102,7 +102,7 @@ def test_the_mistake_is_counted(rectified, pairs):
         (tied, tied): "sums to 0",
         (tied, ...): "not answered yet",
     }.items():
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             motion.after_relu(*answers, rectified, pairs)
 
 
@@ -129,7 +129,7 @@ def test_the_relu_itself_is_right_with_a_warning(rectified, pairs):
     ],
 )
 def test_what_does_not_repair(layer, sentence, rectified, pairs):
-    with pytest.raises(NotYet, match=sentence):
+    with pytest.raises(WrongAnswer, match=sentence):
         motion.before_relu(layer, rectified, pairs)
 
 
@@ -140,5 +140,5 @@ def test_the_suppressor_is_the_opposite_motion():
         "standing": "neither",
         "up": "should be one of",
     }.items():
-        with pytest.raises(NotYet, match=sentence):
+        with pytest.raises(WrongAnswer, match=sentence):
             motion.suppressor(word)

@@ -13,12 +13,12 @@ from absence_utils import InputError, insertion_study
 from absence_utils.images.base import Normalisation, TensorImages
 from absence_utils.images.cache import stack_images
 from absence_utils.insertion.comparison import PLANTED, compare_networks, verdicts
-from absence_utils.insertion.design import Setting
+from absence_utils.insertion.design import InsertionConfig
 from absence_utils.insertion.examples import EXAMPLES, example_pictures, typical_pairs
 from absence_utils.insertion.pooling import pooling_table
-from absence_utils.insertion.scores import MAIN, pick
+from absence_utils.insertion.scores import MAIN_CONTROL, select_score
 
-SETTING = Setting(patch=8, stride=4, k=3, images=5)
+SETTING = InsertionConfig(patch=8, stride=4, k=3, images=5)
 NORMALISATION = Normalisation((0.4,) * 3, (0.25,) * 3)
 
 
@@ -54,18 +54,20 @@ def test_networks_that_are_compared(studies):
     assert len(set(books)) == 4  # additive and veto units have the same filters
     responses = [studies[name].book.lowest.response for name in names[2:4]]
     assert not torch.equal(*responses)
-    controls = pick(studies["this network"].fair.scores, "absence", "phase-scrambled")
+    controls = select_score(studies["this network"].fair.scores, "absence", "phase-scrambled")
     assert controls.value.notna().sum() == 1
 
 
 def test_verdicts_by_hand(studies):
     table = verdicts(studies)
     assert len(table) == 4 + 3 + 3 + 3 + 5
-    limit = np.quantile(pick(studies["random weights"].fair.scores, "absence", MAIN).value, 0.95)
+    limit = np.quantile(
+        select_score(studies["random weights"].fair.scores, "absence", MAIN_CONTROL).value, 0.95
+    )
     for name, study in studies.items():
         for row in table[table.network == name].itertuples():
-            absence = pick(study.fair.scores, "absence", MAIN).loc[row.unit]
-            veto = pick(study.fair.scores, "veto", "median images").loc[row.unit]
+            absence = select_score(study.fair.scores, "absence", MAIN_CONTROL).loc[row.unit]
+            veto = select_score(study.fair.scores, "veto", "median images").loc[row.unit]
             (test,) = study.published.tests[study.published.tests.unit == row.unit].itertuples()
             suppressed = absence.value > 0 and absence.q < 0.05
             assert (row.published, row.absence, row.veto) == (test.significant, absence.value, veto.value)
@@ -129,14 +131,16 @@ def test_pooling_table_follows_the_pooling_and_flags_what_only_the_minimum_makes
     torch.manual_seed(0)
     model = OneLowToken()
     options = {"units": [0, 1], "redraws": 3, "top_share": 0.2}
-    table = pooling_table(model, "maps", images, Setting(8, 4, 6, 6), ["mean", "max", "min"], **options)
+    table = pooling_table(
+        model, "maps", images, InsertionConfig(8, 4, 6, 6), ["mean", "max", "min"], **options
+    )
     assert table.pool.tolist() == ["mean", "mean", "max", "max", "min", "min"]
     done = {}
     for pool in ("mean", "min"):
-        setting = Setting(8, 4, 6, 6, pool=pool)
+        setting = InsertionConfig(8, 4, 6, 6, pool=pool)
         study = insertion_study(model, "maps", images, setting, control_units=0, **options)
         done[pool] = study
-        absence = pick(study.fair.scores, "absence", MAIN)
+        absence = select_score(study.fair.scores, "absence", MAIN_CONTROL)
         rows = table[table.pool == pool]
         np.testing.assert_array_equal(rows.absence, absence.value)
         assert rows.suppressed.tolist() == ((absence.value > 0) & (absence.q_least < 0.05)).tolist()
@@ -159,7 +163,7 @@ def test_flag_by_hand(monkeypatch, images):
 
     class Fake:
         def __init__(self, values):
-            rows = [(unit, "absence", MAIN, value, 0.001) for unit, value in enumerate(values)]
+            rows = [(unit, "absence", MAIN_CONTROL, value, 0.001) for unit, value in enumerate(values)]
             rows += [(unit, "veto", "median images", 0.0, 1.0) for unit in range(3)]
             columns = ["unit", "score", "condition", "value", "q_least"]
             self.fair = type("F", (), {"scores": pd.DataFrame(rows, columns=columns)})
@@ -178,7 +182,7 @@ def test_transformer_tokens_pool_in_every_way(images):
     options = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16, "num_classes": 3}
     model = VisionTransformer(image_size=20, patch_size=4, **options).eval()
     table = pooling_table(
-        model, "encoder.layers.encoder_layer_0", images, Setting(8, 12, 2, 4), ["mean", "cls", "max", "min"],
+        model, "encoder.layers.encoder_layer_0", images, InsertionConfig(8, 12, 2, 4), ["mean", "cls", "max", "min"],
         units=[0, 1], redraws=1, top_share=0.4,
     )  # fmt: skip
     assert table.groupby("pool").absence.apply(lambda each: each.notna().all()).all()
@@ -187,7 +191,7 @@ def test_transformer_tokens_pool_in_every_way(images):
 
 def test_limit_is_the_95th_percentile_of_random_weights():
     def study(values):
-        rows = [(unit, "absence", MAIN, value, 0.01, 0.01) for unit, value in enumerate(values)]
+        rows = [(unit, "absence", MAIN_CONTROL, value, 0.01, 0.01) for unit, value in enumerate(values)]
         rows += [(unit, "veto", "median images", 0.0, 1.0, 1.0) for unit in range(len(values))]
         scores = pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "q", "q_least"])
         tests = pd.DataFrame({"unit": range(len(values)), "significant": True})

@@ -13,16 +13,16 @@ from absence_utils import InputError, insert_patches, responses
 from absence_utils.images.base import TensorImages
 from absence_utils.images.cache import stack_images
 from absence_utils.insertion.execution import (
-    BLANK,
+    BLANK_IMAGE,
     KEYS,
-    OWN,
-    UNTOUCHED,
+    SELF_PATCH,
+    UNMODIFIED,
     PatchBank,
     empty_bank,
-    reached,
+    receptive_positions,
     run_insertions,
 )
-from absence_utils.insertion.paste import PLACES
+from absence_utils.insertion.paste import LOCATIONS
 from absence_utils.units import feature_map
 
 SIDE = 6
@@ -45,15 +45,17 @@ def images():
 
 
 def every_request(units=5):
-    rows = itertools.product(range(units), (BLANK, 0, 1, 3), (UNTOUCHED, OWN, 0, 1), range(5), (False, True))
+    rows = itertools.product(
+        range(units), (BLANK_IMAGE, 0, 1, 3), (UNMODIFIED, SELF_PATCH, 0, 1), range(5), (False, True)
+    )
     return pd.DataFrame(list(rows), columns=["unit", *KEYS])
 
 
 def slow_input(images, patches, image, patch, place, feathered):
-    base = torch.zeros(1, 3, 20, 24) if image == BLANK else images.take([image])
+    base = torch.zeros(1, 3, 20, 24) if image == BLANK_IMAGE else images.take([image])
     if patch < 0:
         return base
-    return insert_patches(base, patches[patch], PLACES[place], feather=2 if feathered else 0)
+    return insert_patches(base, patches[patch], LOCATIONS[place], feather=2 if feathered else 0)
 
 
 def test_equals_one_image_at_a_time(network, images):
@@ -95,7 +97,7 @@ def test_every_distinct_input_runs_once(network, images, monkeypatch):
     twice = pd.concat([requests, requests])
     run_insertions(network, "3", images, bank, twice, feather=2, batch_size=8, pool="max")
     distinct = (
-        len(requests.loc[requests.patch != UNTOUCHED, KEYS].drop_duplicates()) + 4
+        len(requests.loc[requests.patch != UNMODIFIED, KEYS].drop_duplicates()) + 4
     )  # and four untouched ones
     assert len(seen) == -(-distinct // 8) and all(len(batch) == 8 for batch in seen)
 
@@ -106,7 +108,7 @@ def test_own_pixels_pasted_back_give_exactly_nothing(network, images):
     keys = ["unit", "image", "place"]
     hard = result[~result.feathered]
     own, untouched = (
-        hard[hard.patch == patch].set_index(keys).response.sort_index() for patch in (OWN, UNTOUCHED)
+        hard[hard.patch == patch].set_index(keys).response.sort_index() for patch in (SELF_PATCH, UNMODIFIED)
     )
     assert (own - untouched).abs().max() == 0 and len(own) == 5 * 4 * 5
     other = hard[hard.patch == 0].set_index(keys).response.sort_index()
@@ -119,7 +121,7 @@ def test_parts_of_the_response_by_position(network, images):
     result = run_insertions(network, "2", images, bank, every_request(), batch_size=5)
     with torch.no_grad():
         maps = feature_map(network, "2", images.take([1]))[0]  # [unit, 10, 12]: a position every 2 pixels
-    row = result[(result.unit == 3) & (result.image == 1) & (result.patch == UNTOUCHED)]
+    row = result[(result.unit == 3) & (result.image == 1) & (result.patch == UNMODIFIED)]
     beside = beyond = 0.0
     for i, j in itertools.product(
         range(10), range(12)
@@ -134,8 +136,8 @@ def test_parts_of_the_response_by_position(network, images):
     same = result[(result.place == 0) & ~result.feathered].pivot(
         index=["unit", "image"], columns="patch", values=["beside", "beyond"]
     )
-    np.testing.assert_allclose(same["beyond"][0], same["beyond"][OWN], atol=1e-6)
-    assert (same["beside"][0] - same["beside"][OWN]).abs().max() > 1e-3
+    np.testing.assert_allclose(same["beyond"][0], same["beyond"][SELF_PATCH], atol=1e-6)
+    assert (same["beside"][0] - same["beside"][SELF_PATCH]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("box", [(0, 0, 6, 6), (3, 5, 4, 7), (14, 18, 6, 6)])
@@ -152,7 +154,7 @@ def test_reach_is_where_gradients_can_go(network, box):
     for i, j in itertools.product(*map(range, maps.shape[1:])):
         (slope,) = torch.autograd.grad(maps[:, i, j].sum(), image, retain_graph=True)
         by_gradient[i, j] = slope[0, :, top : top + height, left : left + width].abs().sum() > 0
-    assert torch.equal(reached(network, "3", image.detach(), box), by_gradient)
+    assert torch.equal(receptive_positions(network, "3", image.detach(), box), by_gradient)
     assert by_gradient.any() and not by_gradient.all()
 
 
@@ -166,7 +168,7 @@ def test_attention_reaches_everything_and_has_no_map():
     for pool in ("mean", "cls"):
         layer = "encoder.layers.encoder_layer_0"
         result = run_insertions(network, layer, images, bank, requests, pool=pool)
-        one = insert_patches(images.take([1]), bank.pixels[0], PLACES[3])
+        one = insert_patches(images.take([1]), bank.pixels[0], LOCATIONS[3])
         expected = responses(network, layer, one, pool)[0, 2].item()
         assert result.response[0] == pytest.approx(expected, abs=1e-5) and np.isnan(result.beyond[0])
 

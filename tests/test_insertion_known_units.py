@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from absence_utils import InputError, insert_patches
-from absence_utils.insertion.known_units import RARE, SPARE, STRENGTH, KnownUnits
+from absence_utils.insertion.known_units import RARE, RESIDUAL_GAIN, VETO_GAIN, SyntheticUnits
 
 
 def noise(n=20, size=24, seed=0):
@@ -34,7 +34,7 @@ def slow_energies(units, image):
 
 def test_rules_by_hand():
     images = noise()
-    additive, veto = (KnownUnits(images, 4, rule) for rule in ("additive", "veto"))
+    additive, veto = (SyntheticUnits(images, 4, rule) for rule in ("additive", "veto"))
     assert torch.equal(additive.filters, veto.filters)
     vetoed = 0
     for image in images[:8]:
@@ -43,20 +43,20 @@ def test_rules_by_hand():
             b = max(b, 0)
             vetoed += b > 0
             assert one == pytest.approx(a, abs=1e-4)
-            assert other == pytest.approx(max(a - STRENGTH * b, 0) - SPARE * b, abs=1e-4)
+            assert other == pytest.approx(max(a - VETO_GAIN * b, 0) - RESIDUAL_GAIN * b, abs=1e-4)
     assert vetoed > 0
 
 
 def test_what_vetoes_is_rare():
     images = noise(300)
-    units = KnownUnits(images, 6, "veto")
+    units = SyntheticUnits(images, 6, "veto")
     b = (units._energies(images)[1] - units.centre[6:]) / units.spread[6:]
     torch.testing.assert_close((b > 0).float().mean(dim=0), torch.full((6,), RARE), atol=0.01, rtol=0)
 
 
 def test_standardised_on_its_images_and_seeded():
     images = noise(50)
-    one, same, other = (KnownUnits(images, 3, seed=seed)(images) for seed in (0, 0, 1))
+    one, same, other = (SyntheticUnits(images, 3, seed=seed)(images) for seed in (0, 0, 1))
     torch.testing.assert_close(one.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(one.std(0), torch.ones(3), atol=1e-3, rtol=0)
     assert torch.equal(one, same) and not torch.equal(one, other)
@@ -67,7 +67,7 @@ def test_additive_is_additive_but_for_the_seam():
     images, patch = noise(200), noise(2, 12, seed=5)[:, :, :12, :12]
     scatter = {}
     for rule in ("additive", "veto"):
-        units = KnownUnits(images, 8, rule)
+        units = SyntheticUnits(images, 8, rule)
         before = units(insert_patches(images, patch[0], "top left"))
         after = units(insert_patches(images, patch[1], "top left"))
         scatter[rule] = (after - before).std(dim=0).mean() / units(images).std(dim=0).mean()
@@ -76,6 +76,6 @@ def test_additive_is_additive_but_for_the_seam():
 
 def test_bad_input():
     with pytest.raises(InputError, match="rule.*additive, veto"):
-        KnownUnits(noise(), 2, "linear")
+        SyntheticUnits(noise(), 2, "linear")
     with pytest.raises(InputError, match="images.*alike"):
-        KnownUnits(torch.zeros(4, 3, 12, 12), 2)
+        SyntheticUnits(torch.zeros(4, 3, 12, 12), 2)

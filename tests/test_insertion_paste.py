@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from absence_utils import InputError, insert_patches
-from absence_utils.insertion.paste import CORNERS, PLACES, fade, scramble_phases
+from absence_utils.insertion.paste import CORNERS, LOCATIONS, feather_mask, scramble_phases
 
 
 def noise(*shape, seed=0):
@@ -33,7 +33,7 @@ CORNER = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", LOCATIONS)
 def test_every_place_by_loops(place):
     images, patches = noise(2, 3, 9, 10), noise(2, 3, 4, 4, seed=1)
     before = images.clone()
@@ -41,7 +41,7 @@ def test_every_place_by_loops(place):
     for image, patch, pasted in zip(images, patches, result, strict=True):
         assert torch.equal(pasted, slow_paste(image, patch, *CORNER[place]))
     assert torch.equal(images, before) and result.data_ptr() != images.data_ptr()
-    by_number = insert_patches(images, patches, torch.full((2,), PLACES.index(place)))
+    by_number = insert_patches(images, patches, torch.full((2,), LOCATIONS.index(place)))
     assert torch.equal(result, by_number)
 
 
@@ -61,7 +61,7 @@ def test_random_corners_are_corners_and_follow_the_seed():
     images, patch = torch.zeros(200, 1, 8, 8), torch.ones(1, 3, 3)
     first, again, other = (insert_patches(images, patch, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
-    corners = torch.stack([insert_patches(images[:1], patch, place)[0] for place in PLACES[:CORNERS]])
+    corners = torch.stack([insert_patches(images[:1], patch, place)[0] for place in LOCATIONS[:CORNERS]])
     counts = [sum(torch.equal(image, corner) for image in first) for corner in corners]
     assert sum(counts) == 200 and min(counts) > 25
 
@@ -76,14 +76,14 @@ def test_soft_edges_by_loops():
     expected = slow_paste(images[0].double(), patches[0].double(), 1, 2, weight)
     result = insert_patches(images, patches, torch.tensor([[1, 2]]), feather=2)
     torch.testing.assert_close(result[0].double(), expected, rtol=0, atol=1e-6)
-    assert fade(6, 5, 0).eq(1).all()
+    assert feather_mask(6, 5, 0).eq(1).all()
 
 
 def test_own_patch_pasted_back_changes_nothing():
     images = noise(3, 3, 12, 12)
     for number, (top, left) in enumerate([(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]):
         own = images[:, :, top : top + 4, left : left + 4]
-        assert torch.equal(insert_patches(images, own, PLACES[number]), images)
+        assert torch.equal(insert_patches(images, own, LOCATIONS[number]), images)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (9, 12), (7, 7)])

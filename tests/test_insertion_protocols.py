@@ -15,15 +15,20 @@ from absence_utils.images.cache import stack_images
 from absence_utils.images.scenes import RULES, scene_dataset
 from absence_utils.images.subsets import shuffle_images
 from absence_utils.insertion.comparison import verdicts
-from absence_utils.insertion.design import MISSING, Setting, Treatment, as_array, plan
-from absence_utils.insertion.execution import BLANK
-from absence_utils.insertion.known_units import KnownUnits
-from absence_utils.insertion.paste import PLACES
-from absence_utils.insertion.protocols import PUBLISHED, fair_protocol, published_protocol, three_ranges
-from absence_utils.insertion.scores import ABSENCES, LEAST, calibrate, pick, score_table
-from absence_utils.stats import adjusted, two_way
+from absence_utils.insertion.design import NO_IMAGE, InsertionConfig, Treatment, as_array, plan
+from absence_utils.insertion.execution import BLANK_IMAGE
+from absence_utils.insertion.known_units import SyntheticUnits
+from absence_utils.insertion.paste import LOCATIONS
+from absence_utils.insertion.protocols import (
+    PUBLISHED,
+    controlled_protocol,
+    published_protocol,
+    split_in_thirds,
+)
+from absence_utils.insertion.scores import ABSENCES, MIN_EFFECT, calibrate, score_table, select_score
+from absence_utils.stats import crossed_t_interval, fdr_adjust
 
-SETTING = Setting(patch=12, stride=4, k=4, images=12)
+SETTING = InsertionConfig(patch=12, stride=4, k=4, images=12)
 
 
 def blobs(n=240, size=36, seed=0):
@@ -47,7 +52,7 @@ def studies():
     sample, setting = images.take(range(100)), replace(SETTING, k=8, images=50)
     options = {"redraws": 3, "feather": 2, "top_share": 0.2}
     return {
-        rule: insertion_study(KnownUnits(sample, 24, rule, seed=4), None, images, setting, **options)
+        rule: insertion_study(SyntheticUnits(sample, 24, rule, seed=4), None, images, setting, **options)
         for rule in ("additive", "veto")
     }
 
@@ -69,10 +74,10 @@ def test_veto_of_a_linear_unit_is_zero_however_its_patches_were_selected(images)
     study = insertion_study(network, "0", images, SETTING, redraws=2, top_share=0.2)
     scores = study.fair.scores
     absence, veto = (
-        pick(scores, *names) for names in (("absence", "random patch"), ("veto", "median images"))
+        select_score(scores, *names) for names in (("absence", "random patch"), ("veto", "median images"))
     )
     assert absence.value.min() > 0.2 and veto.value.abs().max() < 1e-4
-    assert pick(scores, "veto", "blank image").value.abs().max() < 1e-4
+    assert select_score(scores, "veto", "blank image").value.abs().max() < 1e-4
     assert (veto.q_least == 1).all() and (study.published.tests.significant).all()
 
 
@@ -80,11 +85,11 @@ def test_scenes_network_vetoes_what_was_planted():
     """Logits: absences where the rules ask for them, none for "triangle or bars" and "checker"."""
     dataset = shuffle_images(scene_dataset(450, 0))
     study = insertion_study(
-        load_model("concept_scenes"), "logits", dataset, Setting(24, 8, 8, 12), redraws=3, feather=4
+        load_model("concept_scenes"), "logits", dataset, InsertionConfig(24, 8, 8, 12), redraws=3, feather=4
     )
     absent = np.array([bool(rule.absent) for rule in RULES.values()])
-    absence = pick(study.fair.scores, "absence", "random patch")
-    veto = pick(study.fair.scores, "veto", "median images")
+    absence = select_score(study.fair.scores, "absence", "random patch")
+    veto = select_score(study.fair.scores, "veto", "median images")
     assert absence.value[absent].min() > 1 > 0.3 > absence.value[~absent].max()
     assert ((veto.q_least < 0.05) & (veto.value > 0)).tolist() == absent.tolist()
     assert np.isnan(study.fair.units.beyond).all()  # a logit has no map
@@ -94,12 +99,12 @@ def test_scenes_network_vetoes_what_was_planted():
 def test_clean_selection(studies):
     """Patches, the meaning of top, and effects come from three disjoint thirds; top images are top, neutral median."""
     study, images = studies["veto"], blobs(900)
-    book, chosen, measured = three_ranges(len(images))
+    book, chosen, measured = split_in_thirds(len(images))
     assert study.clean_book.covered == ((book.start, book.stop),) and study.book.covered == (
         (0, len(images)),
     )
     responses_of = responses(
-        KnownUnits(images.take(range(100)), 24, "veto", seed=4), None, images.take(range(900))
+        SyntheticUnits(images.take(range(100)), 24, "veto", seed=4), None, images.take(range(900))
     )
     inputs = study.fair.inputs
     for unit in range(5):
@@ -110,15 +115,15 @@ def test_clean_selection(studies):
             used = of[of.group == group].image.unique()
             fits = [i for i in measured if low <= own[i] <= high]
             assert set(used) <= set(fits) and len(used) == min(50, len(fits))
-        assert (of[of.group == "blank"].image == BLANK).all()
+        assert (of[of.group == "blank"].image == BLANK_IMAGE).all()
 
 
 def test_every_condition_is_what_it_says(studies):
     """Responses of the fair protocol from images made by hand, one of each condition and group."""
     study, images = studies["veto"], blobs(900)
-    network = KnownUnits(images.take(range(100)), 24, "veto", seed=4)
+    network = SyntheticUnits(images.take(range(100)), 24, "veto", seed=4)
     book, inputs = study.clean_book, study.fair.inputs
-    own = [responses(network, None, images.take([i]))[0].numpy() for i in three_ranges(900)[2]]
+    own = [responses(network, None, images.take([i]))[0].numpy() for i in split_in_thirds(900)[2]]
     np.testing.assert_allclose(study.fair.units.sd, np.std(own, axis=0, ddof=1), rtol=1e-4)
     np.testing.assert_allclose(study.fair.units["mean"], np.mean(own, axis=0), atol=1e-4)
     seen = set()
@@ -138,25 +143,25 @@ def test_every_condition_is_what_it_says(studies):
             power = [torch.fft.fft2(each.double()).abs() for each in (cut, patch)]
             torch.testing.assert_close(*power, rtol=0, atol=1e-4)
         image = base if kind in ("untouched", "own patch") else insert_patches(
-            base, patch, PLACES[row.place], feather=2 if "soft" in condition else 0)  # fmt: skip
+            base, patch, LOCATIONS[row.place], feather=2 if "soft" in condition else 0)  # fmt: skip
         assert row.response == pytest.approx(responses(network, None, image)[0, 7].item(), abs=1e-4), (
             condition
         )
         seen.add((group, condition))
     assert len(seen) == 15
-    assert (pick(study.fair.scores, "check", "own patch pasted back").value == 0).all()
+    assert (select_score(study.fair.scores, "check", "own patch pasted back").value == 0).all()
 
 
 def test_smallest_effect_that_counts(studies):
-    """q_least asks whether a score is beyond LEAST, and is adjusted over units."""
+    """q_least asks whether a score is beyond MIN_EFFECT, and is adjusted over units."""
     inputs, spread = studies["veto"].fair.inputs, studies["veto"].fair.units.sd.to_numpy()
     top, neutral = (
         (as_array(inputs, group, "random", (24, 50, 8)) - as_array(inputs, group, "lowest", (24, 50, 8)))
         / spread[:, None, None]
         for group in ("top", "neutral")
     )
-    expected = adjusted(two_way(top, neutral, least=LEAST).p)
-    veto = pick(studies["veto"].fair.scores, "veto", "median images")
+    expected = fdr_adjust(crossed_t_interval(top, neutral, least=MIN_EFFECT).p)
+    veto = select_score(studies["veto"].fair.scores, "veto", "median images")
     np.testing.assert_allclose(veto.q_least, expected, rtol=1e-6)
     assert (veto.q_least >= veto.q).all() and (veto.q_least > veto.q).any()
 
@@ -173,7 +178,7 @@ def test_paired_by_image_place_and_order(studies):
     assert len(common) > 500 and (common.place == common.place_neutral).all()
     corners = at["top", "lowest"].place.groupby("column").nunique()
     assert (corners == 1).all() and sorted(at["top", "lowest"].place.unique()) == [0, 1, 2, 3]
-    assert (at["top", "lowest, centre"].place == PLACES.index("centre")).all()
+    assert (at["top", "lowest, centre"].place == LOCATIONS.index("centre")).all()
     draws = inputs[(inputs.group == "top") & (inputs.condition == "random")]
     assert draws.groupby(["unit", "row", "column"]).size().eq(3).all()
     assert draws.patch.nunique() > 15  # redrawn
@@ -219,7 +224,7 @@ def test_published_table_by_hand(images):
 
 
 def test_one_pair_an_image_costs_a_kth_and_agrees(images):
-    network = KnownUnits(images.take(range(100)), 6, "veto", seed=3)
+    network = SyntheticUnits(images.take(range(100)), 6, "veto", seed=3)
     both = {
         pairs: insertion_study(
             network, None, images, replace(SETTING, pairs=pairs), redraws=3, top_share=0.2, control_units=2
@@ -228,17 +233,17 @@ def test_one_pair_an_image_costs_a_kth_and_agrees(images):
     }
     sizes = {pairs: len(study.published.inputs) for pairs, study in both.items()}
     assert sizes["all"] == 4 * sizes["one"]
-    values = [pick(study.fair.scores, "absence", "random patch").value for study in both.values()]
+    values = [select_score(study.fair.scores, "absence", "random patch").value for study in both.values()]
     assert np.corrcoef(*values)[0, 1] > 0.8
     scores = both["one"].fair.scores
     assert (
-        pick(scores, "absence", "centre").value.notna().sum() == 2
+        select_score(scores, "absence", "centre").value.notna().sum() == 2
     )  # only the units drawn for these controls
-    assert pick(scores, "absence", "mean colour").value.notna().all()
+    assert select_score(scores, "absence", "mean colour").value.notna().all()
 
 
 def test_same_seed_same_study(images):
-    network = KnownUnits(images.take(range(100)), 3, "veto", seed=3)
+    network = SyntheticUnits(images.take(range(100)), 3, "veto", seed=3)
     one, same = (insertion_study(network, None, images, SETTING, redraws=2, top_share=0.2) for _ in range(2))
     other = insertion_study(network, None, images, replace(SETTING, seed=1), redraws=2, top_share=0.2)
     pd.testing.assert_frame_equal(one.fair.scores, same.fair.scores)
@@ -249,7 +254,7 @@ def test_same_seed_same_study(images):
 def made_up(sign=1.0, seed=0, slots=3, rows=6, columns=4):
     """Requests with made-up responses, top images drop by 2 with lowest patches and neutral ones by 0.5."""
     groups = {name: np.arange(slots * rows).reshape(slots, rows) for name in ("top", "neutral")}
-    groups["blank"] = np.full((slots, 1), BLANK)
+    groups["blank"] = np.full((slots, 1), BLANK_IMAGE)
     conditions = {(group, name) for group, *pair in ABSENCES.values() for name in pair}
     conditions |= {("top", "highest"), ("top", "untouched"), ("blank", "lowest"), ("blank", "random")}
     nothing, corners = np.zeros((1, 1, columns), int), np.zeros(columns, int)
@@ -277,7 +282,7 @@ def test_scores_by_hand():
         ("check", "own patch pasted back"): -0.7,
     }
     for names, drop in expected.items():
-        rows = pick(scores, *names)
+        rows = select_score(scores, *names)
         assert rows.index.tolist() == [5, 6, 7]
         np.testing.assert_allclose(rows.value * [2, 2, 4], drop, atol=0.1)
         assert ((rows.low <= rows.value) & (rows.value <= rows.high)).all()
@@ -295,8 +300,8 @@ def test_scores_turn_with_the_sign_of_the_response():
 
 def test_a_unit_that_never_changes_has_no_score():
     scores, _ = score_table(made_up(), np.arange(3), np.array([1.0, 0.0, 1.0]), (6, 4))
-    assert np.isnan(pick(scores, "absence", "random patch").value[1])
-    assert np.isfinite(pick(scores, "absence", "random patch").q[[0, 2]]).all()
+    assert np.isnan(select_score(scores, "absence", "random patch").value[1])
+    assert np.isfinite(select_score(scores, "absence", "random patch").q[[0, 2]]).all()
 
 
 def test_calibration_against_the_null():
@@ -305,11 +310,11 @@ def test_calibration_against_the_null():
     assert (calibrate(scores, null).percentile == 100).all()
     assert (calibrate(null, scores).percentile == 0).all()
     own = calibrate(scores, scores)
-    assert sorted(pick(own, "veto", "median images").percentile.round(1)) == [16.7, 50.0, 83.3]
+    assert sorted(select_score(own, "veto", "median images").percentile.round(1)) == [16.7, 50.0, 83.3]
 
 
 def test_missing_images_are_not_asked_for():
-    groups = {"top": np.array([[3, MISSING], [4, 5]])}
+    groups = {"top": np.array([[3, NO_IMAGE], [4, 5]])}
     table = plan(groups, [Treatment("top", "lowest", np.ones((2, 1, 3), int), np.arange(3))], np.array([7, 8]),
                  np.ones((2, 3), bool))  # fmt: skip
     assert len(table) == 2 * 3 * 3 and set(table[table.unit == 7].image) == {3}
@@ -345,7 +350,7 @@ def small(images):
 def test_bad_input_of_the_fair_protocol(images, small, chosen, measured, options, message):
     options = {"top_share": 0.2, "redraws": 1} | options
     with pytest.raises(InputError, match=message):
-        fair_protocol(small[0], "0", images, small[1], chosen, measured, SETTING, **options)
+        controlled_protocol(small[0], "0", images, small[1], chosen, measured, SETTING, **options)
 
 
 def test_bad_settings(images, small):
@@ -369,11 +374,11 @@ def test_bad_settings(images, small):
         book = replace(SETTING, k=300, patch=36, stride=36)
         insertion_study(small[0], "0", stack_images(shuffle_images(images)), book, top_share=0.2)
     with pytest.raises(InputError, match="three sets"):
-        three_ranges(5)
+        split_in_thirds(5)
 
 
 def test_every_draw_follows_the_seed_and_has_its_own_purpose():
-    one, same, other = (Setting(seed=seed, k=12) for seed in (0, 0, 5))
+    one, same, other = (InsertionConfig(seed=seed, k=12) for seed in (0, 0, 5))
     draws = [setting.generator(purpose).random() for setting in (one, other) for purpose in range(5)]
     assert len(set(draws)) == 10 and one.generator(3).random() == same.generator(3).random()
     assert (one.corners == same.corners).all() and (one.corners != other.corners).any()

@@ -14,7 +14,7 @@ from absence_utils import InputError, PatchBook, mine_patches
 from absence_utils.images.base import Normalisation, TensorImages
 from absence_utils.patches.quantile_sketch import RELATIVE_ERROR
 from absence_utils.patches.storage import write_book
-from absence_utils.patches.topk import place_of, priority
+from absence_utils.patches.topk import priority, window_key
 
 MASK = 2**64 - 1
 
@@ -68,7 +68,7 @@ def test_sample_depends_on_the_seed_and_not_on_the_network():
 def test_sample_holds_all_windows_where_there_are_fewer():
     book = mine(reservoir=1000)
     assert sorted(book.random.place.tolist()) == [
-        place_of(*map(torch.tensor, place)).item() for place, _ in windows_of(whole_numbers(), 5, 2)
+        window_key(*map(torch.tensor, place)).item() for place, _ in windows_of(whole_numbers(), 5, 2)
     ]
     assert mine(reservoir=0).random.response.shape == (3, 0)
 
@@ -78,7 +78,7 @@ def test_sample_is_uniform_over_places():
     image, top, left = (
         axis.flatten() for axis in torch.meshgrid(*map(torch.arange, (100, 10, 10)), indexing="ij")
     )
-    place = place_of(image, top * 16, left * 16)
+    place = window_key(image, top * 16, left * 16)
     for seed in range(3):
         chosen = priority(place, seed).argsort()[:1000]
         for axis, count in ((image, 100), (top, 10), (left, 10)):
@@ -100,7 +100,7 @@ def test_random_crops_are_the_pixels_of_their_boxes():
     ):
         expected = pixels[image, :, top : top + height, left : left + width]
         torch.testing.assert_close(crop, expected, rtol=0, atol=1e-6)
-    drawn = place_of(crops.image, crops.box[:, 0], crops.box[:, 1]).tolist()
+    drawn = window_key(crops.image, crops.box[:, 0], crops.box[:, 1]).tolist()
     assert len(set(drawn)) == 6 and set(drawn) <= set(book.random.place.tolist())
     assert torch.equal(book.random_crops(dataset, 6, seed=2).pixels, crops.pixels)
     assert not torch.equal(book.random_crops(dataset, 6, seed=3).box, crops.box)

@@ -11,7 +11,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from absence_utils import feature_map, mine_patches
 from absence_utils.images.base import TensorImages
-from absence_utils.patches.fuse import channels_last, rearranged
+from absence_utils.patches.fuse import channels_last, fused
 
 SHAPE = (3, 32, 32)
 LAYERS = [
@@ -52,7 +52,7 @@ def norms(network):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_answers_as_the_network_does(layer):
     network, pixels = bottlenecks(), images(3).images
-    fast = rearranged(network, layer, SHAPE)
+    fast = fused(network, layer, SHAPE)
     assert fast is not network
     exact = feature_map(copy.deepcopy(network).double(), layer, pixels.double()).detach()
     for given in (pixels, channels_last(pixels)):
@@ -65,7 +65,7 @@ def test_folding_is_the_formula():
     norm.running_mean, norm.running_var = torch.tensor([1.0, -2, 0.5]), torch.tensor([4.0, 0.25, 9])
     norm.weight.data, norm.bias.data = torch.tensor([-1.0, 2, 0.5]), torch.tensor([0.0, 1, -1])
     network = nn.Sequential(convolution, norm, nn.ReLU(inplace=True)).eval()
-    fast = rearranged(network, "2", (2, 8, 8))
+    fast = fused(network, "2", (2, 8, 8))
     scale = torch.tensor([-1 / 4.00001**0.5, 2 / 0.25001**0.5, 0.5 / 9.00001**0.5])
     torch.testing.assert_close(fast[0].weight, (convolution.weight * scale[:, None, None, None]).detach())
     bias = (convolution.bias - norm.running_mean) * scale + norm.bias
@@ -77,15 +77,13 @@ def test_what_is_read_and_what_comes_after_keeps_its_batch_norm():
     network = bottlenecks()
     total = norms(network)
     assert total == 17
-    assert norms(rearranged(network, "logits", SHAPE)) == 0
+    assert norms(fused(network, "logits", SHAPE)) == 0
+    assert norms(fused(network, "conv1", SHAPE)) == total  # its own norm is not in it, the others do not run
+    assert norms(fused(network, "bn1", SHAPE)) == total
     assert (
-        norms(rearranged(network, "conv1", SHAPE)) == total
-    )  # its own norm is not in it, the others do not run
-    assert norms(rearranged(network, "bn1", SHAPE)) == total
-    assert (
-        norms(rearranged(network, "layer4.0.conv3", SHAPE)) == 2
+        norms(fused(network, "layer4.0.conv3", SHAPE)) == 2
     )  # its own, and the shortcut's, which comes after
-    assert norms(rearranged(network, "layer4.0.bn3", SHAPE)) == 2
+    assert norms(fused(network, "layer4.0.bn3", SHAPE)) == 2
 
 
 class Shared(nn.Module):
@@ -114,7 +112,7 @@ def test_only_what_may_be_folded_is_folded():
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             nn.init.normal_(module.running_mean), nn.init.uniform_(module.running_var, 0.5, 2)
-    fast = rearranged(network, None, (3, 8, 8))
+    fast = fused(network, None, (3, 8, 8))
     assert fast is not network and norms(fast) == 6
     torch.testing.assert_close(feature_map(fast, None, pixels), feature_map(network, None, pixels))
 
@@ -138,13 +136,13 @@ class Uncopied(nn.Conv2d):
 def test_networks_that_cannot_be_rearranged_are_left_as_they_are():
     torch.manual_seed(0)
     for network, layer in ((Flat(), None), (nn.Sequential(Uncopied(3, 4, 3)), "0")):
-        assert rearranged(network.eval(), layer, (3, 8, 8)) is network
+        assert fused(network.eval(), layer, (3, 8, 8)) is network
     flat = Flat().eval()
-    assert rearranged(flat, "convolution", (3, 8, 8)) is not flat  # stops before the view
+    assert fused(flat, "convolution", (3, 8, 8)) is not flat  # stops before the view
     network = Untraceable(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)).eval()
-    assert norms(rearranged(network, "second", (3, 8, 8))) == 1
+    assert norms(fused(network, "second", (3, 8, 8))) == 1
     network = transformer()
-    fast = rearranged(network, "encoder.layers.encoder_layer_0", (3, 16, 16))
+    fast = fused(network, "encoder.layers.encoder_layer_0", (3, 16, 16))
     assert torch.allclose(fast(images(2, 16).images), network(images(2, 16).images), atol=1e-6)
 
 
@@ -164,14 +162,14 @@ def test_a_copy_that_disagrees_is_not_used():
     torch.manual_seed(0)
     network = Capricious().eval()
     network.norm.running_mean += 1
-    assert rearranged(network, None, (3, 8, 8)) is network
+    assert fused(network, None, (3, 8, 8)) is network
 
 
 def test_the_network_is_not_touched_and_its_tensors_are_shared():
     network = bottlenecks().train()
     before = copy.deepcopy(network.state_dict())
     strides = [parameter.stride() for parameter in network.parameters()]
-    fast = rearranged(network, "layer2", SHAPE)
+    fast = fused(network, "layer2", SHAPE)
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in before.items())
     assert strides == [parameter.stride() for parameter in network.parameters()]
     assert all(module.training for module in network.modules()) and norms(network) == 17

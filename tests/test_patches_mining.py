@@ -27,8 +27,8 @@ from torchvision.models import resnet50
 from absence_utils import InputError, PatchBook, load_images, load_model, mine_patches, responses
 from absence_utils.images.base import Normalisation, TensorImages
 from absence_utils.patches.book import SIDES
-from absence_utils.patches.mining import batch_norm_sign, empty_response
-from absence_utils.patches.topk import Running
+from absence_utils.patches.mining import batch_norm_sign, blank_patch_response
+from absence_utils.patches.topk import RunningTopK
 
 
 def slow_extremes(weight, pixels, patch, stride, k, per_image=0):
@@ -109,7 +109,7 @@ def test_ties_go_to_the_earlier_image_then_up_then_left():
 def test_zero_and_minus_zero_tie():
     """They are equal numbers with different bits, so the earlier patch comes first."""
     for values in ([-0.0, 0.0, -0.0], [0.0, -0.0, 0.0]):
-        best = Running(k=2, per_image=0)
+        best = RunningTopK(k=2, per_image=0)
         best.add(torch.tensor([values]), torch.tensor([5, 6, 7]))
         assert best.place.tolist() == [[5, 6]]
 
@@ -420,8 +420,8 @@ def test_empty_response_is_that_of_the_mean():
     network, dataset = real_network(), whole_numbers()
     book = mine_patches(network, "2", dataset, 6, 1)
     expected = network[:3](torch.zeros(1, 2, 6, 6)).mean(dim=(2, 3))[0]
-    torch.testing.assert_close(empty_response(network, dataset, book), expected.detach())
-    masked = empty_response(network, dataset, replace(book, region="masked"))
+    torch.testing.assert_close(blank_patch_response(network, dataset, book), expected.detach())
+    masked = blank_patch_response(network, dataset, replace(book, region="masked"))
     torch.testing.assert_close(masked, network[:3](torch.zeros(1, 2, 9, 10)).mean(dim=(2, 3))[0].detach())
 
 
@@ -450,7 +450,7 @@ def test_trained_squeezenet_reaches_further_down_than_random_weights():
         network = load_model("squeezenet1_0", weights)
         dataset = load_images(real / "imagenet" / "val", network, limit=30)
         book = mine_patches(network, "features.12", dataset, patch=48, stride=44)
-        empty = empty_response(network, dataset, book)
+        empty = blank_patch_response(network, dataset, book)
         up, down = book.highest.response[:, 0] - empty, empty - book.lowest.response[:, 0]
         share[weights == "random"] = (down > up).float().mean().item()
     assert share[False] > 0.85

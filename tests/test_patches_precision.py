@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from absence_utils import InputError, mine_patches
 from absence_utils.images.base import TensorImages
-from absence_utils.images.prefetch import decoded
+from absence_utils.images.prefetch import prefetch_images
 from absence_utils.patches.mining import book_settings
 from absence_utils.patches.tables import compare_books
 
@@ -39,7 +39,7 @@ class Slow(Counting):
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_images_come_in_order_and_once(workers):
     dataset = Slow(whole_numbers(n=9).images)
-    found = list(decoded(dataset, range(1, 9), workers))
+    found = list(prefetch_images(dataset, range(1, 9), workers))
     assert [number for number, _ in found] == list(range(1, 9))
     assert all(torch.equal(image, dataset.images[number]) for number, image in found)
     assert dataset.read == [0] + [1] * 8 and dataset.most <= max(workers, 1)
@@ -51,7 +51,7 @@ def test_images_come_in_order_and_once(workers):
 def test_what_a_dataset_raises_arrives_at_its_turn_and_no_thread_stays(workers):
     dataset, seen = Slow(whole_numbers(n=9).images, broken=True), []
     with pytest.raises(InputError, match="a.jpg"):
-        for number, _ in decoded(dataset, range(9), workers):
+        for number, _ in prefetch_images(dataset, range(9), workers):
             seen.append(number)
     assert seen == [0, 1, 2]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
@@ -61,7 +61,7 @@ def test_what_a_dataset_raises_arrives_at_its_turn_and_no_thread_stays(workers):
 
 def test_reading_ahead_stops_with_its_reader():
     dataset = Slow(whole_numbers(n=50).images)
-    images = decoded(dataset, range(50), 2)
+    images = prefetch_images(dataset, range(50), 2)
     next(images)
     images.close()
     assert sum(dataset.read) <= 6 and not [it for it in threading.enumerate() if it.name.startswith("decode")]

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from absence_utils import InputError, PatchBook, mine_patches
-from absence_utils.patches.shards import main, merge_shards, mine_shards, open_book, shard_path, shard_range
+from absence_utils.patches.shards import (
+    load_or_mine,
+    main,
+    merge_shards,
+    mine_shards,
+    shard_path,
+    shard_range,
+)
 
 HOW = {"patch": 6, "stride": 1, "k": 4}
 
@@ -192,8 +199,8 @@ def test_open_book_takes_what_fits(tmp_path):
     network, dataset = whole_number_network(), whole_numbers()
     book = mine_patches(network, "0", dataset, **HOW)
     path = book.save(tmp_path / "book.safetensors")
-    assert same(open_book(path, network, "0", guarded([0]), **HOW), book)
-    assert same(open_book("", network, "0", dataset, **HOW), book)
+    assert same(load_or_mine(path, network, "0", guarded([0]), **HOW), book)
+    assert same(load_or_mine("", network, "0", dataset, **HOW), book)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +220,6 @@ def test_open_book_refuses_what_does_not_fit(tmp_path, change, message):
     path = mine_patches(network, "0", whole_numbers(), **HOW, part=part).save(tmp_path / "book")
     call = {"network": network, "layer": "0", "dataset": whole_numbers(), **HOW} | change
     with pytest.raises(InputError, match=message):
-        open_book(path, call.pop("network"), **call)
+        load_or_mine(path, call.pop("network"), **call)
     with pytest.raises(InputError, match="`book`: cannot read"):
-        open_book(tmp_path / "absent", network, "0", whole_numbers(), **HOW)
+        load_or_mine(tmp_path / "absent", network, "0", whole_numbers(), **HOW)

@@ -9,7 +9,13 @@ from torch import nn
 
 from absence_utils import InputError, mine_patches
 from absence_utils.images.base import TensorImages
-from absence_utils.patches.tables import content_table, patch_table, range_table, unit_title, visible_share
+from absence_utils.patches.tables import (
+    concept_coverage,
+    concept_enrichment,
+    patch_table,
+    range_table,
+    unit_title,
+)
 
 # Two images of 4 x 4 px with a bright quarter each; unit 0 is the mean of a patch + 1, unit 1 its negative.
 PIXELS = torch.zeros(2, 1, 4, 4)
@@ -92,8 +98,8 @@ def test_visible_share_and_content_by_hand(book):
     masks = torch.zeros(2, 2, 4, 4, dtype=torch.bool)
     masks[0, 0, 0, 1:4] = True  # three pixels, one of them in the top left window, two in the top right one
     masks[1, 1, 2:, 2:] = True  # all in the bottom right window of the second image
-    assert visible_share(book.highest, masks)[0].tolist() == [[0, 1], [pytest.approx(1 / 3), 0]]
-    table = content_table(
+    assert concept_coverage(book.highest, masks)[0].tolist() == [[0, 1], [pytest.approx(1 / 3), 0]]
+    table = concept_enrichment(
         book, masks, torch.tensor([[0.0, 0.5], [0.0, -0.5]]), ["up", "down"], ["bar", "square"]
     ).set_index(["unit", "side", "concept"])
     assert table.loc[("up", "highest", "square")].tolist() == [0.5, 0.5, 0.125, 37.5]

@@ -7,14 +7,14 @@ import torch
 
 from absence_utils.benchmark import gallery as shown
 from absence_utils.benchmark.faithfulness import Faithfulness
-from absence_utils.benchmark.leaderboard import Setting, subject_of
+from absence_utils.benchmark.leaderboard import BenchmarkConfig, task_of
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, RULES
 from absence_utils.plots import benchmark as plots
 
 
 @pytest.fixture(scope="module")
 def subject():
-    return subject_of("rules", 0, None, list(range(5)), Setting(1, 256, 4, 2, 0, 10))
+    return task_of("rules", 0, None, list(range(5)), BenchmarkConfig(1, 256, 4, 2, 0, 10))
 
 
 def board(shift=0.0):

@@ -7,13 +7,13 @@ import pytest
 from absence_utils.attribution.columns import matrix_columns
 from absence_utils.plots import your_model as plots
 from absence_utils.plots.base import ABSENCE, PRESENCE
-from absence_utils.your_model.card import Effort, collect_cards
+from absence_utils.your_model.card import CardOptions, collect_cards
 
 
 @pytest.fixture(scope="module")
 def card(layer_study):
     study, dataset = layer_study
-    effort = Effort(shown=3, steps=2, facets=2, maps=2, evidence_images=40)
+    effort = CardOptions(shown=3, steps=2, facets=2, maps=2, evidence_images=40)
     (found,) = collect_cards(study, dataset, matrix_columns(dataset, 0), [1], effort, {"network": "scenes"})
     return found
 

@@ -28,7 +28,7 @@ ALLOWED = {
     "Scientific Data\n8:34, 2021; doi 10.34970/2020-ds01": "a citation that the licence asks for",
     "CC BY-NC 4.0": "the version of a licence",
     "beyond 95 % of random weights": "the level of the comparison, fixed in notebook 07",
-    "exceed 0.05 sd": "scores.LEAST, below which no effect counts",
+    "exceed 0.05 sd": "scores.MIN_EFFECT, below which no effect counts",
     "finds 80 % of\n  the absences": "the threshold that the benchmark defines, see scenes_benchmark",
     "| 16 px |": "the paper's stride",
     "| 100 top images, all units |": "the paper's number of images",

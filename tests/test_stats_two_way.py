@@ -11,10 +11,10 @@ from scipy import stats
 from absence_utils.errors import InputError
 from absence_utils.stats import (
     EXACT_PATCHES,
-    adjusted,
+    crossed_t_interval,
+    fdr_adjust,
     percentile_of,
     sign_flip_p,
-    two_way,
     two_way_bootstrap,
 )
 
@@ -57,7 +57,7 @@ def slow_two_way(values):
 @pytest.mark.parametrize("image_share", [0.0, 0.4])
 def test_equals_the_two_way_layout_by_hand(image_share):
     values = drawn(6, 5, 0.3, image_share, seed=3) + 0.4
-    result = two_way(values)
+    result = crossed_t_interval(values)
     clipped = 0
     for unit in range(6):
         mean, variance, df = slow_two_way(values[unit].tolist())
@@ -72,7 +72,7 @@ def test_equals_the_two_way_layout_by_hand(image_share):
 
 def test_one_patch_an_image_is_the_t_test_on_the_patches_means():
     values = one_patch_an_image(drawn(4, 24, 0.2) + 0.2)
-    result = two_way(values)
+    result = crossed_t_interval(values)
     test = stats.ttest_1samp(np.nanmean(values, axis=1), 0, axis=1)
     interval = test.confidence_interval(0.95)
     np.testing.assert_allclose(result.p, test.pvalue)
@@ -85,9 +85,9 @@ def test_subtracting_pairs_by_patch():
     """What a patch does alike on both kinds of images cancels, and the sign follows the order."""
     patch = 5 * np.random.default_rng(0).standard_normal((1, 1, PATCHES))
     top, neutral = drawn(1, 12, 0, seed=1) + patch + 0.3, drawn(1, 9, 0, seed=2) + patch
-    result, turned = two_way(top, neutral), two_way(neutral, top)
+    result, turned = crossed_t_interval(top, neutral), crossed_t_interval(neutral, top)
     assert result.value == pytest.approx(top.mean() - neutral.mean())
-    assert result.standard_error < 0.5 < two_way(top).standard_error
+    assert result.standard_error < 0.5 < crossed_t_interval(top).standard_error
     for one, other in ((result.low, -turned.high), (result.high, -turned.low), (result.p, turned.p)):
         assert one == pytest.approx(other)
 
@@ -97,11 +97,11 @@ def test_subtracting_pairs_by_patch():
 def test_moves_with_the_values(seed, shift, factor, single):
     values = drawn(2, 16, 0.2, seed=seed)
     values = one_patch_an_image(values) if single else values
-    plain, moved = two_way(values), two_way(factor * values + shift)
+    plain, moved = crossed_t_interval(values), crossed_t_interval(factor * values + shift)
     np.testing.assert_allclose(moved.value, factor * plain.value + shift, atol=1e-9)
     np.testing.assert_allclose(moved.high - moved.low, factor * (plain.high - plain.low), rtol=1e-6)
     order = np.random.default_rng(seed).permutation(16)
-    np.testing.assert_allclose(two_way(values[:, order]).low, plain.low)
+    np.testing.assert_allclose(crossed_t_interval(values[:, order]).low, plain.low)
 
 
 @pytest.mark.parametrize("single", [False, True])
@@ -110,17 +110,17 @@ def test_covers_and_keeps_its_level_where_the_unpaired_test_does_not(patch_share
     runs, images = 2000, 24
     measured = one_patch_an_image if single else np.asarray
     values = measured(drawn(runs, images, patch_share, seed=1))
-    result = two_way(values + 0.3)
+    result = crossed_t_interval(values + 0.3)
     covered = np.mean((result.low <= 0.3) & (result.high >= 0.3))
     assert 0.92 <= covered <= 0.98
-    assert np.mean(two_way(values).p < 0.05) < 0.07
+    assert np.mean(crossed_t_interval(values).p < 0.05) < 0.07
 
     # The published test takes the same inputs, unpaired: an image's own level, then each kind's own patches.
     level = np.random.default_rng(7).standard_normal((runs, images, 1)) * 0.3
     lowest, other = (measured(drawn(runs, images, patch_share, 0, seed) + level) for seed in (2, 3))
     flat = [part.reshape(runs, -1) for part in (lowest, other)]
     wrong = np.mean(stats.ttest_ind(*flat, axis=1, nan_policy="omit").pvalue < 0.05)
-    ours = np.mean(two_way(lowest - other).p < 0.05)
+    ours = np.mean(crossed_t_interval(lowest - other).p < 0.05)
     assert ours < 0.07
     if patch_share and not single:
         assert wrong > 0.1 > ours  # with 24 images a patch, 5 % in common is enough to mislead it
@@ -139,25 +139,27 @@ def test_bootstrap_does_not_keep_its_level_with_eight_patches():
 
 def test_bootstrap_of_many_patches_and_images_is_near_the_interval():
     values = drawn(1, 60, 0.3, 0.3, patches=60) + 1
-    boot, exact = two_way_bootstrap(values, draws=4000), two_way(values)
+    boot, exact = two_way_bootstrap(values, draws=4000), crossed_t_interval(values)
     assert boot.value == exact.value
     assert boot.standard_error == pytest.approx(exact.standard_error, rel=0.1)
     assert boot.p == 0 and two_way_bootstrap(values - values.mean()).p > 0.8
 
 
 def test_nothing_happened_is_no_effect_and_rounding_is_nothing():
-    nothing = two_way(np.zeros((1, 4, 3)))
+    nothing = crossed_t_interval(np.zeros((1, 4, 3)))
     assert (nothing.value, nothing.low, nothing.high, nothing.p) == (0, 0, 0, 1)
     rounding = 1e-8 * (drawn(1, 4, 0, patches=3) + 5)
-    assert two_way(rounding).p == 1 and two_way(1e6 * rounding).p < 0.01
-    assert two_way(np.ones((1, 4, 3))).p == 0
+    assert crossed_t_interval(rounding).p == 1 and crossed_t_interval(1e6 * rounding).p < 0.01
+    assert crossed_t_interval(np.ones((1, 4, 3))).p == 0
 
 
 def test_a_smallest_effect_can_be_asked_for():
     values = drawn(1, 20, 0.1) * 0.05 + 0.2
-    assert two_way(values).p < 1e-6
-    assert two_way(values, least=0.1).p < 1e-3 < 0.3 < two_way(values, least=0.25).p
-    level = [np.mean(two_way(drawn(2000, 24, 0.1) + side, least=0.5).p < 0.05) for side in (-0.5, 0.5)]
+    assert crossed_t_interval(values).p < 1e-6
+    assert crossed_t_interval(values, least=0.1).p < 1e-3 < 0.3 < crossed_t_interval(values, least=0.25).p
+    level = [
+        np.mean(crossed_t_interval(drawn(2000, 24, 0.1) + side, least=0.5).p < 0.05) for side in (-0.5, 0.5)
+    ]
     assert max(level) < 0.07  # at the edge of what does not count
 
 
@@ -165,24 +167,24 @@ def test_units_with_too_few_images_have_no_interval():
     values = drawn(3, 6, 0.1)
     values[1, 1:] = np.nan
     values[2] = np.nan
-    result = two_way(values)
+    result = crossed_t_interval(values)
     assert np.isfinite(result.value[0]) and np.isnan(result.value[1:]).all() and np.isnan(result.p[1:]).all()
-    assert np.isnan(two_way(drawn(3, 6, 0.1), values).low[1:]).all()
+    assert np.isnan(crossed_t_interval(drawn(3, 6, 0.1), values).low[1:]).all()
 
 
 @pytest.mark.parametrize("bad", [np.zeros((3, 4)), np.zeros((2, 3, 1))])
 def test_wrong_shapes(bad):
     with pytest.raises(InputError, match="values.*two patches"):
-        two_way(bad)
+        crossed_t_interval(bad)
 
 
 def test_patterns_of_pairs_that_are_neither_all_nor_one():
     values = drawn(2, 5, 0.1)
     values[1, 2, 3] = np.nan
     with pytest.raises(InputError, match="unit 1 has images with some"):
-        two_way(values)
+        crossed_t_interval(values)
     with pytest.raises(InputError, match="minus"):
-        two_way(drawn(2, 5, 0.1), drawn(2, 5, 0.1, patches=7))
+        crossed_t_interval(drawn(2, 5, 0.1), drawn(2, 5, 0.1, patches=7))
     with pytest.raises(InputError, match="gaps"):
         two_way_bootstrap(values)
 
@@ -216,9 +218,9 @@ def test_adjusted_is_benjamini_and_hochberg_by_hand():
     by_hand = [
         min(q * 4 / (1 + sum(other < q for other in known)) for q in known if q >= each) for each in known
     ]
-    np.testing.assert_allclose(np.delete(adjusted(p), 1), by_hand)
-    assert np.isnan(adjusted(p)[1]) and p[0] == 0.01
-    assert np.isnan(adjusted([np.nan])).all()
+    np.testing.assert_allclose(np.delete(fdr_adjust(p), 1), by_hand)
+    assert np.isnan(fdr_adjust(p)[1]) and p[0] == 0.01
+    assert np.isnan(fdr_adjust([np.nan])).all()
 
 
 def test_percentiles():

@@ -12,7 +12,7 @@ from absence_utils.errors import InputError
 from absence_utils.images.digits import MNIST_FILES, digits
 from absence_utils.patches.mining import mine_patches
 from absence_utils.toys.green_pixel import COLOURS, colour_mask, green_pixel_images
-from absence_utils.toys.motion import MotionDetector, motion_sequences, uncut
+from absence_utils.toys.motion import MotionDetector, fully_visible, motion_sequences
 
 
 def bar_columns(frame):
@@ -54,14 +54,14 @@ def test_extreme_patches_of_the_detector():
             crop = leftward[image, :, top : top + height, left : left + width]
             assert crop.flatten(1).any(dim=1).all() == wanted
     ties = book.lowest.response[1] == 0
-    assert (book.crops(pairs, 1).lowest[ties & uncut(book.crops(pairs, 1).lowest)][0] == 0).all()
+    assert (book.crops(pairs, 1).lowest[ties & fully_visible(book.crops(pairs, 1).lowest)][0] == 0).all()
 
 
 def test_uncut_asks_for_as_much_bar_in_both_frames():
     crops = torch.zeros(3, 2, 4, 4)
     crops[0, :, :, 1] = 1
     crops[1, 1, :, 0] = 1
-    assert uncut(crops).tolist() == [True, False, True]
+    assert fully_visible(crops).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("frames", [1, 6])

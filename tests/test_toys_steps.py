@@ -16,19 +16,25 @@ from absence_utils.toys.digits import (
     all_class_pairs,
     class_maps,
     left_share,
-    release,
+    progressive_removal,
     removal_examples,
     removal_over_seeds,
 )
 from absence_utils.toys.green_pixel import (
+    INITIALISATIONS,
     SCHEDULES,
-    STARTS,
     GreenPixelNet,
-    compare_recipes,
+    compare_initialisations,
     green_pixel_images,
-    paint_pixel,
+    sweep_pixel_colour,
 )
-from absence_utils.toys.motion import MotionDetector, bar_table, motion_sequences, moving_bars, uncut_extremes
+from absence_utils.toys.motion import (
+    MotionDetector,
+    bar_table,
+    fully_visible_extremes,
+    motion_sequences,
+    moving_bars,
+)
 from absence_utils.units import Unit
 
 
@@ -37,7 +43,7 @@ def test_uncut_extremes_are_extreme_show_whole_motion_and_their_own_bar():
     pairs, leftward = sequences.pairs(), sequences.leftward_pairs()
     detector = MotionDetector()
     book = mine_patches(detector, None, pairs, patch=6, stride=1, k=6 * 49)
-    found = uncut_extremes(book, pairs, leftward)
+    found = fully_visible_extremes(book, pairs, leftward)
     for side, values in (("highest", [1 / 7, 1 / 7]), ("lowest", [-1 / 7, 0])):
         assert found[side]["response"] == pytest.approx(values, abs=1e-6)
         for unit in (0, 1):
@@ -82,14 +88,14 @@ def test_bar_table_tells_the_bar_from_the_rest():
 def test_recipes_are_all_run_and_only_the_first_is_meant_to_be_safe():
     test = green_pixel_images(300, 1_000_000)
     options = {"images": 1000, "epochs": 10, "lr": 0.5, "batch_size": 25}
-    runs, networks = compare_recipes(test, [0, 1], **options)
+    runs, networks = compare_initialisations(test, [0, 1], **options)
     assert runs["recipe"].unique().tolist() == [
-        f"{start}, {words}" for start in STARTS for words in SCHEDULES
+        f"{start}, {words}" for start in INITIALISATIONS for words in SCHEDULES
     ]
     assert set(networks) == set(zip(runs["recipe"], runs["seed"], strict=True))
     ours = runs[runs["recipe"] == "contrast start, one cycle"]
     assert (ours["accuracy"] >= 0.99).all() and (ours["dead channels"] == 0).all()
-    for start in STARTS:  # the two schedules are two trainings
+    for start in INITIALISATIONS:  # the two schedules are two trainings
         first, second = (networks[f"{start}, {words}", 0].classes.weight for words in SCHEDULES)
         assert not torch.equal(first, second)
     assert (runs[runs["recipe"].str.startswith("PyTorch")]["accuracy"] < 0.99).any()
@@ -166,7 +172,7 @@ def test_bars_move_by_their_step_and_the_detector_is_silenced_by_one_of_them():
 def test_a_painted_pixel_changes_that_pixel_only():
     network = GreenPixelNet(0)
     image = green_pixel_images(2, seed=0).images[1]
-    images, responses = paint_pixel(network, image, [0.0, 1.0], [0.0, 0.5, 1.0])
+    images, responses = sweep_pixel_colour(network, image, [0.0, 1.0], [0.0, 0.5, 1.0])
     assert images.shape == (2, 3, *image.shape) and responses.shape == (2, 3, 2)
     assert images[1, 2, :, 16, 16].tolist() == [1, 1, 0] and images[0, 1, :, 16, 16].tolist() == [0.5, 0, 0]
     changed = (images != image).any(dim=2).any(dim=0).any(dim=0).nonzero()
@@ -176,7 +182,7 @@ def test_a_painted_pixel_changes_that_pixel_only():
 
 def test_release_removes_more_of_what_speaks_against_the_unit():
     network, images = DigitsNet(seed=0), digits("test").images[:4]
-    left, responses = release(network, images, 3, [0.0, 0.2, 1.0])
+    left, responses = progressive_removal(network, images, 3, [0.0, 0.2, 1.0])
     assert torch.equal(left[0], images) and not left[2].any() and responses.shape == (3, 4, 10)
     torch.testing.assert_close(responses[1], network(left[1]).detach())
     score = attribute(Unit(network, channel=3), images)

@@ -6,11 +6,11 @@ import pytest
 from helpers.browser import DESKTOP, PHONE, bad_pictures, brightness, links, open_page, overflow
 
 from absence_utils.attribution.columns import matrix_columns
-from absence_utils.your_model.card import Effort, collect_cards
+from absence_utils.your_model.card import CardOptions, collect_cards
 from absence_utils.your_model.html import write_atlas
 
 COLUMNS = "getComputedStyle(document.getElementById('units')).gridTemplateColumns.split(' ').length"
-EFFORT = Effort(shown=3, steps=2, facets=1, maps=1, evidence_images=40)
+EFFORT = CardOptions(shown=3, steps=2, facets=1, maps=1, evidence_images=40)
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from PIL import Image
 from absence_utils.attribution.columns import matrix_columns
 from absence_utils.errors import InputError
 from absence_utils.your_model import html as module
-from absence_utils.your_model.card import Effort, collect_cards
+from absence_utils.your_model.card import CardOptions, collect_cards
 from absence_utils.your_model.html import card_page, page_name, picture, summary, write_atlas, write_card
 
-EFFORT = Effort(shown=2, steps=2, facets=1, maps=1, evidence_images=40)
+EFFORT = CardOptions(shown=2, steps=2, facets=1, maps=1, evidence_images=40)
 
 
 @pytest.fixture(scope="module")

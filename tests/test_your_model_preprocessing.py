@@ -15,7 +15,12 @@ from absence_utils.images.base import IMAGENET
 from absence_utils.images.cache import stack_images
 from absence_utils.images.folders import FolderImages
 from absence_utils.images.subsets import Subset
-from absence_utils.your_model.preprocessing import PreparedFolder, described, measured, prepared_scenes
+from absence_utils.your_model.preprocessing import (
+    PreparedFolder,
+    infer_preprocessing,
+    prepared_scenes,
+    resolve_preprocessing,
+)
 
 NORMAL = T.Normalize((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 
@@ -53,7 +58,7 @@ def opened(dataset, index):
 def test_mean_std_and_size_are_measured_and_images_come_out_as_the_transform_makes_them(
     transform, size, mean, std, folder, tmp_path
 ):
-    found = measured(transform, Blocks())
+    found = infer_preprocessing(transform, Blocks())
     assert (found.size, found.channels) == (size, 3)
     assert found.normalisation.mean == pytest.approx(mean, abs=1e-6)
     assert found.normalisation.std == pytest.approx(std, rel=1e-6)
@@ -70,7 +75,8 @@ def test_mean_std_and_size_are_measured_and_images_come_out_as_the_transform_mak
 
 def test_torchvision_s_own_evaluation_is_the_same_by_dict_and_by_transform(folder):
     ways = [
-        described(nn.Conv2d(3, 2, 3), given) for given in (None, SqueezeNet1_0_Weights.DEFAULT.transforms())
+        resolve_preprocessing(nn.Conv2d(3, 2, 3), given)
+        for given in (None, SqueezeNet1_0_Weights.DEFAULT.transforms())
     ]
     first, second = (PreparedFolder(folder, way) for way in ways)
     third = FolderImages(folder, IMAGENET)
@@ -82,26 +88,26 @@ def test_torchvision_s_own_evaluation_is_the_same_by_dict_and_by_transform(folde
 def test_grey_images_go_to_networks_that_take_them():
     short = T.Compose([T.Resize((28, 28)), T.ToTensor(), T.Normalize((0.1307,), (0.3081,))])
     for net in (Grey(), Dense()):
-        found = measured(short, net)
+        found = infer_preprocessing(short, net)
         assert (found.channels, found.mode, found.size) == (1, "L", 28)
         assert found.normalisation.mean == pytest.approx((0.1307,))
-    turned = measured(T.Compose([T.Resize((28, 28)), T.Grayscale(), T.ToTensor()]), Grey())
+    turned = infer_preprocessing(T.Compose([T.Resize((28, 28)), T.Grayscale(), T.ToTensor()]), Grey())
     assert (turned.channels, turned.mode) == (1, "RGB")  # it turns colours into grey itself
-    assert measured(short, Blocks()).mode == "RGB"
+    assert infer_preprocessing(short, Blocks()).mode == "RGB"
 
 
 def test_a_dict_and_nothing():
-    found = described(Grey(), {"mean": 0.2, "std": [0.4], "size": 28})
+    found = resolve_preprocessing(Grey(), {"mean": 0.2, "std": [0.4], "size": 28})
     assert (found.channels, found.size, found.mode) == (1, 28, "L") and found.normalisation.std == (0.4,)
-    assert described(Blocks(), {"size": 64, "resize": 80}).resize == 80
-    nothing = described(Blocks(), None)
+    assert resolve_preprocessing(Blocks(), {"size": 64, "resize": 80}).resize == 80
+    nothing = resolve_preprocessing(Blocks(), None)
     assert nothing.normalisation == IMAGENET and (nothing.size, nothing.resize) == (224, 256)
-    assert described(Dense(), {"mean": (0.1, 0.2, 0.3), "std": 1.0}).channels == 3
-    assert described(Blocks(), found) is found
+    assert resolve_preprocessing(Dense(), {"mean": (0.1, 0.2, 0.3), "std": 1.0}).channels == 3
+    assert resolve_preprocessing(Blocks(), found) is found
 
 
 def test_images_of_the_right_size_are_taken_as_they_are(folder):
-    dataset = PreparedFolder(folder, described(Blocks(), {"mean": 0, "std": 1, "size": 32}))
+    dataset = PreparedFolder(folder, resolve_preprocessing(Blocks(), {"mean": 0, "std": 1, "size": 32}))
     (index,) = [i for i, file in enumerate(dataset.files) if file.name == "2.png"]
     exact = torch.from_numpy(np.array(opened(dataset, index))).permute(2, 0, 1) / 255
     assert torch.equal(dataset[index][0], exact)
@@ -114,7 +120,7 @@ def test_other_recipes_do_not_share_a_file_of_pixels(folder, tmp_path):
         {"mean": 0, "std": 1, "size": 32},
         {"mean": 0, "std": 1, "size": 32, "resize": 60},
     ]
-    datasets = [PreparedFolder(folder, described(Blocks(), maker)) for maker in makers]
+    datasets = [PreparedFolder(folder, resolve_preprocessing(Blocks(), maker)) for maker in makers]
     datasets.append(FolderImages(folder, datasets[2].normalisation, size=32))
     for dataset in datasets:
         stack = stack_images(dataset, tmp_path)
@@ -124,10 +130,10 @@ def test_other_recipes_do_not_share_a_file_of_pixels(folder, tmp_path):
 
 def test_a_broken_file_is_skipped_and_a_broken_transform_is_not(folder):
     (folder / "class0" / "text.png").write_text("no image")
-    found = described(Blocks(), {"size": 32})
+    found = resolve_preprocessing(Blocks(), {"size": 32})
     assert PreparedFolder(folder, found, broken="skip").skipped == ["class0/text.png"]
     picky = T.Compose([lambda image: image if image.width > 50 else None, T.Resize((32, 32)), T.ToTensor()])
-    dataset = PreparedFolder(folder, measured(picky, Blocks()), broken="skip")
+    dataset = PreparedFolder(folder, infer_preprocessing(picky, Blocks()), broken="skip")
     (index,) = [i for i, file in enumerate(dataset.files) if file.name == "2.png"]
     with pytest.raises(InputError, match="`preprocessing`.*fails on a RGB image of 32 x 32 px"):
         dataset[index]
@@ -136,10 +142,10 @@ def test_a_broken_file_is_skipped_and_a_broken_transform_is_not(folder):
 def test_scenes_go_through_the_transform():
     flip = T.Compose([T.Resize((48, 48)), T.ToTensor(), lambda x: x.flip(2), NORMAL])
     straight = T.Compose([T.Resize((48, 48)), T.ToTensor(), NORMAL])
-    a = prepared_scenes(measured(straight, Blocks()), 2, 0)
+    a = prepared_scenes(infer_preprocessing(straight, Blocks()), 2, 0)
     assert a.images.shape == (2, 3, 48, 48)
     with pytest.raises(InputError, match="beside another grey, or moved"):
-        measured(flip, Blocks())
+        infer_preprocessing(flip, Blocks())
 
 
 def size(*steps):
@@ -168,7 +174,7 @@ REFUSED = {
 @pytest.mark.parametrize("message", REFUSED)
 def test_transforms_that_cannot_be_used_are_refused(message):
     with pytest.raises(InputError, match=f"`preprocessing`.*({message})"):
-        measured(REFUSED[message], Blocks())
+        infer_preprocessing(REFUSED[message], Blocks())
 
 
 @pytest.mark.parametrize(
@@ -189,6 +195,6 @@ def test_transforms_that_cannot_be_used_are_refused(message):
 )
 def test_bad_descriptions(given, message):
     with pytest.raises(InputError, match=f"`preprocessing`.*({message})"):
-        described(Blocks(), given)
+        resolve_preprocessing(Blocks(), given)
     with pytest.raises(InputError, match="how many channels.*channels=3"):
-        described(Dense(), {"mean": 0.5, "std": 0.5, "size": 28})
+        resolve_preprocessing(Dense(), {"mean": 0.5, "std": 0.5, "size": 28})

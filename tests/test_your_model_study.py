@@ -13,23 +13,23 @@ from absence_utils import load_model
 from absence_utils.errors import InputError
 from absence_utils.images.base import TensorImages
 from absence_utils.images.scenes import RULES, scene_dataset
-from absence_utils.insertion.known_units import KnownUnits
+from absence_utils.insertion.known_units import SyntheticUnits
 from absence_utils.models.random_weights import random_copy
-from absence_utils.stats import two_way
+from absence_utils.stats import crossed_t_interval
 from absence_utils.your_model.study import (
     CONTEXT,
     NONE,
     SUPPRESSED,
     UNDECIDED,
-    asked_units,
+    auto_config,
+    decide,
     describe_verdict,
-    exceeds,
-    fitting_setting,
-    found_in_nothing,
-    judge,
+    null_false_positives,
     null_limit,
+    one_sided_p,
+    parse_units,
     power_warning,
-    strongest,
+    strongest_units,
     study_layer,
 )
 
@@ -58,7 +58,7 @@ def test_limit_is_the_95th_percentile_of_the_main_absence_score():
 
 
 def test_verdicts_of_clear_cases():
-    table = judge(scores([2.0, 2.0, 0.3, np.nan, 0.97], [1.0, 0.0, 0.0, np.nan, 0.06]), NULL)
+    table = decide(scores([2.0, 2.0, 0.3, np.nan, 0.97], [1.0, 0.0, 0.0, np.nan, 0.06]), NULL)
     assert table["studied"].tolist() == [4] * 5
     assert table["verdict"].tolist() == [CONTEXT, SUPPRESSED, NONE, UNDECIDED, NONE]
     assert table["percentile"][0] == 100 and table["percentile"][2] == pytest.approx(30, abs=1)
@@ -67,22 +67,22 @@ def test_verdicts_of_clear_cases():
 
 def test_a_score_above_the_limit_is_not_enough():
     """0.97 with a standard error of 0.05 lies above 0.95, and may well be below."""
-    assert judge(scores([0.97], [0.0]), NULL)["verdict"].tolist() == [NONE]
-    assert judge(scores([0.97], [0.0], error=0.005), NULL)["verdict"].tolist() == [SUPPRESSED]
+    assert decide(scores([0.97], [0.0]), NULL)["verdict"].tolist() == [NONE]
+    assert decide(scores([0.97], [0.0], error=0.005), NULL)["verdict"].tolist() == [SUPPRESSED]
 
 
 def test_a_veto_must_exceed_the_least_that_counts_and_suppress():
-    small = judge(scores([0.3, 0.3], [0.06, 0.5]), NULL)
+    small = decide(scores([0.3, 0.3], [0.06, 0.5]), NULL)
     assert small["verdict"].tolist() == [NONE, CONTEXT]
-    above_zero_only = judge(scores([0.3], [0.12]), NULL)  # 2.4 standard errors above 0, 1.4 above the least
+    above_zero_only = decide(scores([0.3], [0.12]), NULL)  # 2.4 standard errors above 0, 1.4 above the least
     assert above_zero_only["verdict"].tolist() == [NONE]
-    assert judge(scores([-0.3], [0.5]), NULL)["verdict"].tolist() == [NONE]
+    assert decide(scores([-0.3], [0.5]), NULL)["verdict"].tolist() == [NONE]
 
 
 def test_an_interval_from_nought_to_the_limit_can_tell_nothing():
     """0.5 with a standard error of 0.25 may be 0, and may be 1."""
     for error, ruled_out, tells in ((0.25, False, False), (0.21, False, True), (0.15, True, True)):
-        row = judge(scores([0.5], [0.0], error=error), NULL).iloc[0]
+        row = decide(scores([0.5], [0.0], error=error), NULL).iloc[0]
         text = describe_verdict(row, 8)
         assert row["verdict"] == NONE and ("not ruled out" not in text) == ruled_out
         assert ("more images would tell" not in text) == tells
@@ -91,13 +91,13 @@ def test_an_interval_from_nought_to_the_limit_can_tell_nothing():
 def test_many_units_are_corrected_for():
     """A p-value of 0.03 counts alone, and not as one of forty."""
     at = 0.95 + 0.05 * scipy_stats.t.isf(0.03, 10.0)
-    assert judge(scores([at], [0.0]), NULL)["verdict"][0] == SUPPRESSED
-    assert judge(scores([at, *[0.5] * 39], [0.0] * 40), NULL)["verdict"][0] == NONE
+    assert decide(scores([at], [0.0]), NULL)["verdict"][0] == SUPPRESSED
+    assert decide(scores([at, *[0.5] * 39], [0.0] * 40), NULL)["verdict"][0] == NONE
 
 
 def test_without_a_measured_null_only_a_veto_is_found():
     nothing = NULL.assign(value=np.nan)
-    table = judge(scores([5.0, 5.0], [0.0, 2.0]), nothing)
+    table = decide(scores([5.0, 5.0], [0.0, 2.0]), nothing)
     assert table["verdict"].tolist() == [NONE, CONTEXT] and table["limit"].isna().all()
     assert "no copy with random weights has" in describe_verdict(table.iloc[0], 8)
 
@@ -106,27 +106,27 @@ def test_without_a_measured_null_only_a_veto_is_found():
 def test_exceeds_is_the_one_sided_t_test(least):
     values = np.random.default_rng(0).normal(0.4, 1, (3, 6, 1)) * np.ones((1, 1, 5))
     values = np.where(np.arange(6)[:, None] % 5 == np.arange(5), values, np.nan)[:, :5]  # one patch an image
-    found = two_way(values)
+    found = crossed_t_interval(values)
     table = pd.DataFrame({"value": found.value, "low": found.low, "high": found.high, "df": found.df})
     means = np.nanmean(values, axis=1)
     expected = scipy_stats.ttest_1samp(means, least, axis=1, alternative="greater").pvalue
-    assert exceeds(table, least) == pytest.approx(expected, rel=1e-6)
+    assert one_sided_p(table, least) == pytest.approx(expected, rel=1e-6)
 
 
 def test_exceeds_without_scatter_and_without_a_measurement():
     table = pd.DataFrame({"value": [0.0, 1.0, np.nan], "low": [0.0, 1.0, np.nan], "high": [0.0, 1.0, np.nan],
                           "df": [3.0, 3.0, np.nan]})  # fmt: skip
-    p = exceeds(table, 0.0)
+    p = one_sided_p(table, 0.0)
     assert p[0] == 1 and p[1] == 0 and np.isnan(p[2])
 
 
 def test_copies_are_judged_against_the_others_only():
     low, high = scores([0.1] * 30, [0.0] * 30), scores([3.0] * 30, [0.0] * 30)
     null = pd.concat([low.assign(copy=0), high.assign(copy=1)])
-    table = found_in_nothing(null).set_index("copy")
+    table = null_false_positives(null).set_index("copy")
     assert (table.loc[1, "verdict"] == SUPPRESSED).all() and (table.loc[1, "limit"] == 0.1).all()
     assert (table.loc[0, "verdict"] == NONE).all() and (table.loc[0, "limit"] == 3.0).all()
-    assert found_in_nothing(low.assign(copy=0)).empty
+    assert null_false_positives(low.assign(copy=0)).empty
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_copies_are_judged_against_the_others_only():
     ],
 )
 def test_words_carry_the_numbers_and_their_uncertainty(values, words):
-    row = judge(scores(*([value] for value in values)), NULL).iloc[0]
+    row = decide(scores(*([value] for value in values)), NULL).iloc[0]
     text = describe_verdict(row, 24)
     assert words in text and "(24 px)" in text
     assert f"{row.absence:.2f} sd" in text and f"{row.absence_low:.2f} to {row.absence_high:.2f}" in text
@@ -151,36 +151,36 @@ def test_words_carry_the_numbers_and_their_uncertainty(values, words):
 
 
 def test_words_where_nothing_can_be_told():
-    dead = judge(scores([np.nan], [np.nan]), NULL).iloc[0]
+    dead = decide(scores([np.nan], [np.nan]), NULL).iloc[0]
     assert dead["verdict"] == UNDECIDED and "could not be measured" in describe_verdict(dead, 8)
 
 
 def test_strongest_puts_verdicts_before_scores():
-    table = judge(scores([0.3, 2.0, 2.5, np.nan, 0.6], [0.0, 1.0, 0.0, np.nan, 0.0]), NULL)
-    assert strongest(table, 5) == [1, 2, 4, 0, 3] and strongest(table, 2) == [1, 2]
+    table = decide(scores([0.3, 2.0, 2.5, np.nan, 0.6], [0.0, 1.0, 0.0, np.nan, 0.0]), NULL)
+    assert strongest_units(table, 5) == [1, 2, 4, 0, 3] and strongest_units(table, 2) == [1, 2]
 
 
 def test_settings_fit_the_folder():
-    setting = fitting_setting(600, 224)
+    setting = auto_config(600, 224)
     assert (setting.patch, setting.stride, setting.k, setting.images, setting.pairs) == (56, 28, 8, 16, "one")
-    small = fitting_setting(120, 32, images=24)
+    small = auto_config(120, 32, images=24)
     assert (small.patch, small.stride, small.images, small.k) == (8, 4, 8, 4)
-    assert fitting_setting(90, 32).k == 3
+    assert auto_config(90, 32).k == 3
     with pytest.raises(InputError, match="images.*89 images are too few.*Give 90 or more"):
-        fitting_setting(89, 32)
-    assert fitting_setting(40, 32, top_share=0.5).images == 6
+        auto_config(89, 32)
+    assert auto_config(40, 32, top_share=0.5).images == 6
     with pytest.raises(InputError, match="Give 36 or more\\."):
-        fitting_setting(20, 32, top_share=0.5)
+        auto_config(20, 32, top_share=0.5)
     assert (
         str(small) == "4 patches of 8 px at each end, up to 8 images of each group, one patch in each image"
     )
 
 
 def test_asked_units():
-    assert asked_units("auto") is None and asked_units("all") is None
-    assert asked_units("3, 14") == asked_units("[3, 14]") == [3, 14] and asked_units("7") == [7]
+    assert parse_units("auto") is None and parse_units("all") is None
+    assert parse_units("3, 14") == parse_units("[3, 14]") == [3, 14] and parse_units("7") == [7]
     with pytest.raises(InputError, match="unit"):
-        asked_units("three")
+        parse_units("three")
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +190,9 @@ def scenes():
 
 @pytest.mark.parametrize("rule, expected", [("additive", NONE), ("veto", CONTEXT)])
 def test_units_that_only_add_up_have_none_and_built_vetoes_are_found(rule, expected, scenes):
-    known = KnownUnits(scenes.images[:200], 12, rule)
-    others = [KnownUnits(scenes.images[:200], 12, "additive", seed=seed) for seed in (1, 2)]
-    study = study_layer(known, None, scenes, fitting_setting(450, 64, 16, 8), others)
+    known = SyntheticUnits(scenes.images[:200], 12, rule)
+    others = [SyntheticUnits(scenes.images[:200], 12, "additive", seed=seed) for seed in (1, 2)]
+    study = study_layer(known, None, scenes, auto_config(450, 64, 16, 8), others)
     assert (study.verdicts["verdict"] == expected).mean() >= 0.9
     assert len(study.null["copy"].unique()) == 2
 
@@ -200,7 +200,7 @@ def test_units_that_only_add_up_have_none_and_built_vetoes_are_found(rule, expec
 def test_rules_with_an_absence_are_found_and_the_others_are_not(scenes):
     net = load_model("concept_scenes")
     copies = [random_copy(net, seed) for seed in (1, 2, 3)]
-    study = study_layer(net, "logits", scenes, fitting_setting(450, 64, 24, 8, images=24), copies)
+    study = study_layer(net, "logits", scenes, auto_config(450, 64, 24, 8, images=24), copies)
     found = study.verdicts["verdict"].isin([CONTEXT, SUPPRESSED]).tolist()
     assert found == [bool(rule.absent) for rule in RULES.values()]
     assert (study.verdicts["absence"] > study.limit).tolist() == found
@@ -223,17 +223,17 @@ def test_nothing_is_found_in_random_weights(make, layer, scenes):
     """The issue's promise: "no absence found" in at least 95 % of the units of a network that learnt nothing."""
     net = make().eval()
     copies = [random_copy(net, seed) for seed in range(5)]
-    setting = fitting_setting(450, 64, 24, 8)
+    setting = auto_config(450, 64, 24, 8)
     study = study_layer(copies[0], layer, scenes, setting, copies[1:], most=32, null_units=128)
-    table = pd.concat([study.verdicts, found_in_nothing(study.null)])
+    table = pd.concat([study.verdicts, null_false_positives(study.null)])
     assert len(table) >= 128
     assert (table["verdict"] == NONE).mean() >= 0.95
 
 
 def test_a_units_scores_and_verdict_do_not_depend_on_the_others_asked(scenes):
     """Looking at all units and then asking for the best one alone must not turn a "no" into a "yes"."""
-    known = KnownUnits(scenes.images[:60], 12)
-    setting = fitting_setting(450, 64, 16, 8)
+    known = SyntheticUnits(scenes.images[:60], 12)
+    setting = auto_config(450, 64, 16, 8)
     rows = []
     for units, most in (([5], 4), ([5, 7], 4), (None, 0)):
         study = study_layer(known, None, scenes, setting, [known], units=units, most=most, null_units=6)
@@ -246,17 +246,17 @@ def test_a_units_scores_and_verdict_do_not_depend_on_the_others_asked(scenes):
 
 
 def test_a_layer_below_its_random_copies_is_named(scenes):
-    known = KnownUnits(scenes.images[:60], 6)
-    study = study_layer(known, None, scenes, fitting_setting(450, 64, 16, 8), [known], null_units=6)
+    known = SyntheticUnits(scenes.images[:60], 6)
+    study = study_layer(known, None, scenes, auto_config(450, 64, 16, 8), [known], null_units=6)
     assert power_warning(study) == ""
     high = replace(study, null=study.null.assign(value=study.null["value"] + 1))
     assert "it can show little" in power_warning(high) and "16 px" in power_warning(high)
 
 
 def test_the_share_of_units_is_spread_evenly(scenes):
-    known = KnownUnits(scenes.images[:60], 12)
+    known = SyntheticUnits(scenes.images[:60], 12)
     study = study_layer(
-        known, None, scenes, fitting_setting(450, 64, 16, 8), [known, known], most=4, null_units=6
+        known, None, scenes, auto_config(450, 64, 16, 8), [known, known], most=4, null_units=6
     )
     assert study.verdicts["unit"].tolist() == [0, 4, 7, 11]
     assert study.null[study.null["copy"] == 0]["unit"].unique().tolist() == [0, 6, 11]
@@ -272,18 +272,18 @@ def test_a_dead_unit_is_undecided(scenes):
             mean = images.mean(dim=(2, 3))[:, :2] * self.weight
             return torch.cat([mean, torch.zeros_like(mean[:, :1])], dim=1)
 
-    study = study_layer(Dead(), None, scenes, fitting_setting(450, 64, 16, 8), [Dead()])
+    study = study_layer(Dead(), None, scenes, auto_config(450, 64, 16, 8), [Dead()])
     assert study.verdicts["verdict"][2] == UNDECIDED and (study.verdicts["verdict"][:2] != UNDECIDED).all()
 
 
 def test_a_copy_is_needed(scenes):
     with pytest.raises(InputError, match="random_copies"):
-        study_layer(load_model("concept_scenes"), "logits", scenes, fitting_setting(450, 64), [])
+        study_layer(load_model("concept_scenes"), "logits", scenes, auto_config(450, 64), [])
 
 
 def test_grey_images_in_memory_will_do():
     pixels = torch.rand(300, 1, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
     images = TensorImages(pixels, torch.arange(300) % 2, ["even", "odd"])
-    known, other = (KnownUnits(images.images, 3, seed=seed) for seed in (0, 1))
-    study = study_layer(known, None, images, fitting_setting(300, 16, 8), [other])
+    known, other = (SyntheticUnits(images.images, 3, seed=seed) for seed in (0, 1))
+    study = study_layer(known, None, images, auto_config(300, 16, 8), [other])
     assert study.verdicts["unit"].tolist() == [0, 1, 2] and study.verdicts["absence"].notna().all()

@@ -8,7 +8,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "columns": ["matrix_columns", "with_most_evidence"],
+        "columns": ["matrix_columns", "top_columns"],
         "diagnosis": ["Diagnosis", "diagnose"],
         "evidence": ["absence_evidence", "presence_evidence", "region_sums"],
         "maps": ["draw_maps", "maps_table", "unit_labels"],
@@ -16,10 +16,10 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "methods": ["BASELINES", "METHODS", "attribute", "baseline_images", "completeness_gap"],
         "removal": ["TREATMENTS", "removal_table", "remove_pixels", "remove_strokes"],
         "screening": [
-            "confirmed_by_covering",
-            "most_absence_evidence",
+            "rerank_by_occlusion",
+            "top_absence_inputs",
             "screen",
-            "strongest_targets",
+            "top_target_inputs",
             "target_split",
         ],
     },

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def with_most_evidence(matrix: pd.DataFrame, columns: int = 24) -> pd.DataFrame:
+def top_columns(matrix: pd.DataFrame, columns: int = 24) -> pd.DataFrame:
     """The columns worth showing of a matrix that has many: for each unit in turn the classes with most
     absence evidence.
 

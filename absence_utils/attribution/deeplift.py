@@ -113,7 +113,7 @@ def _pair(value) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value) * (2 // len(value))
 
 
-class SeparatedResponse(nn.Module):
+class ModularActivations(nn.Module):
     """A unit's response with every activation call a module of its own; the network is no submodule."""
 
     def __init__(self, unit: Unit, images: Tensor):

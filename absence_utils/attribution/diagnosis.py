@@ -50,7 +50,7 @@ DEPENDS = "depends on the baseline"
 
 
 @dataclass(frozen=True)
-class Account:
+class Decomposition:
     """One prediction against one baseline; all but the last two in the units of the layer.
 
     response = baseline_response + presence - absence + gap.
@@ -82,18 +82,18 @@ class Diagnosis:
 
     Attributes:
         unit: its name.
-        rows: one `Account` for each baseline, in the order asked for.
+        rows: one `Decomposition` for each baseline, in the order asked for.
         maps: [baseline, channel, height, width], the attributions behind them, signed.
         verdict: over all baselines, see `diagnose`.
     """
 
     unit: str
-    rows: tuple[Account, ...]
+    rows: tuple[Decomposition, ...]
     maps: Tensor
     verdict: str
 
     def table(self) -> pd.DataFrame:
-        """One row for each baseline, columns as in `Account`."""
+        """One row for each baseline, columns as in `Decomposition`."""
         return pd.DataFrame([asdict(row) for row in self.rows])
 
 
@@ -161,14 +161,14 @@ def diagnose(
         evidence = signed if regions is None else region_sums(signed, regions)
         evidence = evidence.double()
         presence, absence = float(evidence.clamp(min=0).sum()), float(evidence.clamp(max=0).neg().sum())
-        rows.append(account(name, response, start, presence, absence))
+        rows.append(decompose(name, response, start, presence, absence))
         maps.append(signed)
     return Diagnosis(unit.name, tuple(rows), torch.cat(maps), _overall([row.verdict for row in rows]))
 
 
-def account(
+def decompose(
     baseline: str, response: float, baseline_response: float, presence: float, absence: float
-) -> Account:
+) -> Decomposition:
     """Fill in gap, share and verdict of one baseline by the rules of `diagnose`; numbers in the units of the layer.
 
     Raises:
@@ -197,7 +197,7 @@ def account(
         verdict = "suppressed"
     else:
         verdict = "silent"
-    return Account(baseline, response, baseline_response, presence, absence, gap, share, verdict)
+    return Decomposition(baseline, response, baseline_response, presence, absence, gap, share, verdict)
 
 
 def describe(diagnosis: Diagnosis) -> str:

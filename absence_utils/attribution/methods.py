@@ -38,7 +38,7 @@ from absence_utils.errors import InputError
 from absence_utils.images.base import normalisation_of
 from absence_utils.units import Unit, channel_axis, find_layer
 
-from .deeplift import SeparatedResponse
+from .deeplift import ModularActivations
 
 BASELINES = ("zero", "black", "blurred")
 
@@ -212,7 +212,7 @@ def _occlusion(unit, images, baseline, batch_size, window=None, stride=None):
 
 
 def _deeplift(unit, images, baseline, batch_size):
-    return DeepLift(SeparatedResponse(unit, images[:1])).attribute(images, baselines=baseline, target=0)
+    return DeepLift(ModularActivations(unit, images[:1])).attribute(images, baselines=baseline, target=0)
 
 
 def _gradcam(unit, images, baseline, batch_size, cam_layer=None):

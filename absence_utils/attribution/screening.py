@@ -157,7 +157,7 @@ def target_split(
     return TargetSplit(target, "median response")
 
 
-def most_absence_evidence(absence: Tensor, split: TargetSplit, k: int = 4) -> Tensor:
+def top_absence_inputs(absence: Tensor, split: TargetSplit, k: int = 4) -> Tensor:
     """The k non-target inputs that carry the most absence evidence, most first.
 
     Args:
@@ -169,7 +169,7 @@ def most_absence_evidence(absence: Tensor, split: TargetSplit, k: int = 4) -> Te
     return _top(absence, ~split.target, k)
 
 
-def confirmed_by_covering(
+def rerank_by_occlusion(
     unit: Unit,
     dataset,
     candidates: Tensor,
@@ -186,7 +186,7 @@ def confirmed_by_covering(
     witness, at `regions` squared forward passes an input: affordable for a few candidates, not for a dataset.
 
     Args:
-        candidates: positions in the dataset, as `most_absence_evidence` gives them.
+        candidates: positions in the dataset, as `top_absence_inputs` gives them.
 
     Returns:
         [<= k] of these positions, most absence evidence first.
@@ -199,7 +199,7 @@ def confirmed_by_covering(
     return candidates[order[:k].cpu()]
 
 
-def strongest_targets(responses: Tensor, split: TargetSplit, k: int = 4) -> Tensor:
+def top_target_inputs(responses: Tensor, split: TargetSplit, k: int = 4) -> Tensor:
     """The k target inputs with the highest response, highest first: [<= k] positions in the dataset."""
     return _top(responses, split.target, k)
 

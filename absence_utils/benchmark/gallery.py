@@ -15,7 +15,7 @@ from absence_utils.units import Unit
 
 from .compiled import COMPILED
 from .faithfulness import Faithfulness, descending_score, faithfulness, oracle_map, random_map
-from .methods import Subject
+from .methods import BenchmarkTask
 
 SHOWN = (  # network, layer, concepts shown: predictions that end in different verdicts
     ("A", None, ("A",)),
@@ -36,7 +36,7 @@ def key_concept(rule: Rule) -> int:
     return CONCEPTS.index((rule.absent or rule.present)[0])
 
 
-def gallery_rows(subject: Subject) -> list[dict]:
+def gallery_rows(subject: BenchmarkTask) -> list[dict]:
     """One row for each rule, see `plots.benchmark.gallery`: the first non-target scene that shows the key concept (for
     rules without an absence: that does not), and the first target scene."""
     rows = []
@@ -66,7 +66,7 @@ def _picture(image) -> Tensor:
     return image.reshape(-1, *image.shape[-3:])[0]
 
 
-def _suppressed(subject: Subject, rule: str, images: int):
+def _suppressed(subject: BenchmarkTask, rule: str, images: int):
     """Unit, non-target scenes in which the planted concept alone decides, its masks, target scenes, and the backgrounds
     of the former without any concept; as network input."""
     index, column = list(RULES).index(rule), key_concept(RULES[rule])
@@ -91,7 +91,7 @@ def _suppressed(subject: Subject, rule: str, images: int):
 
 
 def scene_faithfulness(
-    subject: Subject, rule: str, images: int, seed: int = 0, shares=(0.01, 0.02, 0.05, 0.1, 0.2)
+    subject: BenchmarkTask, rule: str, images: int, seed: int = 0, shares=(0.01, 0.02, 0.05, 0.1, 0.2)
 ) -> dict[str, dict[str, Faithfulness]]:
     """Faithfulness of several maps of one rule's logit under both fills: map to {fill: result}.
 
@@ -129,7 +129,7 @@ def scene_faithfulness(
     }  # fmt: skip
 
 
-def descending_example(subject: Subject, rule: str, images: int, seed: int = 0) -> dict[str, float]:
+def descending_example(subject: BenchmarkTask, rule: str, images: int, seed: int = 0) -> dict[str, float]:
     """Mean `faithfulness.descending_score` in sd of three maps: the mask of the planted suppressor ("oracle"), noise,
     and the mask of what speaks for the rule, silent about the suppressor ("disc only")."""
     unit, inputs, masks, _, behind = _suppressed(subject, rule, images)

@@ -19,7 +19,7 @@ from absence_utils.images.scenes import (
 from absence_utils.progress import progress
 
 from .effects import measured_effects
-from .methods import GROUPS, MAPS, METHODS, Method, Subject
+from .methods import GROUPS, MAPS, METHODS, BenchmarkTask, Method
 from .networks import KINDS, SEEDS, load_benchmark_network
 from .scores import hidden_correlation, map_scores, output_scores
 
@@ -27,7 +27,7 @@ HIDDEN = "block4"
 
 
 @dataclass(frozen=True)
-class Setting:
+class BenchmarkConfig:
     """How much of everything.
 
     Attributes:
@@ -60,13 +60,15 @@ class Setting:
                 raise InputError(name, f"{getattr(self, name)}", f"Use {least} or more.")
 
 
-def subject_of(kind: str, seed: int, layer: str | None, units: list[int], setting: Setting) -> Subject:
+def task_of(
+    kind: str, seed: int, layer: str | None, units: list[int], setting: BenchmarkConfig
+) -> BenchmarkTask:
     """A network's units with random scenes: target inputs of an output are those in which its rule holds, of a hidden
     unit those above its median."""
     model, (_, truth, _) = load_benchmark_network(kind, seed), KINDS[kind]
     presence = draw_presence(setting.scenes, 600 + seed)
     scenes = render_scenes(presence, 600 + seed)
-    subject = Subject(
+    subject = BenchmarkTask(
         model, layer, units, scenes, torch.zeros(0), load_benchmark_network("detector"), seed,
         setting.images_for_maps, setting.steps,
     )  # fmt: skip
@@ -78,33 +80,33 @@ def subject_of(kind: str, seed: int, layer: str | None, units: list[int], settin
 
 
 def run_benchmark(
-    setting: Setting | None = None, methods: dict[str, Method] | None = None, maps: dict | None = None
+    setting: BenchmarkConfig | None = None, methods: dict[str, Method] | None = None, maps: dict | None = None
 ) -> pd.DataFrame:
     """Every method on every network.
 
     Args:
-        setting: `Setting()` if None.
+        setting: `InsertionConfig()` if None.
         methods: name to method, `METHODS` if None.
         maps: name to map method for the pixel scores, `MAPS` if None; listed under "NAME, non-target".
 
     Returns:
         Columns seed, method, score, value; scores as in `output_scores`, `map_scores`, and "hidden correlation".
     """
-    setting = setting or Setting()
+    setting = setting or BenchmarkConfig()
     methods, maps = METHODS if methods is None else methods, MAPS if maps is None else maps
     return pd.concat(
         [run_seed(seed, setting, methods, maps) for seed in range(setting.seeds)], ignore_index=True
     )
 
 
-def run_seed(seed: int, setting: Setting, methods: dict[str, Method], maps: dict) -> pd.DataFrame:
+def run_seed(seed: int, setting: BenchmarkConfig, methods: dict[str, Method], maps: dict) -> pd.DataFrame:
     """Every method on the networks of one seed, see `run_benchmark`."""
     outputs, rows = list(range(len(RULES))), []
-    own, twin = (subject_of(kind, seed, None, outputs, setting) for kind in ("rules", "twin"))
+    own, twin = (task_of(kind, seed, None, outputs, setting) for kind in ("rules", "twin"))
     hidden, effects = None, None
     if setting.hidden:
         units = np.linspace(0, 63, setting.hidden).round().astype(int).tolist()
-        hidden = subject_of("rules", seed, HIDDEN, units, setting)
+        hidden = task_of("rules", seed, HIDDEN, units, setting)
         table = measured_effects(own.model, HIDDEN, setting.pairs)
         wide = table.pivot(index="unit", columns="concept", values="effect")[list(CONCEPTS)]
         effects = torch.tensor(wide.to_numpy())[units]

@@ -1,4 +1,4 @@
-"""The explanation methods of the benchmark, each a function of one `Subject`.
+"""The explanation methods of the benchmark, each a function of one `BenchmarkTask`.
 
 A method says for every unit and concept how strongly it shows that the concept's *presence lowers* the unit: [unit,
 concept], positive for an absence, negative for a presence, NaN where it says nothing (a concept that none of the images
@@ -26,16 +26,16 @@ from absence_utils.images.base import TensorImages
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, Scenes, render_scenes
 from absence_utils.insertion.paste import insert_patches
 from absence_utils.patches.mining import mine_patches
-from absence_utils.patches.tables import visible_share
+from absence_utils.patches.tables import concept_coverage
 from absence_utils.units import Unit, responses
 from absence_utils.visualization.rendering import render_pair
 
-Method = Callable[["Subject"], Tensor]
+Method = Callable[["BenchmarkTask"], Tensor]
 MapMethod = Callable[[Unit, Tensor, Tensor], Tensor]
 
 
 @dataclass
-class Subject:
+class BenchmarkTask:
     """What a method may see: units of one layer of a network, scenes with their masks, and no truth about the units.
 
     Attributes:
@@ -144,7 +144,7 @@ MAPS: dict[str, MapMethod] = {name: partial(_attribution, name) for name in ATTR
 }
 
 
-def _from_maps(name: str, function: MapMethod, target: bool, subject: Subject) -> Tensor:
+def _from_maps(name: str, function: MapMethod, target: bool, subject: BenchmarkTask) -> Tensor:
     """Minus the mean signed sum inside the concept's mask, in sd of the unit, over the images that show it."""
     found = torch.zeros(len(subject.units), len(CONCEPTS), dtype=torch.float64)
     for index in range(len(subject.units)):
@@ -168,7 +168,7 @@ def on_non_targets(name: str, function: MapMethod) -> Method:
 
 
 # ---------------------------------------------------------------------- synthesis, patches, insertion, probes
-def _synthesised(highest: bool, subject: Subject) -> Tensor:
+def _synthesised(highest: bool, subject: BenchmarkTask) -> Tensor:
     """What a held-out detector of concepts says of the synthesised image, relative to those of the other units.
 
     The detector is used and not a matched filter on the glyphs: synthesised images repeat and deform glyphs at many
@@ -184,15 +184,15 @@ def _synthesised(highest: bool, subject: Subject) -> Tensor:
     return -logits if highest else logits
 
 
-def _patches(highest: bool, subject: Subject) -> Tensor:
+def _patches(highest: bool, subject: BenchmarkTask) -> Tensor:
     """How much more often than random windows the extreme patches show more than half of a concept."""
     side = subject.book.highest if highest else subject.book.lowest
-    shown = (visible_share(side, subject.scenes.masks) > 0.5).double().mean(dim=1)[subject.units]
+    shown = (concept_coverage(side, subject.scenes.masks) > 0.5).double().mean(dim=1)[subject.units]
     usual = _random_share(subject)
     return -(shown - usual) if highest else shown - usual
 
 
-def _random_share(subject: Subject) -> Tensor:
+def _random_share(subject: BenchmarkTask) -> Tensor:
     """[concept] how often a window anywhere shows more than half of the concept."""
     size, patch, stride = subject.images.shape[-1], 24, 8
     masks = subject.scenes.masks.double()
@@ -204,7 +204,7 @@ def _random_share(subject: Subject) -> Tensor:
     return (pooled / whole > 0.5).double().mean(dim=(0, 2, 3))
 
 
-def _insertion_changes(subject: Subject) -> Tensor:
+def _insertion_changes(subject: BenchmarkTask) -> Tensor:
     """Change of every unit when a crop that shows a concept replaces the same crop without it.
 
     Returns:
@@ -243,12 +243,12 @@ def glyph_box(mask: Tensor, side: int = 24) -> tuple[int, int]:
     )
 
 
-def insertion(subject: Subject) -> Tensor:
+def insertion(subject: BenchmarkTask) -> Tensor:
     """Absence score: minus the mean change over all images, paired with the crop without the concept."""
     return -_changes_once(subject).mean(dim=(0, 3))
 
 
-def veto(subject: Subject) -> Tensor:
+def veto(subject: BenchmarkTask) -> Tensor:
     """Absence score on the unit's target images beyond that of the same crops on its non-target images."""
     changes = _changes_once(subject)
     target = subject.target[: len(changes)].double()[:, :, None]
@@ -257,13 +257,13 @@ def veto(subject: Subject) -> Tensor:
     return on - off
 
 
-def _changes_once(subject: Subject) -> Tensor:
+def _changes_once(subject: BenchmarkTask) -> Tensor:
     if "insertion" not in subject._maps:
         subject._maps["insertion"] = _insertion_changes(subject)
     return subject._maps["insertion"]
 
 
-def concept_probe(subject: Subject) -> Tensor:
+def concept_probe(subject: BenchmarkTask) -> Tensor:
     """Concept activation vector (Kim et al., ICML 2018): a linear probe for each concept on block4's mean responses;
     minus the derivative of the unit along it. For units of block4 that is the probe's own weight."""
     features = read(subject.model, "block4", subject.images)
@@ -279,7 +279,7 @@ def concept_probe(subject: Subject) -> Tensor:
     return -_along(subject, vectors) / subject.spread[:, None]
 
 
-def _along(subject: Subject, vectors: Tensor) -> Tensor:
+def _along(subject: BenchmarkTask, vectors: Tensor) -> Tensor:
     """[unit, concept] mean derivative of the units when block4 moves along a vector everywhere."""
     images, kept = subject.images[: 2 * subject.images_for_maps], []
     handle = subject.model.block4.register_forward_hook(lambda _, __, output: kept.append(output))

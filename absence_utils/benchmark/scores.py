@@ -10,20 +10,20 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from .effects import planted_signs
-from .methods import Subject
+from .methods import BenchmarkTask
 
 RECALL = 0.8  # false alarms are counted where this share of the planted absences is found
 
 
 # ---------------------------------------------------------------------- scores
-def ranked_above(positives: np.ndarray, others: np.ndarray) -> float:
+def auroc_with_abstentions(positives: np.ndarray, others: np.ndarray) -> float:
     """AUROC: the share of (positive, other) in which the positive has the larger value; a tie counts half, and so does
     a NaN on either side, which says nothing."""
     difference = positives[:, None] - others[None, :]
     return float(np.where(np.isnan(difference), 0.5, (np.sign(difference) + 1) / 2).mean())
 
 
-def mean_precision(truth: np.ndarray, said: np.ndarray, draws: int = 50) -> float:
+def average_precision_with_abstentions(truth: np.ndarray, said: np.ndarray, draws: int = 50) -> float:
     """Average precision of `said` for `truth`, with NaN put at random places of the ranking, mean over draws."""
     silent, generator, found = np.isnan(said), np.random.default_rng(0), []
     if not silent.any():
@@ -59,14 +59,14 @@ def output_scores(found: Tensor, twin: Tensor) -> dict[str, float]:
     threshold = ranked[int(np.ceil(RECALL * len(ranked))) - 1]
     alarms = np.nan_to_num(twin.flatten().double().numpy(), nan=-np.inf) >= threshold
     return {
-        "AUROC": ranked_above(said[absent], said[~absent]),
-        "average precision": mean_precision(absent, said),
+        "AUROC": auroc_with_abstentions(said[absent], said[~absent]),
+        "average precision": average_precision_with_abstentions(absent, said),
         "sign accuracy": agrees.mean().item(),
         "false alarms": float(alarms.mean()),
     }
 
 
-def map_scores(subject: Subject, name: str, function: Callable) -> dict[str, float]:
+def map_scores(subject: BenchmarkTask, name: str, function: Callable) -> dict[str, float]:
     """Where the negative evidence lies on non-target inputs that show the concept whose absence was planted.
 
     Returns:

@@ -13,8 +13,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "isic": ["sort_images"],
         "measures": ["measure_shortcut"],
         "objectives": ["OBJECTIVES", "PENALISED"],
-        "study": ["Plan", "REFERENCE", "RULES", "Study", "plan_runs", "run_study"],
+        "study": ["RunSpec", "REFERENCE", "RULES", "DebiasStudy", "plan_runs", "run_study"],
         "tasks": ["ShortcutData", "Task", "choose_task", "digits_task", "folder_task", "scenes_task"],
-        "training": ["Recipe", "train"],
+        "training": ["TrainingConfig", "train"],
     },
 )

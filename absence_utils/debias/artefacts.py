@@ -15,7 +15,7 @@ from absence_utils.errors import InputError
 from absence_utils.images.scenes import concept_index, render_scenes
 
 SIDES = ("top", "bottom", "left", "right")
-SPREADS = ("train bias", "no bias", "inverse bias")
+BIAS_MODES = ("train bias", "no bias", "inverse bias")
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def glyph_artefacts(
     return Artefacts(covered, torch.tensor(colour).expand(len(presence), 3))
 
 
-def shown_by_class(
+def sample_artefact_presence(
     labels: Tensor, spread: str, carrier: int = 0, seed: int = 0, strength: float = 1.0
 ) -> Tensor:
     """Which images show their artefact: [image] bool.
@@ -187,8 +187,8 @@ def shown_by_class(
     Raises:
         InputError: an unknown spread, labels of more than two classes, a strength out of range.
     """
-    if spread not in SPREADS:
-        raise InputError("spread", f"{spread!r} is not known", f"Use one of {', '.join(SPREADS)}.")
+    if spread not in BIAS_MODES:
+        raise InputError("spread", f"{spread!r} is not known", f"Use one of {', '.join(BIAS_MODES)}.")
     if carrier not in (0, 1) or not set(labels.unique().tolist()) <= {0, 1}:
         classes = sorted(labels.unique().tolist())
         raise InputError("labels", f"classes {classes} and carrier {carrier}", "Use classes 0 and 1.")

@@ -13,7 +13,7 @@ from absence_utils.errors import InputError
 from absence_utils.models.training import predict
 
 from .objectives import input_x_gradient
-from .study import Plan, Study
+from .study import DebiasStudy, RunSpec
 from .tables import select
 from .tasks import Task
 
@@ -41,7 +41,7 @@ class Example:
     label: int
 
 
-def kept_plans(study: Study, carrier: int, seed: int, objectives: list[str]) -> list[Plan]:
+def kept_plans(study: DebiasStudy, carrier: int, seed: int, objectives: list[str]) -> list[RunSpec]:
     """The runs whose weights the rule "biased" takes, one for each objective.
 
     Raises:
@@ -52,7 +52,7 @@ def kept_plans(study: Study, carrier: int, seed: int, objectives: list[str]) -> 
     for objective in objectives:
         if (carrier, seed, objective) not in chosen.index:
             raise InputError("objectives", f"{objective!r} was not trained", "Add it to the study.")
-        plan = Plan(carrier, seed, objective, float(chosen.loc[(carrier, seed, objective)].strength))
+        plan = RunSpec(carrier, seed, objective, float(chosen.loc[(carrier, seed, objective)].strength))
         if plan not in study.weights:
             raise InputError(
                 "keep", f"the weights of seed {seed} were not kept", "Run the study with keep=seed."
@@ -62,7 +62,7 @@ def kept_plans(study: Study, carrier: int, seed: int, objectives: list[str]) -> 
 
 
 def example_maps(
-    study: Study, task: Task, network: Callable[[int], nn.Module], seed: int, objectives: list[str]
+    study: DebiasStudy, task: Task, network: Callable[[int], nn.Module], seed: int, objectives: list[str]
 ) -> tuple[list[Example], pd.DataFrame]:
     """Three typical test images (the carrier's class with and without its artefact, the other class with one), each
     under the networks that the rule "biased" takes.

@@ -100,7 +100,7 @@ def _inside(model, images, masks) -> dict[str, Tensor]:
     return {name: torch.stack(values, dim=1) for name, values in found.items()}
 
 
-def merit(row) -> float:
+def selection_score(row) -> float:
     """Rule "biased": accuracy on biased images less the artefact's share of the attribution, mean of both logits.
 
     It needs the masks, which a penalty needs anyway, and no image that breaks the bias. A network that lives off the

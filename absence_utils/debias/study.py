@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from absence_utils.errors import InputError
 from absence_utils.progress import progress
 
-from .artefacts import shown_by_class
-from .measures import measure_shortcut, merit
+from .artefacts import sample_artefact_presence
+from .measures import measure_shortcut, selection_score
 from .objectives import OBJECTIVES, PENALISED
 from .tasks import Task
-from .training import Recipe, train
+from .training import TrainingConfig, train
 
 REFERENCE = (
     "no shortcut"  # plain training on data in which a coin decides who shows the artefact: what can be learnt
@@ -34,7 +34,7 @@ RULES = {
 
 
 @dataclass(frozen=True, order=True)
-class Plan:
+class RunSpec:
     """One run: which side carries the artefact, the seed, the objective and its strength."""
 
     carrier: int
@@ -48,7 +48,7 @@ class Plan:
 
 
 @dataclass
-class Study:
+class DebiasStudy:
     """All runs.
 
     Attributes:
@@ -57,7 +57,7 @@ class Study:
     """
 
     history: pd.DataFrame
-    weights: dict[Plan, dict[str, Tensor]] = field(default_factory=dict)
+    weights: dict[RunSpec, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def plan_runs(
@@ -65,7 +65,7 @@ def plan_runs(
     strengths: Iterable[float],
     seeds: Iterable[int],
     carriers: Iterable[int] = (0, 1),
-) -> list[Plan]:
+) -> list[RunSpec]:
     """Every objective at every strength that matters to it, for every seed and side.
 
     `REFERENCE` among the objectives stands for plain training on data without the shortcut.
@@ -95,7 +95,7 @@ def plan_runs(
         "group-DRO": [GROUP_DRO_STEP]
     }
     return [
-        Plan(carrier, seed, name, float(strength))
+        RunSpec(carrier, seed, name, float(strength))
         for carrier in carriers
         for seed in seeds
         for name in objectives
@@ -105,22 +105,22 @@ def plan_runs(
 
 # ---------------------------------------------------------------------- runs
 def run_study(
-    plans: list[Plan],
+    plans: list[RunSpec],
     task: Callable[[int, int], Task],
     network: Callable[[int], nn.Module],
-    recipe: Recipe | None = None,
+    recipe: TrainingConfig | None = None,
     *,
     keep: int | None = None,
     checkpoints: str | Path = "",
     workers: int = 1,
-) -> Study:
+) -> DebiasStudy:
     """Train and measure every run.
 
     Args:
         plans: see `plan_runs`.
         task: (carrier, seed) to data.
         network: seed to a network with two outputs.
-        recipe: `Recipe()` if None.
+        recipe: `TrainingConfig()` if None.
         keep: seed of the runs whose weights are kept; None keeps none.
         checkpoints: folder for a file for each run, from which a killed study goes on; "" for none.
         workers: processes; with more than one, `task` and `network` must be picklable, and each takes one thread.
@@ -130,7 +130,7 @@ def run_study(
     """
     if workers < 1:
         raise InputError("workers", f"{workers}", "Use 1 or more.")
-    recipe = recipe or Recipe()
+    recipe = recipe or TrainingConfig()
     one = partial(_run, task=task, network=network, recipe=recipe, folder=str(checkpoints))
     if workers == 1:
         results = [one(plan) for plan in progress(plans, "runs")]
@@ -141,7 +141,7 @@ def run_study(
     _task.cache_clear()
     rows = [row for found, _ in results for row in found]
     kept = {plan: best for plan, (_, best) in zip(plans, results, strict=True) if plan.seed == keep}
-    return Study(pd.DataFrame(rows), kept)
+    return DebiasStudy(pd.DataFrame(rows), kept)
 
 
 @lru_cache(maxsize=1)
@@ -149,7 +149,7 @@ def _task(make, carrier, seed) -> Task:
     return make(carrier, seed)
 
 
-def _run(plan: Plan, task, network, recipe, folder: str) -> tuple[list[dict], dict[str, Tensor]]:
+def _run(plan: RunSpec, task, network, recipe, folder: str) -> tuple[list[dict], dict[str, Tensor]]:
     given, model = _task(task, plan.carrier, plan.seed), network(plan.seed)
     splits = {"validation": given.validation, "test": given.test}
 
@@ -160,13 +160,13 @@ def _run(plan: Plan, task, network, recipe, folder: str) -> tuple[list[dict], di
 
     data, objective = given.train, plan.objective
     if objective == REFERENCE:
-        coin = shown_by_class(data.labels, "no bias", plan.carrier, plan.seed)
+        coin = sample_artefact_presence(data.labels, "no bias", plan.carrier, plan.seed)
         data, objective = replace(data, shown=coin), "none"
     about = {name: getattr(plan, name) for name in ("carrier", "seed", "objective", "strength")}
     file = Path(folder) / f"{sha256(repr(plan).encode()).hexdigest()[:16]}.safetensors" if folder else None
     trained = train(
         model, data, objective, plan.strength, recipe, seed=plan.seed, measure=measure,
-        score=lambda row: merit(row["validation"]), checkpoint=file, description=plan.name,
+        score=lambda row: selection_score(row["validation"]), checkpoint=file, description=plan.name,
     )  # fmt: skip
     rows = [
         about | {name: row[name] for name in ("epoch", "loss", "seconds")} | {"split": split} | row[split]

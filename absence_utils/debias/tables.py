@@ -9,9 +9,9 @@ import pandas as pd
 from scipy import stats
 
 from absence_utils.errors import InputError
-from absence_utils.stats import adjusted, clustered_rate, paired_difference
+from absence_utils.stats import clustered_rate, fdr_adjust, paired_difference
 
-from .measures import SETS, merit
+from .measures import SETS, selection_score
 from .objectives import PENALISED
 from .study import RULES
 
@@ -29,7 +29,7 @@ def select(history: pd.DataFrame, rule: str) -> pd.DataFrame:
     if rule not in RULES:
         raise InputError("rule", f"{rule!r} is not known", f"Use one of {', '.join(RULES)}.")
     seen = history[history.split == "validation"]
-    value = seen["bias-free"] if rule == "bias-free" else seen.apply(merit, axis=1)
+    value = seen["bias-free"] if rule == "bias-free" else seen.apply(selection_score, axis=1)
     chosen = seen.loc[value.groupby([seen.carrier, seen.seed, seen.objective], sort=False).idxmax()]
     at = ["carrier", "seed", "objective", "strength", "epoch"]
     tests = history[history.split == "test"]
@@ -93,7 +93,7 @@ def compare(
                 p = float(difference == 0) if same else stats.ttest_rel(mine, theirs).pvalue
             rows.append((rule, carrier, other, difference, low, high, p))
     table = pd.DataFrame(rows, columns=["rule", "carrier", "other", "difference", "low", "high", "p"])
-    return table.assign(q=adjusted(table.p))
+    return table.assign(q=fdr_adjust(table.p))
 
 
 def cost_table(history: pd.DataFrame) -> pd.DataFrame:

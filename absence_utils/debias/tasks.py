@@ -21,7 +21,14 @@ from absence_utils.images.digits import digits
 from absence_utils.images.folders import FolderImages
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, render_scenes
 
-from .artefacts import Artefacts, border_bars, dilate, elliptical_patches, glyph_artefacts, shown_by_class
+from .artefacts import (
+    Artefacts,
+    border_bars,
+    dilate,
+    elliptical_patches,
+    glyph_artefacts,
+    sample_artefact_presence,
+)
 from .objectives import Batch
 
 
@@ -152,7 +159,7 @@ class Task:
         return hashlib.sha256("".join(part.fingerprint for part in parts).encode()).hexdigest()
 
 
-def halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def stratified_halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Row numbers of two random halves with the same share of each class, in ascending order."""
     generator = torch.Generator().manual_seed(seed)
     parts = ([], [])
@@ -183,7 +190,7 @@ def digits_task(
     if size < 8 + 2:
         raise InputError("size", f"{size} px", "Use at least 10: digits have 8, and the bar needs a border.")
     found = {split: digits(split, fold=seed, limit=limit * (split == "train")) for split in ("train", "test")}
-    first, second = halves(found["test"].labels, seed)
+    first, second = stratified_halves(found["test"].labels, seed)
     before, fold = (size - 8) // 2, seed % 5
     border = (before, size - 8 - before) * 2
     rows = {"train": torch.arange(len(found["train"])), "validation": first, "test": second}
@@ -192,7 +199,7 @@ def digits_task(
         source = found["train" if split == "train" else "test"]
         pixels, labels = F.pad(source.images[chosen], border), source.labels[chosen] % 2
         bars = border_bars(len(chosen), size, 3 * seed + number, thickness=thickness, grey=grey)
-        shown = shown_by_class(labels, "train bias", carrier, 3 * seed + number, bias)
+        shown = sample_artefact_presence(labels, "train bias", carrier, 3 * seed + number, bias)
         ids = tuple(f"fold {fold} {'train' if split == 'train' else 'test'} {row}" for row in chosen.tolist())
         sets[split] = ShortcutData(pixels, labels, bars, shown, grow=grow, ids=ids)
     source = f"scikit-learn's digits, fold {fold} of 5"
@@ -232,7 +239,7 @@ def scenes_task(
             picture = artefacts.paste(pixels, torch.ones(count, dtype=torch.bool))
             artefacts = Artefacts(artefacts.mask, torch.cat((pixels, picture), dim=1))
             pixels = torch.cat((pixels, pixels), dim=1)
-        shown = shown_by_class(labels, "train bias", carrier, own)
+        shown = sample_artefact_presence(labels, "train bias", carrier, own)
         ids = tuple(f"seed {own} scene {row}" for row in range(count))
         sets[split] = ShortcutData(pixels, labels, artefacts, shown, _centred, grow, ids)
     return Task(**sets, carrier=carrier, class_names=("disc", "ring"), source=f"concept scenes, seed {seed}",
@@ -288,7 +295,9 @@ def folder_task(
         split: _subset(folder.labels, balanced, limit, seed, names, split)
         for split, folder in folders.items()
     }
-    first, second = (parts["val"][half] for half in halves(folders["val"].labels[parts["val"]], seed))
+    first, second = (
+        parts["val"][half] for half in stratified_halves(folders["val"].labels[parts["val"]], seed)
+    )
     rows = {"train": ("train", parts["train"]), "validation": ("val", first), "test": ("val", second)}
     sets = {}
     for number, (split, (folder_name, chosen)) in enumerate(rows.items()):
@@ -297,7 +306,7 @@ def folder_task(
         patches = elliptical_patches(len(chosen), size, own)
         if channels == 1:
             patches = Artefacts(patches.mask, patches.colour.mean(dim=1, keepdim=True))
-        shown = shown_by_class(labels, "train bias", carrier, own, bias)
+        shown = sample_artefact_presence(labels, "train bias", carrier, own, bias)
         ids = tuple(folder.files[row].relative_to(root).as_posix() for row in chosen.tolist())
         pixels = torch.from_numpy(decode_folder(folder)[chosen.numpy()])
         sets[split] = ShortcutData(pixels, labels, patches, shown, normalisation.apply, grow, ids)

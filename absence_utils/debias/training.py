@@ -32,7 +32,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingConfig:
     """How long and how fast.
 
     Attributes:
@@ -71,7 +71,7 @@ class Recipe:
 
 
 @dataclass
-class Trained:
+class TrainingResult:
     """What a run leaves behind; the network itself is as after the last epoch.
 
     Attributes:
@@ -94,14 +94,14 @@ def train(
     data: ShortcutData,
     objective: str = "presence and absence",
     strength: float = 100.0,
-    recipe: Recipe | None = None,
+    recipe: TrainingConfig | None = None,
     *,
     seed: int = 0,
     measure: Measure | None = None,
     score: Callable[[dict], float] | None = None,
     checkpoint: Path | None = None,
     description: str = "",
-) -> Trained:
+) -> TrainingResult:
     """Train `model` in place with Adam; it ends in eval mode, on its device.
 
     Args:
@@ -109,7 +109,7 @@ def train(
         data: training images with their artefacts.
         objective: a name of `debias.OBJECTIVES`.
         strength: of its penalty, at least 0.
-        recipe: `Recipe()` if None.
+        recipe: `TrainingConfig()` if None.
         seed: of the order of the images, the objective's draws and dropout.
         measure: called with the network in eval mode after an epoch; its values (numbers) go into the history.
         score: of a row of the history; the weights of the epoch with the largest are kept. None: the last epoch.
@@ -124,10 +124,10 @@ def train(
         raise InputError("objective", f"{objective!r} is not known", f"Use one of {', '.join(OBJECTIVES)}.")
     if not strength >= 0:
         raise InputError("strength", f"{strength}", "Use 0 or more.")
-    recipe = recipe or Recipe()
+    recipe = recipe or TrainingConfig()
     device = next(model.parameters()).device
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr)
-    trained, memory = Trained(), {}
+    trained, memory = TrainingResult(), {}
     key = _key(model, data, objective, strength, recipe, seed) if checkpoint else ""
     done = _resume(checkpoint, key, model, optimiser, trained, memory) if checkpoint else 0
     seconds, best = [], max(map(score, trained.history), default=-math.inf) if score else -math.inf

@@ -6,24 +6,32 @@ made of them, and each exercise has a module with its checks (`motion` for 01, `
 sentence of their own.
 """
 
-from absence_utils.exercises.answers import NotYet, Right, answered, choose, compare, same_items, yes_or_no
+from absence_utils.exercises.answers import (
+    Correct,
+    WrongAnswer,
+    answered,
+    choose,
+    compare,
+    same_items,
+    yes_or_no,
+)
 from absence_utils.exercises.notebooks import (
     all_exercises,
-    fill,
     find_exercise,
+    insert_solutions,
     read_answers,
     read_solutions,
     tasks,
 )
 
 __all__ = [
-    "NotYet",
-    "Right",
+    "WrongAnswer",
+    "Correct",
     "all_exercises",
     "answered",
     "choose",
     "compare",
-    "fill",
+    "insert_solutions",
     "find_exercise",
     "read_answers",
     "read_solutions",

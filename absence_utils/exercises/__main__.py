@@ -14,12 +14,20 @@ from absence_utils.paths import RESULTS
 from absence_utils.runner.run import read_notebook
 
 from .handed_in import SECONDS, verdicts
-from .notebooks import all_exercises, errors, fill, find_exercise, run_exercise, solutions_of, tasks
+from .notebooks import (
+    all_exercises,
+    errors,
+    find_exercise,
+    insert_solutions,
+    run_exercise,
+    solutions_of,
+    tasks,
+)
 
 
 def solve(exercise: Path, out: Path, run: bool = True) -> tuple[Path, dict]:
     """Write the solved exercise into the folder `out`; return its path and what went wrong in it."""
-    node = fill(read_notebook(exercise), solutions_of(exercise))
+    node = insert_solutions(read_notebook(exercise), solutions_of(exercise))
     out.mkdir(parents=True, exist_ok=True)
     if run:
         node = run_exercise(node, out)

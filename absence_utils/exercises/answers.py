@@ -12,7 +12,7 @@ from absence_utils.plots.base import to_numpy
 TYPED = 20  # an array of up to so many numbers may have been typed, and rounded
 
 
-class NotYet(AssertionError):
+class WrongAnswer(AssertionError):
     """An answer is missing or wrong; the message says which, and where to look.
 
     Jupyter shows the message alone: the lines of the check would say nothing to the person who answers.
@@ -22,7 +22,7 @@ class NotYet(AssertionError):
         return [f"Not yet: {self}"]
 
 
-class Right(str):
+class Correct(str):
     """What a check returns when the answer is right; a notebook shows it without quotation marks."""
 
     def __repr__(self) -> str:
@@ -36,11 +36,11 @@ def answered(**answers) -> None:
         answers: name -> value; a placeholder counts also inside a list, a tuple, a set or a dict.
 
     Raises:
-        NotYet: one of them is, or holds, `...`.
+        WrongAnswer: one of them is, or holds, `...`.
     """
     for name, value in answers.items():
         if _has_gap(value):
-            raise NotYet(f"You have not answered yet: replace the ... of `{name}` in the cell above.")
+            raise WrongAnswer(f"You have not answered yet: replace the ... of `{name}` in the cell above.")
 
 
 def _has_gap(value) -> bool:
@@ -77,7 +77,7 @@ def compare(
         share: whether it is a share between 0 and 1, so that a percentage gets its own sentence.
 
     Raises:
-        NotYet: there is no answer, it is no number, has another shape, or another value.
+        WrongAnswer: there is no answer, it is no number, has another shape, or another value.
     """
     answered(**{name: given})
     truth, given = _as_array("truth", truth), _as_array(name, given)
@@ -89,16 +89,16 @@ def compare(
     for fits in (_near, _fits):  # a value that a mistake gives exactly is that mistake, before a rounded one
         for value, sentence in known:
             if fits(given, value, truth, tolerance) and not (right and _nearer(given, truth, value)):
-                raise NotYet(sentence)
+                raise WrongAnswer(sentence)
     if given.shape != truth.shape:
-        raise NotYet(
+        raise WrongAnswer(
             f"`{name}` should be {_shape(truth.shape)}, and yours is {_shape(given.shape)}. {look}".rstrip()
         )
     if right:
         return
     if share and (given > 1).all() and _fits(given / 100, truth, truth, tolerance):
-        raise NotYet(f"`{name}` is in percent. Give a share between 0 and 1: divide by 100.")
-    raise NotYet(f"`{name}` is not right yet{_what_is_off(given, truth, tolerance)}. {look}".rstrip())
+        raise WrongAnswer(f"`{name}` is in percent. Give a share between 0 and 1: divide by 100.")
+    raise WrongAnswer(f"`{name}` is not right yet{_what_is_off(given, truth, tolerance)}. {look}".rstrip())
 
 
 def _as_array(name: str, given) -> np.ndarray:
@@ -106,9 +106,11 @@ def _as_array(name: str, given) -> np.ndarray:
         array = np.asarray(to_numpy(given), dtype=float)
     except (TypeError, ValueError):
         kind = type(given).__name__
-        raise NotYet(f"`{name}` should be a number or an array of numbers, and yours is a {kind}.") from None
+        raise WrongAnswer(
+            f"`{name}` should be a number or an array of numbers, and yours is a {kind}."
+        ) from None
     if not np.isfinite(array).all():
-        raise NotYet(f"`{name}` holds a value that is not a finite number.")
+        raise WrongAnswer(f"`{name}` holds a value that is not a finite number.")
     return array
 
 
@@ -161,7 +163,7 @@ def choose(name: str, given, truth: str, because: Mapping[str, str]) -> None:
         because: wrong word -> sentence.
 
     Raises:
-        NotYet: no answer, a wrong word, or one that is not among them.
+        WrongAnswer: no answer, a wrong word, or one that is not among them.
     """
     answered(**{name: given})
     word = str(given).strip().lower()
@@ -169,22 +171,22 @@ def choose(name: str, given, truth: str, because: Mapping[str, str]) -> None:
         return
     for wrong, sentence in because.items():
         if word == wrong.lower():
-            raise NotYet(sentence)
+            raise WrongAnswer(sentence)
     options = ", ".join(repr(option) for option in sorted([truth, *because]))
-    raise NotYet(f"`{name}` should be one of {options}, and yours is {given!r}.")
+    raise WrongAnswer(f"`{name}` should be one of {options}, and yours is {given!r}.")
 
 
 def yes_or_no(name: str, given, truth: bool, because: str) -> None:
     """True or False; the wrong one fails with the sentence `because`.
 
     Raises:
-        NotYet: no answer, neither True nor False, or the wrong one.
+        WrongAnswer: no answer, neither True nor False, or the wrong one.
     """
     answered(**{name: given})
     if not isinstance(given, (bool, np.bool_)):
-        raise NotYet(f"`{name}` should be True or False, and yours is {given!r}.")
+        raise WrongAnswer(f"`{name}` should be True or False, and yours is {given!r}.")
     if bool(given) != truth:
-        raise NotYet(because)
+        raise WrongAnswer(because)
 
 
 def same_items(
@@ -199,21 +201,21 @@ def same_items(
         mistakes: pairs (set that a known mistake gives, sentence).
 
     Raises:
-        NotYet: no answer, not a collection, or other items.
+        WrongAnswer: no answer, not a collection, or other items.
     """
     answered(**{name: given})
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise NotYet(f"`{name}` should be a list, and yours is {given!r}.")
+        raise WrongAnswer(f"`{name}` should be a list, and yours is {given!r}.")
     items, truth = {_plain(item) for item in given}, set(truth)
     for wrong, sentence in mistakes:
         if items == set(wrong) != truth:
-            raise NotYet(sentence)
+            raise WrongAnswer(sentence)
     if truth - items:
         count = f"{len(truth - items)} of {len(truth)}"
-        raise NotYet(f"`{name}` leaves out {count}. {missing}".rstrip())
+        raise WrongAnswer(f"`{name}` leaves out {count}. {missing}".rstrip())
     if items - truth:
         listed = ", ".join(sorted(str(item) for item in items - truth))
-        raise NotYet(f"`{name}` has what does not belong there: {listed}. {extra}".rstrip())
+        raise WrongAnswer(f"`{name}` has what does not belong there: {listed}. {extra}".rstrip())
 
 
 def _plain(item):

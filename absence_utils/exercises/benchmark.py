@@ -13,14 +13,14 @@ from absence_utils.attribution.diagnosis import Diagnosis, diagnose
 from absence_utils.attribution.methods import attribute
 from absence_utils.benchmark.compiled import COMPILED
 from absence_utils.benchmark.effects import planted_signs
-from absence_utils.benchmark.leaderboard import Setting, subject_of
-from absence_utils.benchmark.methods import MAPS, Subject, on_non_targets, on_targets
-from absence_utils.benchmark.scores import ranked_above
+from absence_utils.benchmark.leaderboard import BenchmarkConfig, task_of
+from absence_utils.benchmark.methods import MAPS, BenchmarkTask, on_non_targets, on_targets
+from absence_utils.benchmark.scores import auroc_with_abstentions
 from absence_utils.images.scenes import CONCEPTS, RULES
 from absence_utils.plots.base import to_numpy
 from absence_utils.units import Unit
 
-from .answers import NotYet, Right, answered, choose, compare
+from .answers import Correct, WrongAnswer, answered, choose, compare
 from .printed import print_numbers  # noqa: F401, for the notebook
 
 # name: (network, concepts that the image shows)
@@ -50,7 +50,7 @@ def account_of(case: str) -> Diagnosis:
 
 def _shown_once_answered(*values) -> None:
     if any(value is ... for value in values):
-        raise NotYet("There is nothing to show yet: answer the task above first.")
+        raise WrongAnswer("There is nothing to show yet: answer the task above first.")
 
 
 def _named(words) -> dict:
@@ -64,7 +64,7 @@ def accounts(*words) -> pd.DataFrame:
         words: predictions of the verdicts; as long as one is open, the accounts are not shown.
 
     Raises:
-        NotYet: a prediction is missing.
+        WrongAnswer: a prediction is missing.
     """
     _shown_once_answered(*words)
     rows = []
@@ -98,13 +98,13 @@ def _why_not(case: str) -> dict[str, str]:
     }
 
 
-def predictions(*words) -> Right:
+def predictions(*words) -> Correct:
     """Verdicts of `CASES`, in their order: each one of the first five of `diagnosis.VERDICTS`."""
     answered(**_named(words))
     for (name, word), case in zip(_named(words).items(), CASES, strict=True):
         choose(name, word, account_of(case).verdict, _why_not(case))
     gone = account_of("not B, shows B").rows[0]
-    return Right(
+    return Correct(
         f"The map of 'not B, shows B' is all negative ({-gone.absence:g} in all, nothing positive), and nothing is "
         f"wrong with it: the black image answers {gone.baseline_response:g}, and B takes it away."
     )
@@ -124,7 +124,7 @@ def _single(value):
     return array.item() if array.size == 1 and array.ndim and array.dtype != object else value
 
 
-def put_it_in(effect_not_b, effect_bias, encodes) -> Right:
+def put_it_in(effect_not_b, effect_bias, encodes) -> Correct:
     """Change of the response of each of `TWINS` when B is shown, and which of them encodes its absence."""
     given = {"effect_not_b": _single(effect_not_b), "effect_bias": _single(effect_bias)}
     answered(**given, encodes=encodes)
@@ -146,7 +146,7 @@ def put_it_in(effect_not_b, effect_bias, encodes) -> Right:
         "neither": "One of them falls when B is shown: that is an encoded absence (definition 2.1 of the paper).",
     }
     choose("encodes", encodes, TWINS[0], because)
-    return Right(
+    return Correct(
         "Two maps without any evidence, one verdict, and only showing the concept tells the two apart."
     )
 
@@ -162,9 +162,9 @@ METHODS = {
 }
 
 
-def subject(kind: str, seed: int = 0, images: int = 8) -> Subject:
+def subject(kind: str, seed: int = 0, images: int = 8) -> BenchmarkTask:
     """All outputs of the benchmark network of a kind ("rules" or "twin"); maps look at `images` scenes of each side."""
-    return subject_of(kind, seed, None, list(range(len(RULES))), Setting(1, 192, images, 1, 0, 2))
+    return task_of(kind, seed, None, list(range(len(RULES))), BenchmarkConfig(1, 192, images, 1, 0, 2))
 
 
 def planted() -> Tensor:
@@ -175,14 +175,14 @@ def planted() -> Tensor:
 def auroc(said: Tensor) -> float:
     """How often a planted absence ranks above any other pair of unit and concept; NaN (it says nothing) counts half."""
     said, absent = torch.as_tensor(said).double().numpy(), planted().numpy()
-    return ranked_above(said[absent], said[~absent])
+    return auroc_with_abstentions(said[absent], said[~absent])
 
 
 def table(said) -> pd.DataFrame:
     """What a method says [unit, concept], with names.
 
     Raises:
-        NotYet: it is a placeholder.
+        WrongAnswer: it is a placeholder.
     """
     _shown_once_answered(said)
     return pd.DataFrame(said.numpy(), list(RULES), CONCEPTS)
@@ -207,7 +207,7 @@ def _filled(said):
     return np.nan_to_num(np.asarray(said, dtype=float)) if known else said
 
 
-def _said(who: Subject, name: str, target: bool, change=None) -> Tensor:
+def _said(who: BenchmarkTask, name: str, target: bool, change=None) -> Tensor:
     function = METHODS[name]
     if change is not None:
         name, function = f"{change.__name__} of {name}", partial(_changed, function, change)
@@ -218,7 +218,7 @@ def _changed(function, change, unit, images, pixels):
     return change(function(unit, images, pixels))
 
 
-def on_its_own_class(said, silent, who: Subject) -> Right:
+def on_its_own_class(said, silent, who: BenchmarkTask) -> Correct:
     """The mistake: what integrated gradients say on target inputs, and of how many absences they say nothing."""
     answered(said=said, silent=silent)
     name, absent = "integrated gradients", planted()
@@ -235,14 +235,14 @@ def on_its_own_class(said, silent, who: Subject) -> Right:
     ]
     compare("silent", silent, count, mistakes=mistakes, look="`said[absent].isnan()`.")
     edge = auroc(_said(who, "edge detector", True))
-    return Right(
+    return Correct(
         f"You made the mistake: AUROC {auroc(truth):.2f}, no better than an edge detector ({edge:.2f} on the same "
         "target inputs); attribution seems to find no absence. That is false: of "
         f"{count} planted absences it could say nothing, since a target input never shows what must be absent."
     )
 
 
-def without_sign(unsigned, winner, who: Subject) -> Right:
+def without_sign(unsigned, winner, who: BenchmarkTask) -> Correct:
     """The mistake: what absolute integrated gradients say on non-target inputs, and who wins."""
     answered(unsigned=unsigned, winner=winner)
     name = "integrated gradients"
@@ -260,13 +260,13 @@ def without_sign(unsigned, winner, who: Subject) -> Right:
     choose(
         "winner", winner, best, {other: f"AUROC {found:.2f} of the unsigned map, {edge:.2f} of the edges."}
     )
-    return Right(
+    return Correct(
         f"You made the mistake: AUROC {found:.2f} against {edge:.2f}: something that has never seen the network wins. "
         "That is false: without a sign, what suppresses a unit most looks like what drives it most, and ranks last."
     )
 
 
-def signed_on_others(signed, finds, who: Subject) -> Right:
+def signed_on_others(signed, finds, who: BenchmarkTask) -> Correct:
     """The repair: signed maps on non-target inputs, and how many of the planted absences they call."""
     answered(signed=signed, finds=finds)
     name, absent = "integrated gradients", planted()
@@ -290,7 +290,7 @@ def signed_on_others(signed, finds, who: Subject) -> Right:
     ]
     compare("finds", finds, called, mistakes=mistakes, look="`signed[absent] > 0`.")
     edge = auroc(_said(who, "edge detector", False))
-    return Right(
+    return Correct(
         f"{called} of {int(absent.sum())} planted absences, AUROC {auroc(truth):.2f} against {edge:.2f} of the edges: "
         "the same maps as before, asked where the answer can be seen, and with their sign."
     )
@@ -301,11 +301,11 @@ def thresholds(on_rules: dict[str, Tensor]) -> dict[str, float]:
     return {name: float(said[planted()].min()) for name, said in on_rules.items()}
 
 
-def false_alarms(alarms, wolf, on_rules: dict[str, Tensor], on_twin: dict[str, Tensor]) -> Right:
+def false_alarms(alarms, wolf, on_rules: dict[str, Tensor], on_twin: dict[str, Tensor]) -> Correct:
     """Share of the twin's pairs called at the threshold, method -> 0..1, and which method calls most."""
     answered(alarms=alarms, wolf=wolf)
     if not isinstance(alarms, dict) or set(alarms) != set(on_twin):
-        raise NotYet(f"`alarms` should be a dict with the keys {', '.join(map(repr, on_twin))}.")
+        raise WrongAnswer(f"`alarms` should be a dict with the keys {', '.join(map(repr, on_twin))}.")
     limits, absent = thresholds(on_rules), planted()
     shares = {name: float((said >= limits[name]).double().mean()) for name, said in on_twin.items()}
     for name, said in on_twin.items():
@@ -328,7 +328,7 @@ def false_alarms(alarms, wolf, on_rules: dict[str, Tensor], on_twin: dict[str, T
     because = {name: f"{name} calls {share:.0%}." for name, share in shares.items() if name != worst}
     choose("wolf", wolf, worst, because)
     listed = "; ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    return Right(
+    return Correct(
         f"False alarms: {listed}. To find the planted absences the {worst} has to call {shares[worst]:.0%} of pairs "
         "that hold none: its AUROC is above chance, and a call of it means little."
     )

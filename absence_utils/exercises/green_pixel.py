@@ -11,7 +11,7 @@ from absence_utils.images.base import TensorImages
 from absence_utils.toys.green_pixel import COLOURS, GreenPixelNet, colour_mask, green_pixel_images
 from absence_utils.units import Unit
 
-from .answers import NotYet, Right, answered, choose, compare
+from .answers import Correct, WrongAnswer, answered, choose, compare
 
 NO_GREEN = 1  # the unit that all of this is about
 
@@ -22,7 +22,7 @@ def palette() -> Tensor:
 
 
 @torch.no_grad()
-def effects_of_colours(effects, network: GreenPixelNet) -> Right:
+def effects_of_colours(effects, network: GreenPixelNet) -> Correct:
     """Response of 'no green pixel' to one pixel of each colour: [colour]."""
     outputs = network(palette())
     truth = outputs[:, NO_GREEN]
@@ -38,7 +38,7 @@ def effects_of_colours(effects, network: GreenPixelNet) -> Right:
     look = "`network(palette)` gives [colour, class]."
     compare("effects", effects, truth, mistakes=mistakes, look=look)
     lower = [name for name, value in zip(COLOURS, truth.tolist(), strict=True) if value < 0]
-    return Right(f"Of {len(COLOURS)} colours, what lowers 'no green pixel' is: {', '.join(lower)}.")
+    return Correct(f"Of {len(COLOURS)} colours, what lowers 'no green pixel' is: {', '.join(lower)}.")
 
 
 def _pasted(network: GreenPixelNet) -> float:
@@ -51,7 +51,7 @@ def _pasted(network: GreenPixelNet) -> float:
         return float((network(changed) - network(image))[0, NO_GREEN])
 
 
-def change_by_green(change, network: GreenPixelNet) -> Right:
+def change_by_green(change, network: GreenPixelNet) -> Correct:
     """The effect of a green pixel on the mean response to an image of 32 x 32 pixels, checked by pasting one."""
     truth = _pasted(network)
     with torch.no_grad():
@@ -64,12 +64,12 @@ def change_by_green(change, network: GreenPixelNet) -> Right:
     compare(
         "change", change, truth, mistakes=mistakes, look="The response is the mean over all 32 x 32 places."
     )
-    return Right(
+    return Correct(
         f"Pasting a green pixel into an image changes the response by {truth:+.2f}: an encoded absence."
     )
 
 
-def kinds_of_inputs(target, non_target, network: GreenPixelNet, test: TensorImages) -> Right:
+def kinds_of_inputs(target, non_target, network: GreenPixelNet, test: TensorImages) -> Correct:
     """Which images are target and which non-target inputs of 'no green pixel': bool [image] each."""
     answered(target=target, non_target=non_target)
     truth = test.labels == NO_GREEN
@@ -82,13 +82,13 @@ def kinds_of_inputs(target, non_target, network: GreenPixelNet, test: TensorImag
     for inputs in (truth, ~truth):
         maps = attribute(Unit(network, channel=NO_GREEN), test.images[inputs]).sum(dim=1, keepdim=True)
         shares.append(float(absence_evidence(maps).sum() / maps.abs().sum()))
-    return Right(
+    return Correct(
         f"Absence evidence is {shares[0]:.1%} of the attribution on target inputs and {shares[1]:.0%} on non-target "
         "inputs: whose absence a unit encodes is not in its own class's images."
     )
 
 
-def unsigned(negative, reading, unsigned: Tensor, images: Tensor, network: GreenPixelNet) -> Right:
+def unsigned(negative, reading, unsigned: Tensor, images: Tensor, network: GreenPixelNet) -> Correct:
     """The mistake: the share of an unsigned map below zero, and what the map seems to say of the green pixel."""
     answered(negative=negative, reading=reading)
     look = "`(unsigned < 0).double().mean()`."
@@ -105,7 +105,7 @@ def unsigned(negative, reading, unsigned: Tensor, images: Tensor, network: Green
         name for name in COLOURS if name != "green" and _all_near(summed[colour_mask(images, name)], value)
     ]
     also = f" ({' and '.join(ties)} {'is' if len(ties) == 1 else 'are'} as bright)" if ties else ""
-    return Right(
+    return Correct(
         f"You made the mistake: nothing is below zero, and in {count} of {len(images)} images no pixel is brighter "
         f"than the green one{also}. It seems to speak for the unit. That conclusion is false: pasting one in changes "
         f"the response by {_pasted(network):+.2f}."
@@ -117,7 +117,7 @@ def _all_near(values: Tensor, value: Tensor) -> bool:
     return len(values) > 0 and torch.allclose(values, value.expand_as(values), rtol=1e-4)
 
 
-def signed_map(signed, unsigned: Tensor, images: Tensor, network: GreenPixelNet) -> Right:
+def signed_map(signed, unsigned: Tensor, images: Tensor, network: GreenPixelNet) -> Correct:
     """The repair: a signed attribution of 'no green pixel', [image, rgb, height, width]."""
     answered(signed=signed)
     truth = attribute(Unit(network, channel=NO_GREEN), images)
@@ -149,7 +149,9 @@ def signed_map(signed, unsigned: Tensor, images: Tensor, network: GreenPixelNet)
     compare("signed", signed, truth, mistakes=mistakes, look=look)
     values = truth.sum(dim=1)[colour_mask(images, "green")]
     if not bool((values < 0).all()):
-        raise NotYet("In this network green is not below zero everywhere: train it as the first cell does.")
-    return Right(
+        raise WrongAnswer(
+            "In this network green is not below zero everywhere: train it as the first cell does."
+        )
+    return Correct(
         f"On the green pixels the map is {float(values.mean()):+.2f} on average: they speak against the unit."
     )

@@ -66,12 +66,12 @@ def _said(done: nbformat.NotebookNode, names: list[str]) -> dict[str, str]:
         elif _is_right(done.cells[place]):
             said[task] = "right"
         else:
-            said[task] = message if kind in ("", "NotYet") else f"{kind}: {message}"
+            said[task] = message if kind in ("", "WrongAnswer") else f"{kind}: {message}"
     return said
 
 
 def _is_right(check) -> bool:
-    """Whether a check returned its `Right`: that nothing failed would also be true of a check that never ran."""
+    """Whether a check returned its `Correct`: that nothing failed would also be true of a check that never ran."""
     results = [output for output in check.outputs if output.output_type == "execute_result"]
     return any(output.data.get("text/plain", "").startswith("Right. ") for output in results)
 

@@ -9,11 +9,11 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from absence_utils.insertion.paste import PLACES
-from absence_utils.insertion.scores import LEAST
+from absence_utils.insertion.paste import LOCATIONS
+from absence_utils.insertion.scores import MIN_EFFECT
 from absence_utils.plots.base import to_numpy
 
-from .answers import NotYet, Right, answered, compare, same_items
+from .answers import Correct, WrongAnswer, answered, compare, same_items
 from .insertion_worlds import (
     HALF,
     Centred,
@@ -50,7 +50,7 @@ def _absence(data: Inserted) -> np.ndarray:
     return (data.random - data.lowest).mean(axis=(1, 2)) / data.sd
 
 
-def absence_score(absence, data: Inserted) -> Right:
+def absence_score(absence, data: Inserted) -> Correct:
     """Absence scores [unit] of the eight units, in sd."""
     truth = _absence(data)
     before = (data.untouched - data.lowest).mean(axis=(1, 2)) / data.sd
@@ -65,7 +65,7 @@ def absence_score(absence, data: Inserted) -> Right:
     look = "Mean over images and patches of `random - lowest`, divided by `sd`: [unit]."
     compare("absence", absence, truth, mistakes=mistakes, look=look)
     count, significant = len(truth), int(data.significant.sum())
-    return Right(
+    return Correct(
         f"{(truth > 0).sum()} of {count} units have a positive score, and the published test is significant in "
         f"{significant}. Four of the eight inhibit nothing: the sign of the score can't tell which."
     )
@@ -79,7 +79,7 @@ def _both(drops: Tensor) -> tuple[int, float, float]:
     return best, float(scores[best]), float(drops[images:, pairs:, best].mean())
 
 
-def chosen_and_tested(best, inflated, drops: Tensor) -> Right:
+def chosen_and_tested(best, inflated, drops: Tensor) -> Correct:
     """The mistake: the unit with the highest score, and this score on the images and patches that chose it."""
     answered(best=best, inflated=inflated)
     images, pairs = HALF
@@ -103,7 +103,7 @@ def chosen_and_tested(best, inflated, drops: Tensor) -> Right:
     ]
     compare("inflated", inflated, value, mistakes=mistakes, look="Mean of `chosen_on[:, :, best]`.")
     p = stats.ttest_1samp(chosen_on[:, :, truth].flatten().numpy(), 0).pvalue
-    return Right(
+    return Correct(
         f"You made the mistake: unit {truth} looks suppressed by {value:.2f} sd, and a t-test over all "
         f"{images * pairs} inputs gives p = {p:.0e}. That is false: a coin said which patches are the treatment."
     )
@@ -118,7 +118,7 @@ def _alike(given, truth: Tensor) -> bool:
     return given.shape == truth.shape and np.allclose(given, truth.numpy(), atol=1e-3)
 
 
-def two_places(treated, control, centred: Centred) -> Right:
+def two_places(treated, control, centred: Centred) -> Correct:
     """The mistake: responses [image] to the ring in the middle and to the empty patch in a corner."""
     answered(treated=treated, control=control)
     at = {place: centred.response(centred.ring, place) for place in ("centre", "top left")}
@@ -139,13 +139,13 @@ def two_places(treated, control, centred: Centred) -> Right:
     compare("control", control, cornered, mistakes=mistakes, look=look)
     change = at["centre"] - cornered
     p = stats.ttest_1samp(change.numpy(), 0).pvalue
-    return Right(
+    return Correct(
         f'You made the mistake: the ring seems to lower "disc" by {centred.drop("centre", "top left"):.2f} sd '
         f"(paired t-test, p = {p:.0e}). That is false: what the patch in the middle did was to cover the disc."
     )
 
 
-def pooled_by_minimum(top_drop, neutral_drop, maps: Maps) -> Right:
+def pooled_by_minimum(top_drop, neutral_drop, maps: Maps) -> Correct:
     """The mistake: the drop of the minimum over positions on top images and on neutral ones."""
     answered(top_drop=top_drop, neutral_drop=neutral_drop)
     look = 'Pool each of ["random"] and ["lowest"] over positions first, subtract, then average.'
@@ -164,7 +164,7 @@ def pooled_by_minimum(top_drop, neutral_drop, maps: Maps) -> Right:
         ]  # fmt: skip
         compare(name, given, truth, mistakes=mistakes, look=look)
     veto = maps.veto(minimum)
-    return Right(
+    return Correct(
         f"You made the mistake: the drop is {maps.drop(maps.top, minimum):.2f} on top images and "
         f"{maps.drop(maps.neutral, minimum):.2f} on neutral ones. It looks like a veto of "
         f"{veto / maps.sd_min:.1f} sd of the minimum. That is false: this unit is a weighted sum of pixels, "
@@ -191,7 +191,7 @@ def tested_pairs(treated, control, centred: Centred) -> None:
 
 
 def repaired(clean, same_place, mean_veto, drops: Tensor, centred: Centred, maps: Maps,
-             flips: CoinFlips) -> Right:  # fmt: skip
+             flips: CoinFlips) -> Correct:  # fmt: skip
     """The three repairs: fresh images and patches; treated and control in one place; the mean over positions."""
     answered(clean=clean, same_place=same_place, mean_veto=mean_veto)
     (images, pairs), (best, _, score) = HALF, _both(drops)
@@ -202,7 +202,7 @@ def repaired(clean, same_place, mean_veto, drops: Tensor, centred: Centred, maps
         (float(at_best[:images, pairs:].mean()), "The patches are fresh, the images are not. Take fresh ones, too."),
         (float(at_best.mean()), "What you chose on is still among it: use the rest alone."),
         (float(fresh.mean(dim=(0, 1)).max()),
-         "You chose again, on the fresh half. The unit stays `best`; only the test is new."),
+         "You chose again, on the fresh half. The unit stays `top_k`; only the test is new."),
         (float(at_best[:images, :pairs].mean()), "Those are the images and patches that chose the unit."),
     ]  # fmt: skip
     look = "`drops` has images in its first axis, pairs of patches in its second; `chosen_on` took the first of each."
@@ -230,7 +230,7 @@ def repaired(clean, same_place, mean_veto, drops: Tensor, centred: Centred, maps
     )
     runs = np.array([_both(flips.drops(flip))[1:] for flip in range(40)])
     (chosen, again), spread = runs.mean(axis=0).round(2) + 0.0, runs[:, 1].std(ddof=1)  # no -0.00
-    return Right(
+    return Correct(
         f"On fresh images and patches {score:+.2f} sd (over 40 coins {again:+.2f} on average with a "
         f"scatter of {spread:.2f}, against {chosen:+.2f} where the unit was chosen); at the same place "
         f"{_where(same_place, centred)}; under the mean a veto of {abs(maps.veto(mean)):.4f}. "
@@ -257,7 +257,7 @@ def _disc_in_view(same_place, centred: Centred) -> list[tuple[float, str]]:
 def _where(same_place, centred: Centred) -> str:
     """What a right drop says of the disc: ring and control may share the centre, or, as well, a corner."""
     given = float(same_place)
-    drops = {place: centred.drop(place, place) for place in PLACES}
+    drops = {place: centred.drop(place, place) for place in LOCATIONS}
     place = min(drops, key=lambda place: abs(drops[place] - given))
     if abs(drops[place] - given) > 1e-3:  # a rounded answer: it could be any of them
         return f"{given:+.2f} sd, where both cover the disc, or neither does"
@@ -279,11 +279,11 @@ def _numbers_of_units(vetoed, count: int):
     if array.dtype != bool or not array.size:
         return array.tolist()
     if len(array) != count:
-        raise NotYet(f"`vetoed` is a mask of {len(array)} values, and there are {count} units.")
+        raise WrongAnswer(f"`vetoed` is a mask of {len(array)} values, and there are {count} units.")
     return np.flatnonzero(array).tolist()
 
 
-def verdict(veto, vetoed, data: Inserted) -> Right:
+def verdict(veto, vetoed, data: Inserted) -> Correct:
     """Veto scores [unit] of the eight units, in sd, and which of them are vetoes: their numbers, or a mask [unit]."""
     answered(veto=veto, vetoed=vetoed)
     neutral = (data.neutral_random - data.neutral_lowest).mean(axis=(1, 2)) / data.sd
@@ -303,12 +303,13 @@ def verdict(veto, vetoed, data: Inserted) -> Right:
     same_items(
         "vetoed", _numbers_of_units(vetoed, len(truth)), vetoes,
         missing="Whose score lies clearly above 0?",
-        extra=f"A score within {LEAST} sd of 0 does not count: filters that straddle the edge of a patch make as much.",
+        extra=f"A score within {MIN_EFFECT} sd of 0 does not count: "
+        "filters that straddle the edge of a patch make as much.",
         mistakes=[(every, "That is what the published test says: all of them. Look at the veto scores."),
                   ([unit + 1 for unit in vetoes], "All are one too high: units are counted from 0.")],
     )  # fmt: skip
     additive = np.abs(truth[~data._is_veto]).max()
-    return Right(
+    return Correct(
         f"The published test called {data.significant.sum()} of {len(truth)} units. Four are vetoes, with scores from "
         f"{truth[data._is_veto].min():.2f} sd up; the other four stay within {additive:.2f} sd of 0."
     )

@@ -16,8 +16,8 @@ from absence_utils.benchmark.methods import glyph_box
 from absence_utils.benchmark.networks import load_benchmark_network
 from absence_utils.images.cache import stack_images
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes, scene_dataset
-from absence_utils.insertion.design import Setting, as_array
-from absence_utils.insertion.known_units import KnownUnits
+from absence_utils.insertion.design import InsertionConfig, as_array
+from absence_utils.insertion.known_units import SyntheticUnits
 from absence_utils.insertion.paste import CORNERS, insert_patches
 from absence_utils.insertion.protocols import insertion_study
 from absence_utils.patches.mining import mine_patches
@@ -32,7 +32,7 @@ DISC = 0  # output of the twin network
 
 
 class MixedUnits(nn.Module):
-    """Additive and veto units of `nulls.KnownUnits`, half and half, in an order that the seed decides.
+    """Additive and veto units of `nulls.SyntheticUnits`, half and half, in an order that the seed decides.
 
     Input [batch, channel, height, width], output [batch, unit]; `is_veto` [unit] bool is the answer.
     """
@@ -40,8 +40,8 @@ class MixedUnits(nn.Module):
     def __init__(self, images: Tensor, units: int = 8, seed: int = 0):
         super().__init__()
         half = units // 2
-        self.additive = KnownUnits(images, half, "additive", seed=2 * seed)
-        self.veto = KnownUnits(images, half, "veto", seed=2 * seed + 1)
+        self.additive = SyntheticUnits(images, half, "additive", seed=2 * seed)
+        self.veto = SyntheticUnits(images, half, "veto", seed=2 * seed + 1)
         self.order = torch.randperm(2 * half, generator=torch.Generator().manual_seed(seed))
         self.is_veto = (self.order >= half).numpy()
         self.normalisation = self.additive.normalisation
@@ -76,7 +76,7 @@ def eight_units(seed: int = 0, scenes: int = 420) -> Inserted:
     """Both protocols of the lesson on eight units of `MixedUnits`."""
     dataset = scene_dataset(scenes, seed)
     model = MixedUnits(dataset.images[:200], seed=seed)
-    setting = Setting(PATCH, STRIDE, k=4, images=10, seed=seed)
+    setting = InsertionConfig(PATCH, STRIDE, k=4, images=10, seed=seed)
     many = replace(setting, images=40)  # the published test is surer the more images it is given
     study = insertion_study(
         model, None, dataset, setting, published=many, redraws=4, top_share=0.2, control_units=0

@@ -15,7 +15,7 @@ from absence_utils.plots.base import to_numpy
 from absence_utils.toys.motion import MotionDetector, motion_sequences
 from absence_utils.units import Unit
 
-from .answers import NotYet, Right, answered, choose, compare
+from .answers import Correct, WrongAnswer, answered, choose, compare
 
 SIZE = 6  # edge of the frame pairs that are built here, pixels
 MOTIONS = {
@@ -33,11 +33,11 @@ def bar(first: int, second: int, size: int = SIZE) -> Tensor:
     return frames
 
 
-def signs_of_motions(signs: dict) -> Right:
+def signs_of_motions(signs: dict) -> Correct:
     """The sign of unit 0's response to each of `MOTIONS`: 1, 0 or -1."""
     answered(signs=signs)
     if not isinstance(signs, dict) or set(signs) != set(MOTIONS):
-        raise NotYet(f"`signs` should have the keys {', '.join(map(repr, MOTIONS))}.")
+        raise WrongAnswer(f"`signs` should have the keys {', '.join(map(repr, MOTIONS))}.")
     detector = MotionDetector()
     said = {
         (
@@ -59,10 +59,10 @@ def signs_of_motions(signs: dict) -> Right:
     for motion, columns in MOTIONS.items():
         given, truth = _number(signs[motion]), float(detector(bar(*columns))[0, 0].sign())
         if given not in (-1, 0, 1):
-            raise NotYet(f"The sign of {motion!r} should be 1, 0 or -1, and yours is {signs[motion]!r}.")
+            raise WrongAnswer(f"The sign of {motion!r} should be 1, 0 or -1, and yours is {signs[motion]!r}.")
         if given != truth:
-            raise NotYet(said[motion, int(given)])
-    return Right("Below zero there is an answer of its own: the opposite motion, and not merely nothing.")
+            raise WrongAnswer(said[motion, int(given)])
+    return Correct("Below zero there is an answer of its own: the opposite motion, and not merely nothing.")
 
 
 def _number(value) -> float | None:
@@ -73,34 +73,34 @@ def _number(value) -> float | None:
         return None
 
 
-def lowest_pair(columns: tuple) -> Right:
+def lowest_pair(columns: tuple) -> Correct:
     """The columns of a bar in frame 1 and in frame 2 to which unit 0 responds least."""
     answered(columns=columns)
     given = list(columns) if hasattr(columns, "__len__") and not isinstance(columns, (str, dict)) else []
     if len(given) != 2:
-        raise NotYet("`columns` should be two numbers: the column in frame 1 and the one in frame 2.")
+        raise WrongAnswer("`columns` should be two numbers: the column in frame 1 and the one in frame 2.")
     given = [_number(column) for column in given]
     if not all(column in range(SIZE) for column in given):
-        raise NotYet(f"Columns are whole numbers from 0 to {SIZE - 1}.")
+        raise WrongAnswer(f"Columns are whole numbers from 0 to {SIZE - 1}.")
     columns = tuple(map(int, given))
     detector = MotionDetector()
     every = torch.cat([bar(first, second) for first in range(SIZE) for second in range(SIZE)])
     responses, own = detector(every)[:, 0], detector(bar(*columns))[0, 0]
     if torch.isclose(own, responses.min()):
-        return Right(
+        return Correct(
             f"Response {float(own):+.4f}, the lowest of all {len(every)} pairs with one bar in each frame."
         )
     if torch.isclose(own, responses.max()):
-        raise NotYet(
+        raise WrongAnswer(
             "That is the highest pair: it shows what is present when unit 0 fires. Turn the motion round."
         )
-    raise NotYet(
+    raise WrongAnswer(
         f"The response to your pair is {float(own):+.4f}, and there are lower ones. "
         "The comparators look at neighbouring columns: by how many columns should the bar move?"
     )
 
 
-def evidence(on_target, on_non_target) -> Right:
+def evidence(on_target, on_non_target) -> Correct:
     """Absence evidence of unit 0 on the first frame pair of its own class and on that of the other class."""
     answered(on_target=on_target, on_non_target=on_non_target)
     sequences = motion_sequences()
@@ -111,7 +111,7 @@ def evidence(on_target, on_non_target) -> Right:
     signed = maps.sum(dim=(1, 2, 3)).tolist()
     for name, value in (("on_target", on_target), ("on_non_target", on_non_target)):
         if np.size(to_numpy(value)) != 1:
-            raise NotYet(f"`{name}` should be one number: sum over all pixels.")
+            raise WrongAnswer(f"`{name}` should be one number: sum over all pixels.")
     summed = (
         "Those are the sums of the signed maps (or the two inputs the wrong way round). Take the negative part first, "
         "`absence_evidence`; `images[[0]]` is the target input, as unit 0 is class 0."
@@ -124,11 +124,11 @@ def evidence(on_target, on_non_target) -> Right:
             right = [_agree(value, truth) for value, truth in zip(given, [target, non_target], strict=True)]
             wrong = [_agree(value, mistake) for value, mistake in zip(given, pair, strict=True)]
             if all(wrong) and not all(right):
-                raise NotYet(sentence)
+                raise WrongAnswer(sentence)
     look = "Attribute `Unit(detector, channel=0)`, take `absence_evidence`, and sum over the pixels."
     compare("on_target", on_target, target, look=look)
     compare("on_non_target", on_non_target, non_target, look=look)
-    return Right(
+    return Correct(
         f"{target:.4f} on the target input, {non_target:.4f} on the other: only there is something to see."
     )
 
@@ -138,7 +138,7 @@ def _agree(value: float, truth: float) -> bool:
     return abs(value - truth) <= 0.005
 
 
-def after_relu(tied, empty, rectified: nn.Module, pairs: TensorImages) -> Right:
+def after_relu(tied, empty, rectified: nn.Module, pairs: TensorImages) -> Correct:
     """The mistake: how many patches tie for the lowest response after the rectifier, and how many of them are empty?"""
     answered(tied=tied, empty=empty)
     book, signed = _book(rectified, None, pairs), _book(rectified, "0", pairs).lowest.response[0]
@@ -164,32 +164,32 @@ def after_relu(tied, empty, rectified: nn.Module, pairs: TensorImages) -> Right:
     ]
     look = "A patch without a bar sums to 0 over frames and pixels; look at the tied patches only."
     compare("empty", empty, int((lowest & bare).sum()), mistakes=mistakes, look=look, tolerance=1e-6)
-    return Right(
+    return Correct(
         f"You made the mistake: {int(lowest.sum())} of {len(responses)} patches tie at {float(responses.min()):.0f}, "
         f"{int((lowest & bare).sum())} of them empty. Nothing seems to lower unit 0 below an empty patch, so it seems "
         "to encode no absence. That conclusion is false."
     )
 
 
-def before_relu(layer, rectified: nn.Module, pairs: TensorImages) -> Right:
+def before_relu(layer, rectified: nn.Module, pairs: TensorImages) -> Correct:
     """The repair: a layer whose unit 0 sees the bar that moves right to left in its lowest patch."""
     answered(layer=layer)
     if layer is None:
-        raise NotYet("`None` is the network's output as it is, after the rectifier: the mistake itself.")
+        raise WrongAnswer("`None` is the network's output as it is, after the rectifier: the mistake itself.")
     if not isinstance(layer, str):
-        raise NotYet(f"`layer` should be the name of a layer as text, and yours is {layer!r}.")
+        raise WrongAnswer(f"`layer` should be the name of a layer as text, and yours is {layer!r}.")
     if layer in ("0.comparators", "0.relu"):
-        raise NotYet(
+        raise WrongAnswer(
             "Too early: those are the comparators u and v. Unit 0 is made of both, one module later."
         )
     if layer not in ("logits", *(name for name, _ in rectified.named_modules() if name)):
-        raise NotYet(
+        raise WrongAnswer(
             f"The network has no layer {layer!r}. Use 'logits', or a name from `rectified.named_modules()`."
         )
     book, true = (_book(rectified, name, pairs) for name in (layer, "0"))
     lowest, truth = float(book.lowest.response[0, 0]), float(true.lowest.response[0, 0])
     if lowest > truth / 2:
-        raise NotYet(
+        raise WrongAnswer(
             f"The lowest response of unit 0 in {layer!r} is {lowest:+.4f}: nothing below zero is seen there."
         )
     said = f"The lowest response is {lowest:+.4f}, and only a bar that moves right to left gives it."
@@ -198,10 +198,10 @@ def before_relu(layer, rectified: nn.Module, pairs: TensorImages) -> Right:
             "Though only because this package reads what goes into a ReLU; with other tools "
             f"{layer!r} is the mistake. {said}"
         )
-    return Right(said)
+    return Correct(said)
 
 
-def suppressor(what) -> Right:
+def suppressor(what) -> Correct:
     """Which motion lowers unit 0 below the response to an empty patch?"""
     detector = MotionDetector()
     lowest = min(MOTIONS, key=lambda motion: float(detector(bar(*MOTIONS[motion]))[0, 0]))
@@ -210,7 +210,9 @@ def suppressor(what) -> Right:
         "standing": "A standing bar gives 0, as an empty patch does: it neither drives nor suppresses unit 0.",
     }
     choose("what", what, lowest, because)
-    return Right("The blue pixels are the bar that moves right to left: its absence is what unit 0 encodes.")
+    return Correct(
+        "The blue pixels are the bar that moves right to left: its absence is what unit 0 encodes."
+    )
 
 
 def _book(model: nn.Module, layer: str | None, pairs: TensorImages) -> PatchBook:

@@ -82,7 +82,7 @@ def read_answers(notebook: nbformat.NotebookNode) -> dict[str, str]:
     }
 
 
-def fill(
+def insert_solutions(
     notebook: nbformat.NotebookNode, solutions: dict[str, str], upto: str | None = None
 ) -> nbformat.NotebookNode:
     """A copy of an exercise with code put into its answer cells.
@@ -180,7 +180,7 @@ __all__ = [
     "all_exercises",
     "cell_tags",
     "errors",
-    "fill",
+    "insert_solutions",
     "find_exercise",
     "read_answers",
     "read_notebook",

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "IMAGENET",
             "Normalisation",
             "TensorImages",
-            "declare_input",
+            "set_input_spec",
             "input_channels",
             "normalisation_of",
         ],

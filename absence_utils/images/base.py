@@ -63,7 +63,7 @@ _OWN = (
 )  # the second where a network uses the first name for its own ends
 
 
-def declare_input(model: nn.Module, normalisation: Normalisation, channels: int) -> nn.Module:
+def set_input_spec(model: nn.Module, normalisation: Normalisation, channels: int) -> nn.Module:
     """Tell the network what it takes, for `normalisation_of` and `input_channels` and all that ask them.
 
     Copies of the network know it as well. Returns the network.

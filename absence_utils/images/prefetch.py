@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def decoded(dataset, numbers: Iterable[int], workers: int = 1) -> Iterator[tuple[int, Tensor]]:
+def prefetch_images(dataset, numbers: Iterable[int], workers: int = 1) -> Iterator[tuple[int, Tensor]]:
     """Yield (number, image) of a dataset of (image, label), in the order of `numbers`, each decoded once.
 
     Args:

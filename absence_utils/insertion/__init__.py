@@ -9,13 +9,13 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "comparison": ["PLANTED", "compare_networks", "verdicts"],
-        "design": ["Setting", "Treatment"],
+        "design": ["InsertionConfig", "Treatment"],
         "examples": ["example_pictures", "typical_pairs"],
         "execution": ["run_insertions"],
-        "known_units": ["KnownUnits"],
-        "paste": ["CORNERS", "PLACES", "insert_patches", "scramble_phases"],
+        "known_units": ["SyntheticUnits"],
+        "paste": ["CORNERS", "LOCATIONS", "insert_patches", "scramble_phases"],
         "pooling": ["pooling_table"],
-        "protocols": ["fair_protocol", "insertion_study", "published_protocol"],
-        "scores": ["LEAST", "MAIN", "calibrate", "pick", "score_table"],
+        "protocols": ["controlled_protocol", "insertion_study", "published_protocol"],
+        "scores": ["MIN_EFFECT", "MAIN_CONTROL", "calibrate", "select_score", "score_table"],
     },
 )

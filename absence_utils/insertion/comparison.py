@@ -13,10 +13,10 @@ from absence_utils.images.scenes import RULES, scene_dataset
 from absence_utils.images.subsets import shuffle_images
 from absence_utils.models.load import load_model
 
-from .design import Setting
-from .known_units import KnownUnits
-from .protocols import Study, insertion_study
-from .scores import MAIN, pick
+from .design import InsertionConfig
+from .known_units import SyntheticUnits
+from .protocols import InsertionStudy, insertion_study
+from .scores import MAIN_CONTROL, select_score
 
 PLANTED = np.array([bool(rule.absent) for rule in RULES.values()])  # scenes rules that ask for an absence
 
@@ -26,22 +26,22 @@ def compare_networks(
     random_model: nn.Module,
     layer: str | None,
     dataset,
-    setting: Setting,
+    setting: InsertionConfig,
     *,
     units: list[int] | None = None,
     control_units: int | None = None,
-    published: Setting | None = None,
+    published: InsertionConfig | None = None,
     null_units: int = 32,
     known_images: int | None = None,
     known_scenes: int = 450,
     **options,
-) -> dict[str, Study]:
+) -> dict[str, InsertionStudy]:
     """`insertion_study` of a network and of four whose answer is known, through the same code.
 
     Args:
         model, layer, dataset, setting, units, control_units, published, options: of `insertion_study`.
         random_model: the same network with random weights.
-        null_units: units of that, and of each kind of `nulls.KnownUnits`.
+        null_units: units of that, and of each kind of `nulls.SyntheticUnits`.
         known_images: top images of those, which are cheap: all patches go into all of them. `setting.images` if None.
         known_scenes: concept scenes for the logits of the concept-scenes network.
 
@@ -72,10 +72,10 @@ def compare_networks(
     cheap = replace(setting, pairs="all", images=known_images or setting.images)
     sample = stack.take(range(min(300, len(stack)))).to(device)
     for rule in ("additive", "veto"):
-        known = KnownUnits(sample, null_units, rule, seed=setting.seed)
+        known = SyntheticUnits(sample, null_units, rule, seed=setting.seed)
         studies[f"{rule} units"] = insertion_study(known, None, stack, cheap, published=published, **few)
     scenes = shuffle_images(scene_dataset(known_scenes, setting.seed), setting.seed)
-    own = Setting(24, 8, setting.k, min(12, known_scenes // 30), seed=setting.seed)
+    own = InsertionConfig(24, 8, setting.k, min(12, known_scenes // 30), seed=setting.seed)
     studies["scenes rules"] = insertion_study(
         load_model("concept_scenes", device=device), "logits", scenes, own, redraws=2
     )
@@ -86,7 +86,7 @@ def verdicts(studies: dict, level: float = 0.05) -> pd.DataFrame:
     """What each protocol says of every unit of several networks.
 
     Args:
-        studies: name to `protocols.Study`. The one called "random weights" is the null of itself and of "this
+        studies: name to `protocols.InsertionStudy`. The one called "random weights" is the null of itself and of "this
             network"; the others are of another kind and have none.
         level: of the tests, and of the false discovery rate.
 
@@ -94,15 +94,17 @@ def verdicts(studies: dict, level: float = 0.05) -> pd.DataFrame:
         A row for each network and unit: network, unit, published (significant; NaN where it was not asked), absence
         and veto (values),
         suppressed (absence above 0, q below level), beyond_null (suppressed, and absence above the 95th percentile of
-        the random-weight null; NaN where there is none), vetoed (veto against median images above `scores.LEAST`,
+        the random-weight null; NaN where there is none), vetoed (veto against median images above `scores.MIN_EFFECT`,
         q_least below level).
     """
     null = studies["random weights"].fair.scores if "random weights" in studies else None
-    limit = np.nan if null is None else np.nanquantile(pick(null, "absence", MAIN)["value"], 0.95)
+    limit = (
+        np.nan if null is None else np.nanquantile(select_score(null, "absence", MAIN_CONTROL)["value"], 0.95)
+    )
     rows = []
     for name, study in studies.items():
-        absence = pick(study.fair.scores, "absence", MAIN)
-        veto = pick(study.fair.scores, "veto", "median images")
+        absence = select_score(study.fair.scores, "absence", MAIN_CONTROL)
+        veto = select_score(study.fair.scores, "veto", "median images")
         suppressed = (absence["value"] > 0) & (absence["q"] < level)
         rows.append(
             pd.DataFrame(
@@ -123,6 +125,6 @@ def verdicts(studies: dict, level: float = 0.05) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def _published(study: Study, units) -> np.ndarray:
+def _published(study: InsertionStudy, units) -> np.ndarray:
     """[unit] 1 where the published test is significant, 0 where not, NaN where it was not asked."""
     return study.published.tests.set_index("unit")["significant"].astype(float).reindex(units).to_numpy()

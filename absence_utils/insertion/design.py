@@ -11,11 +11,11 @@ from absence_utils.errors import InputError
 
 from .paste import CORNERS
 
-MISSING = -9  # in place of an image that a unit does not have
+NO_IMAGE = -9  # in place of an image that a unit does not have
 
 
 @dataclass(frozen=True)
-class Setting:
+class InsertionConfig:
     """What the protocols share.
 
     Attributes:
@@ -82,7 +82,7 @@ class Treatment:
     Attributes:
         group: name of the images.
         condition: name of what is pasted.
-        patches: [draw, unit or 1, patch] numbers in the bank, or `OWN` or `UNTOUCHED`.
+        patches: [draw, unit or 1, patch] numbers in the bank, or `SELF_PATCH` or `UNMODIFIED`.
         places: [patch] places, or [image of the dataset, patch].
         feathered: soft edges.
         units: [unit] bool, those that get this treatment; all if None.
@@ -118,10 +118,10 @@ def plan(
     """One row for each unit, treatment, draw, image and patch.
 
     Args:
-        groups: name to [unit, image] numbers of images, `MISSING` where a unit has fewer.
+        groups: name to [unit, image] numbers of images, `NO_IMAGE` where a unit has fewer.
         treatments: what is done to them.
         units: [unit] numbers of the units in their layer.
-        pairing: [image, patch] bool, see `Setting.pairing`; a group of one image gets all patches.
+        pairing: [image, patch] bool, see `InsertionConfig.pairing`; a group of one image gets all patches.
 
     Returns:
         group, condition, draw, slot (of the unit in `units`), row (of the image in its group), column (of the patch),
@@ -131,7 +131,7 @@ def plan(
     for treatment in treatments:
         images = groups[treatment.group]
         pairs = np.ones((1, pairing.shape[1]), bool) if images.shape[1] == 1 else pairing[: images.shape[1]]
-        asked = pairs & (images != MISSING)[..., None]
+        asked = pairs & (images != NO_IMAGE)[..., None]
         if treatment.units is not None:
             asked = asked & treatment.units[:, None, None]
         slot, row, column = np.nonzero(asked)

@@ -8,9 +8,9 @@ import torch
 from absence_utils.errors import InputError
 from absence_utils.images.cache import stack_images
 
-from .execution import UNTOUCHED, input_images
-from .paste import upper_left
-from .protocols import Fair, Study
+from .execution import UNMODIFIED, input_images
+from .paste import paste_corners
+from .protocols import ControlledResult, InsertionStudy
 
 EXAMPLES = (
     "top: untouched",
@@ -22,7 +22,7 @@ EXAMPLES = (
 )
 
 
-def typical_pairs(fair: Fair, units: list[int]) -> dict[int, pd.DataFrame]:
+def typical_pairs(fair: ControlledResult, units: list[int]) -> dict[int, pd.DataFrame]:
     """For each unit the image and patch whose drop is the median one, under every condition that shares them.
 
     Returns:
@@ -53,7 +53,9 @@ def typical_pairs(fair: Fair, units: list[int]) -> dict[int, pd.DataFrame]:
     return pairs
 
 
-def example_pictures(study: Study, dataset, units: list[int], feather: int = 6) -> tuple[dict, pd.DataFrame]:
+def example_pictures(
+    study: InsertionStudy, dataset, units: list[int], feather: int = 6
+) -> tuple[dict, pd.DataFrame]:
     """A typical image of each unit with each kind of patch in it, for `plots.insertion.insertion_examples`.
 
     Returns:
@@ -70,8 +72,8 @@ def example_pictures(study: Study, dataset, units: list[int], feather: int = 6) 
         if stack.normalisation:
             images = stack.normalisation.undo(images)
         pictures[unit] = dict(zip(shown.index, images, strict=True))
-        corners = upper_left(images, (fair.bank.side,) * 2, torch.tensor(keys.place.tolist())).tolist()
+        corners = paste_corners(images, (fair.bank.side,) * 2, torch.tensor(keys.place.tolist())).tolist()
         for (name, row), (top, left) in zip(shown.iterrows(), corners, strict=True):
             response = (row.response - about["mean"][unit]) / about["sd"][unit]
-            rows.append((unit, name, response, top, left, fair.bank.side * (row.patch != UNTOUCHED)))
+            rows.append((unit, name, response, top, left, fair.bank.side * (row.patch != UNMODIFIED)))
     return pictures, pd.DataFrame(rows, columns=["unit", "condition", "response", "top", "left", "side"])

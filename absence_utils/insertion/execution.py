@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from absence_utils.errors import InputError
 from absence_utils.images.cache import ImageStack
-from absence_utils.patches.fuse import channels_last, rearranged
-from absence_utils.patches.topk import place_of
+from absence_utils.patches.fuse import channels_last, fused
+from absence_utils.patches.topk import window_key
 from absence_utils.progress import progress
 from absence_utils.units import feature_map, pool_space
 
-from .paste import PLACES, insert_patches, upper_left
+from .paste import LOCATIONS, insert_patches, paste_corners
 
-OWN, UNTOUCHED = -1, -2  # "patches": the image's own pixels pasted back, and nothing pasted
-BLANK = -1  # "image": the mean colour everywhere
+SELF_PATCH, UNMODIFIED = -1, -2  # "patches": the image's own pixels pasted back, and nothing pasted
+BLANK_IMAGE = -1  # "image": the mean colour everywhere
 PIXELS_PER_BATCH = 2**18  # of one channel; larger batches are slower on a CPU
 KEYS = ["image", "patch", "place", "feathered"]
 
@@ -51,7 +51,7 @@ class PatchBank:
 
     def add_windows(self, images: ImageStack, image: Tensor, box: Tensor) -> np.ndarray:
         """Append windows, each distinct one once: image [...] and box [..., 4] as in a book; numbers [...]."""
-        place = place_of(image, box[..., 0], box[..., 1])
+        place = window_key(image, box[..., 0], box[..., 1])
         distinct, number = torch.unique(place, return_inverse=True)
         side, whole = self.side, distinct >> 32
         pixels = torch.empty(len(distinct), *self.pixels.shape[1:])
@@ -91,15 +91,15 @@ def run_insertions(
         images: whose images are pasted into.
         bank: the patches.
         requests: one row a request with the columns unit (channel of the layer), image (number in `images` or
-            `BLANK`), patch (number in the bank, `OWN` or `UNTOUCHED`), place (number in `insertion.PLACES`) and
-            feathered (bool).
+            `BLANK_IMAGE`), patch (number in the bank, `SELF_PATCH` or `UNMODIFIED`), place (number in
+            `insertion.LOCATIONS`) and feathered (bool).
         feather: width of the soft edge of feathered patches, px.
         batch_size: images in a forward pass; by their size if None.
 
     Returns:
         The requests with the columns response (in the units of the layer) and, for maps that are pooled by their mean
         (else NaN), beside and beyond: the parts of that mean from positions that lie outside the patch as seen on a
-        grid laid over the image, and from those that no pixel of the patch can reach (`reached`).
+        grid laid over the image, and from those that no pixel of the patch can reach (`receptive_positions`).
 
     Raises:
         InputError: a unit, image, patch or place that does not exist.
@@ -108,7 +108,7 @@ def run_insertions(
     keys, inverse = _distinct(requests, len(images), len(bank.pixels))
     order = np.argsort(inverse, kind="stable")
     ends = np.searchsorted(inverse[order], np.arange(len(keys) + 1))
-    network = rearranged(model, layer, tuple(images.take([0]).shape[1:]))
+    network = fused(model, layer, tuple(images.take([0]).shape[1:]))
     first = _to(network, images.take([0]))
     if batch_size is None:
         batch_size = max(1, PIXELS_PER_BATCH // first[0, 0].numel())
@@ -135,14 +135,14 @@ def run_insertions(
 def _distinct(requests: pd.DataFrame, images: int, patches: int) -> tuple[np.ndarray, np.ndarray]:
     """[input, (image, patch, place, feathered)] of the distinct inputs, by image, and which one each request has."""
     table = requests[KEYS].to_numpy(dtype=np.int64, copy=True)
-    for column, low, high in ((0, BLANK, images), (1, UNTOUCHED, patches), (2, 0, len(PLACES))):
+    for column, low, high in ((0, BLANK_IMAGE, images), (1, UNMODIFIED, patches), (2, 0, len(LOCATIONS))):
         if len(table) and not low <= table[:, column].min() <= table[:, column].max() < high:
             raise InputError(KEYS[column], f"not all from {low} to {high - 1}", "Ask for what exists.")
-    table[table[:, 1] == UNTOUCHED, 2:] = 0  # where nothing is pasted, the place says nothing
-    limits = (images + 1, patches + 2, len(PLACES), 2)
-    code = np.ravel_multi_index((table - [BLANK, UNTOUCHED, 0, 0]).T, limits)
+    table[table[:, 1] == UNMODIFIED, 2:] = 0  # where nothing is pasted, the place says nothing
+    limits = (images + 1, patches + 2, len(LOCATIONS), 2)
+    code = np.ravel_multi_index((table - [BLANK_IMAGE, UNMODIFIED, 0, 0]).T, limits)
     code, inverse = np.unique(code, return_inverse=True)
-    return np.stack(np.unravel_index(code, limits), axis=1) + [BLANK, UNTOUCHED, 0, 0], inverse.ravel()
+    return np.stack(np.unravel_index(code, limits), axis=1) + [BLANK_IMAGE, UNMODIFIED, 0, 0], inverse.ravel()
 
 
 def input_images(images: ImageStack, bank: PatchBank, keys, feather: int = 0) -> Tensor:
@@ -150,8 +150,8 @@ def input_images(images: ImageStack, bank: PatchBank, keys, feather: int = 0) ->
     keys = np.asarray(keys, dtype=np.int64)
     image, patch, place, feathered = keys.T
     base = images.take(image.clip(0))
-    base[torch.from_numpy(image == BLANK)] = 0
-    at = upper_left(base, (bank.side, bank.side), torch.from_numpy(place))
+    base[torch.from_numpy(image == BLANK_IMAGE)] = 0
+    at = paste_corners(base, (bank.side, bank.side), torch.from_numpy(place))
     patches = base.new_empty(len(base), *bank.pixels.shape[1:])
     known = torch.from_numpy(np.flatnonzero(patch >= 0))
     patches[known] = bank.pixels[torch.from_numpy(patch)[known]]
@@ -188,9 +188,9 @@ def _outside_masks(network, layer, image: Tensor, side: int, places: list[int]) 
     if maps.ndim != 4:
         return None  # tokens and vectors have no grid
     height, width = maps.shape[2:]
-    masks = torch.zeros(len(PLACES), 2, height * width)
+    masks = torch.zeros(len(LOCATIONS), 2, height * width)
     for place in places:
-        ((top, left),) = upper_left(image, (side, side), [place]).tolist()
+        ((top, left),) = paste_corners(image, (side, side), [place]).tolist()
         rows, columns = (
             (torch.arange(count) + 0.5) * edge / count
             for count, edge in ((height, image.shape[2]), (width, image.shape[3]))
@@ -199,12 +199,14 @@ def _outside_masks(network, layer, image: Tensor, side: int, places: list[int]) 
             (columns >= left) & (columns < left + side)
         )
         masks[place, 0] = ~inside.flatten()
-        masks[place, 1] = ~reached(network, layer, image, (top, left, side, side)).flatten().cpu()
+        masks[place, 1] = ~receptive_positions(network, layer, image, (top, left, side, side)).flatten().cpu()
     return masks
 
 
 @torch.inference_mode()
-def reached(model: nn.Module, layer: str | None, image: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+def receptive_positions(
+    model: nn.Module, layer: str | None, image: Tensor, box: tuple[int, int, int, int]
+) -> Tensor:
     """Positions of a layer's map whose value depends on the pixels of a box in any way: [height, width] bool.
 
     The box is filled with "not a number", which every sum and comparison hands on: the exact receptive field, where a

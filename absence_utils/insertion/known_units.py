@@ -10,12 +10,12 @@ from absence_utils.errors import InputError
 from absence_utils.images.base import IDENTITY
 
 RULES = ("additive", "veto")
-STRENGTH, SPARE = 6.0, 0.2  # of the veto, and of the same absence where there is nothing to veto
+VETO_GAIN, RESIDUAL_GAIN = 6.0, 0.2  # of the veto, and of the same absence where there is nothing to veto
 RARE = 0.1  # share of images that show what vetoes a unit
 WINDOW = 2  # positions of a filter, in rows and columns, over which a local energy is taken
 
 
-class KnownUnits(nn.Module):
+class SyntheticUnits(nn.Module):
     """Units made of local filters with random weights, whose rule is known.
 
     The energy of a filter is its rectified product with what it sees, `side` px wide. a is the mean energy of a unit's
@@ -67,4 +67,4 @@ class KnownUnits(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         a, b = ((torch.cat(self._energies(images), dim=1) - self.centre) / self.spread).chunk(2, dim=1)
         b = F.relu(b)
-        return a if self.rule == "additive" else F.relu(a - STRENGTH * b) - SPARE * b
+        return a if self.rule == "additive" else F.relu(a - VETO_GAIN * b) - RESIDUAL_GAIN * b

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from absence_utils.errors import InputError
 
-PLACES = ("top left", "top right", "bottom left", "bottom right", "centre")
+LOCATIONS = ("top left", "top right", "bottom left", "bottom right", "centre")
 CORNERS = 4  # the first four places
 
 
@@ -22,7 +22,7 @@ def insert_patches(
     Args:
         images: [batch, channel, height, width].
         patches: [batch, channel, height, width], or one patch [channel, height, width] for all images.
-        corner: where. "random" (a corner for each image, drawn with `seed`), a name from `PLACES`, numbers [batch]
+        corner: where. "random" (a corner for each image, drawn with `seed`), a name from `LOCATIONS`, numbers [batch]
             of places, or the upper left pixel of each patch [batch, (top, left)].
         seed: of the random corners.
         feather: pixels over which the patch fades in from its edges; 0 for hard edges.
@@ -37,7 +37,7 @@ def insert_patches(
     if images.ndim != 4 or patches.ndim != 4 or patches.shape[:2] != images.shape[:2]:
         shapes = f"{tuple(patches.shape)} for images {tuple(images.shape)}"
         raise InputError("patches", f"shape {shapes}", "Give [batch, channel, height, width] for both.")
-    at = upper_left(images, patches.shape[-2:], corner, seed).to(images.device)
+    at = paste_corners(images, patches.shape[-2:], corner, seed).to(images.device)
     patches = patches.to(images)
     rows = at[:, 0, None] + torch.arange(patches.shape[2], device=images.device)
     columns = at[:, 1, None] + torch.arange(patches.shape[3], device=images.device)
@@ -45,13 +45,13 @@ def insert_patches(
     result = images.clone()
     new = patches.permute(0, 2, 3, 1)  # indexing puts the channels last
     if feather:
-        alpha = fade(*patches.shape[2:], feather).to(images)[:, :, None]
+        alpha = feather_mask(*patches.shape[2:], feather).to(images)[:, :, None]
         new = alpha * new + (1 - alpha) * images.permute(0, 2, 3, 1)[where]
     result.permute(0, 2, 3, 1)[where] = new  # a view: the write lands in `result`
     return result
 
 
-def upper_left(images: Tensor, patch: tuple[int, int], corner, seed: int = 0) -> Tensor:
+def paste_corners(images: Tensor, patch: tuple[int, int], corner, seed: int = 0) -> Tensor:
     """[batch, (top, left)] of patches of (height, width) in [batch, ..., height, width], see `insert_patches`."""
     height, width = images.shape[-2:]
     if patch[0] > height or patch[1] > width:
@@ -60,17 +60,17 @@ def upper_left(images: Tensor, patch: tuple[int, int], corner, seed: int = 0) ->
     if isinstance(corner, str) and corner == "random":
         corner = torch.randint(CORNERS, (len(images),), generator=torch.Generator().manual_seed(seed))
     elif isinstance(corner, str):
-        if corner not in PLACES:
+        if corner not in LOCATIONS:
             raise InputError(
-                "corner", f"{corner!r} is no place", f"Use 'random' or one of {', '.join(PLACES)}."
+                "corner", f"{corner!r} is no place", f"Use 'random' or one of {', '.join(LOCATIONS)}."
             )
-        corner = torch.full((len(images),), PLACES.index(corner))
+        corner = torch.full((len(images),), LOCATIONS.index(corner))
     corner = torch.as_tensor(corner, dtype=torch.long).cpu()
     free = torch.tensor([height - patch[0], width - patch[1]])
     if corner.shape == (len(images),):
-        if len(corner) and not 0 <= corner.min() <= corner.max() < len(PLACES):
+        if len(corner) and not 0 <= corner.min() <= corner.max() < len(LOCATIONS):
             raise InputError(
-                "corner", f"{corner.tolist()} are not all places", f"Use 0 to {len(PLACES) - 1}."
+                "corner", f"{corner.tolist()} are not all places", f"Use 0 to {len(LOCATIONS) - 1}."
             )
         ends = torch.stack([torch.zeros_like(free), free])  # [start or end, axis]
         known = [(ends[number // 2, 0], ends[number % 2, 1]) for number in range(CORNERS)]
@@ -84,7 +84,7 @@ def upper_left(images: Tensor, patch: tuple[int, int], corner, seed: int = 0) ->
     return corner
 
 
-def fade(height: int, width: int, feather: int) -> Tensor:
+def feather_mask(height: int, width: int, feather: int) -> Tensor:
     """[height, width] weight of a patch: 1 inside, falling linearly over `feather` pixels to its edges.
 
     Raises:

@@ -7,20 +7,20 @@ from dataclasses import replace
 import pandas as pd
 from torch import nn
 
-from .design import Setting
-from .protocols import Study, insertion_study
-from .scores import MAIN, pick
+from .design import InsertionConfig
+from .protocols import InsertionStudy, insertion_study
+from .scores import MAIN_CONTROL, select_score
 
 
 def pooling_table(
     model: nn.Module,
     layer: str | None,
     dataset,
-    setting: Setting,
+    setting: InsertionConfig,
     pools: list[str],
     *,
     units: list[int],
-    done: dict[str, Study] | None = None,
+    done: dict[str, InsertionStudy] | None = None,
     level: float = 0.05,
     **options,
 ) -> pd.DataFrame:
@@ -38,22 +38,24 @@ def pooling_table(
 
     Returns:
         A row for each pool and unit: pool, unit, published (significant, NaN where it was not asked), absence, veto,
-        suppressed (absence above `scores.LEAST`, adjusted p below the level) and only_min: suppressed under "min" and
-        under no other pool.
+        suppressed (absence above `scores.MIN_EFFECT`, adjusted p below the level) and only_min: suppressed under
+        "min" and under no other pool.
     """
     rows = []
     for pool in pools:
         study = (done or {}).get(pool) or insertion_study(
             model, layer, dataset, replace(setting, pool=pool), units=units, control_units=0, **options
         )
-        absence = pick(study.fair.scores, "absence", MAIN).loc[list(units)]
+        absence = select_score(study.fair.scores, "absence", MAIN_CONTROL).loc[list(units)]
         tests = study.published.tests.set_index("unit")["significant"].astype(float)
         table = {
             "pool": pool,
             "unit": absence.index,
             "published": tests.reindex(absence.index).to_numpy(),
             "absence": absence["value"].to_numpy(),
-            "veto": pick(study.fair.scores, "veto", "median images")["value"].loc[list(units)].to_numpy(),
+            "veto": select_score(study.fair.scores, "veto", "median images")["value"]
+            .loc[list(units)]
+            .to_numpy(),
             "suppressed": ((absence["value"] > 0) & (absence["q_least"] < level)).to_numpy(),
         }
         rows.append(pd.DataFrame(table))

@@ -1,9 +1,9 @@
 """Does pasting a unit's lowest patches into its top images suppress it? Asked twice.
 
 `published_protocol` asks as the paper does. Its test cannot fail: the patches were chosen for a low response, so a
-unit without any inhibition passes as well. `fair_protocol` asks so that the answer can be "no" (design section 6):
-patches, the meaning of "top" and effects come from three disjoint sets of images, every pasted patch is compared with
-another one at the same place of the same image, images and patches both count as random, and the veto score asks
+unit without any inhibition passes as well. `controlled_protocol` asks so that the answer can be "no" (design section
+6): patches, the meaning of "top" and effects come from three disjoint sets of images, every pasted patch is compared
+with another one at the same place of the same image, images and patches both count as random, and the veto score asks
 whether the suppression depends on what else is in the image. `insertion_study` does both on one pass of mining.
 """
 
@@ -23,9 +23,9 @@ from absence_utils.patches.book import PatchBook
 from absence_utils.patches.mining import mine_patches
 from absence_utils.units import dataset_responses
 
-from .design import MISSING, Setting, Treatment, as_array, chosen_units, plan
-from .execution import BLANK, OWN, UNTOUCHED, PatchBank, empty_bank, run_insertions
-from .paste import CORNERS, PLACES, scramble_phases
+from .design import NO_IMAGE, InsertionConfig, Treatment, as_array, chosen_units, plan
+from .execution import BLANK_IMAGE, SELF_PATCH, UNMODIFIED, PatchBank, empty_bank, run_insertions
+from .paste import CORNERS, LOCATIONS, scramble_phases
 from .scores import score_table
 
 PUBLISHED = ("top images", "random images", "top + highest", "top + random", "top + lowest")
@@ -50,7 +50,7 @@ class Published:
 
 
 @dataclass
-class Fair:
+class ControlledResult:
     """What the fair protocol finds.
 
     Attributes:
@@ -68,16 +68,16 @@ class Fair:
 
 
 @dataclass
-class Study:
+class InsertionStudy:
     """Both protocols on one network and layer, and the book of each (all images; the first third)."""
 
     published: Published
-    fair: Fair
+    fair: ControlledResult
     book: PatchBook
     clean_book: PatchBook
 
 
-def three_ranges(count: int) -> tuple[range, range, range]:
+def split_in_thirds(count: int) -> tuple[range, range, range]:
     """Thirds of `count` images: for patches, for what "top" means, for effects. Shuffle the images before."""
     if count < 6:
         raise InputError("images", f"{count} images do not make three sets", "Give six or more.")
@@ -89,14 +89,14 @@ def insertion_study(
     model: nn.Module,
     layer: str | None,
     dataset,
-    setting: Setting,
+    setting: InsertionConfig,
     *,
     units=None,
-    published: Setting | None = None,
+    published: InsertionConfig | None = None,
     published_units: int | None = None,
     redraws: int = 20,
     **options,
-) -> Study:
+) -> InsertionStudy:
     """Mine once, then ask both ways.
 
     Args:
@@ -107,10 +107,10 @@ def insertion_study(
         published: a setting for the published protocol alone, with the same patch, stride, k and pool.
         published_units: how many of the units, drawn at random, the published protocol is asked of; all if None. With
             all patches in all images it is the dearer of the two.
-        redraws, options: of `fair_protocol`.
+        redraws, options: of `controlled_protocol`.
     """
     stack = stack_images(dataset)
-    parts = three_ranges(len(stack))
+    parts = split_in_thirds(len(stack))
     how = {name: getattr(setting, name) for name in ("patch", "stride", "k", "pool", "seed")}
     how["reservoir"] = max(256, setting.k * redraws)
     clean = mine_patches(model, layer, stack, **how, part=parts[0])
@@ -124,8 +124,8 @@ def insertion_study(
         model, layer, stack, book, published or setting, units=chosen, responses=responses
     )
     options = {"units": units, "responses": responses, "redraws": redraws, **options}
-    fair = fair_protocol(model, layer, stack, clean, parts[1], parts[2], setting, **options)
-    return Study(asked, fair, book, clean)
+    fair = controlled_protocol(model, layer, stack, clean, parts[1], parts[2], setting, **options)
+    return InsertionStudy(asked, fair, book, clean)
 
 
 def published_protocol(
@@ -133,7 +133,7 @@ def published_protocol(
     layer: str | None,
     dataset,
     book: PatchBook,
-    setting: Setting,
+    setting: InsertionConfig,
     *,
     units=None,
     responses: np.ndarray | None = None,
@@ -195,14 +195,14 @@ def published_protocol(
     return Published(pd.concat(rows, ignore_index=True), pd.DataFrame(tests), inputs, bank)
 
 
-def fair_protocol(
+def controlled_protocol(
     model: nn.Module,
     layer: str | None,
     dataset,
     book: PatchBook,
     chosen_on: range,
     measured_on: range,
-    setting: Setting,
+    setting: InsertionConfig,
     *,
     units=None,
     responses: np.ndarray | None = None,
@@ -210,7 +210,7 @@ def fair_protocol(
     top_share: float = 0.1,
     control_units: int | None = None,
     feather: int = 6,
-) -> Fair:
+) -> ControlledResult:
     """The insertion experiment that can answer "no", see the top of this module and `scores` for what is computed.
 
     A unit's top images are a random sample of the images in `measured_on` whose response exceeds what the highest
@@ -265,10 +265,10 @@ def fair_protocol(
     spread = own[:, list(measured_on)].std(axis=1, ddof=1)
     scores, about = score_table(inputs, units, spread, (setting.images, setting.k))
     about.insert(1, "mean", own[:, list(measured_on)].mean(axis=1))
-    return Fair(scores, about, inputs, bank)
+    return ControlledResult(scores, about, inputs, bank)
 
 
-def _check_book(book: PatchBook, setting: Setting, stack: ImageStack) -> None:
+def _check_book(book: PatchBook, setting: InsertionConfig, stack: ImageStack) -> None:
     for name in ("patch", "stride", "k", "pool"):
         if getattr(book, name) != getattr(setting, name):
             problem = f"{getattr(book, name)!r} in the book, {getattr(setting, name)!r} in the setting"
@@ -297,7 +297,12 @@ def _check_splits(book: PatchBook, chosen_on: range, measured_on: range, count: 
 
 
 def _kinds(
-    bank: PatchBank, stack: ImageStack, book: PatchBook, setting: Setting, units: np.ndarray, redraws: int
+    bank: PatchBank,
+    stack: ImageStack,
+    book: PatchBook,
+    setting: InsertionConfig,
+    units: np.ndarray,
+    redraws: int,
 ) -> dict[str, np.ndarray]:
     """Numbers of the patches of each kind, [draw, unit or 1, patch], after filling the bank."""
     if redraws < 1:
@@ -311,7 +316,7 @@ def _kinds(
     return kinds
 
 
-def _random(book: PatchBook, count: int, setting: Setting):
+def _random(book: PatchBook, count: int, setting: InsertionConfig):
     """`count` windows out of the book's reservoir, which is a random sample: image [count] and box [count, 4]."""
     there = len(book.random.image)
     if count > there:
@@ -326,7 +331,7 @@ def _groups(
     units: np.ndarray,
     chosen_on: range,
     measured_on: range,
-    setting: Setting,
+    setting: InsertionConfig,
     top_share: float,
 ) -> dict[str, np.ndarray]:
     """[unit, image] numbers of top and of neutral images, and the blank one.
@@ -338,21 +343,21 @@ def _groups(
         levels, [1 - top_share, 0.5 - top_share / 2, 0.5 + top_share / 2], axis=1
     )
     measured = np.asarray(measured_on)
-    top, neutral = (np.full((len(own), setting.images), MISSING) for _ in range(2))
+    top, neutral = (np.full((len(own), setting.images), NO_IMAGE) for _ in range(2))
     for slot, values in enumerate(own[:, list(measured_on)]):
         generator = setting.generator(3, int(units[slot]))
         inside = (values >= middle_low[slot]) & (values <= middle_high[slot])
         for group, fits in ((top, values >= low[slot]), (neutral, inside)):
             found = generator.permutation(measured[fits])[: setting.images]
             group[slot, : len(found)] = found
-    return {"top": top, "neutral": neutral, "blank": np.full((len(own), 1), BLANK)}
+    return {"top": top, "neutral": neutral, "blank": np.full((len(own), 1), BLANK_IMAGE)}
 
 
 def _treatments(
-    bank: PatchBank, kinds: dict, setting: Setting, units: np.ndarray, control_units: int | None
+    bank: PatchBank, kinds: dict, setting: InsertionConfig, units: np.ndarray, control_units: int | None
 ) -> list[Treatment]:
     """Every condition of the fair protocol."""
-    corners, centre = setting.corners, np.full(setting.k, PLACES.index("centre"))
+    corners, centre = setting.corners, np.full(setting.k, LOCATIONS.index("centre"))
     few = np.zeros(len(units), bool)
     count = len(units) if control_units is None else control_units
     if count < 0:
@@ -377,8 +382,8 @@ def _treatments(
         ),
         Treatment("top", "highest", kinds["highest"], corners),
         Treatment("top", "mean colour", same(mean), corners),
-        Treatment("top", "own patch", same(OWN), corners),
-        Treatment("top", "untouched", same(UNTOUCHED), corners),
+        Treatment("top", "own patch", same(SELF_PATCH), corners),
+        Treatment("top", "untouched", same(UNMODIFIED), corners),
         Treatment("top", "scrambled", scrambled, corners, units=few),
         Treatment("top", "lowest, soft", kinds["lowest"], corners, feathered=True, units=few),
         Treatment("top", "random, soft", kinds["random"], corners, feathered=True, units=few),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from absence_utils.stats import adjusted, percentile_of, sign_flip_p, two_way
+from absence_utils.stats import crossed_t_interval, fdr_adjust, percentile_of, sign_flip_p
 
 from .design import as_array
 
@@ -30,8 +30,8 @@ ABSENCES = {
     "centre": ("top", "lowest, centre", "random, centre"),
     "median images": ("neutral", "lowest", "random"),
 }
-LEAST = 0.05  # sd; a smaller effect does not count, see `score_table`
-MAIN = "random patch"  # the control of the absence score when none is named
+MIN_EFFECT = 0.05  # sd; a smaller effect does not count, see `score_table`
+MAIN_CONTROL = "random patch"  # the control of the absence score when none is named
 
 
 def score_table(
@@ -40,18 +40,18 @@ def score_table(
     """All scores of all units.
 
     Args:
-        inputs: as `run_insertions` returns them for the conditions of `fair_protocol`.
+        inputs: as `run_insertions` returns them for the conditions of `controlled_protocol`.
         units: [unit] their numbers.
         spread: [unit] standard deviation over untouched images.
         shape: (images, patches) of a group.
 
     Returns:
         (scores, units). Scores has a row for each unit, score ("absence", "presence", "veto", "check") and condition:
-        value, low, high (95 %), p (`stats.two_way`), q (Benjamini and Hochberg over units), p_flip and q_flip (sign
-        flips over patches), q_least (that the score is beyond `LEAST`, adjusted), df, images, patches. Units has
-        unit, sd, index A / (A + P) with negative scores taken as 0, and beside and beyond: the share of the change
-        (summed sizes of its parts) from positions beside the patch, and beyond what its pixels can reach; NaN where
-        the layer has no map.
+        value, low, high (95 %), p (`stats.crossed_t_interval`), q (Benjamini and Hochberg over units), p_flip and
+        q_flip (sign flips over patches), q_least (that the score is beyond `MIN_EFFECT`, adjusted), df, images,
+        patches. Units has unit, sd, index A / (A + P) with negative scores taken as 0, and beside and beyond: the
+        share of the change (summed sizes of its parts) from positions beside the patch, and beyond what its pixels
+        can reach; NaN where the layer has no map.
 
         Why q_least: a unit with local filters is not quite additive where a filter straddles the edge of a patch.
         That alone gives vetoes of about 0.01 sd, which enough images make significant.
@@ -68,16 +68,16 @@ def score_table(
     gain = (read("top", "highest") - read("top", "random")) * scale
     scores = [_scores("absence", name, drop, None, units) for name, drop in drops.items()]
     scores.append(_scores("absence", "blank image", blank, None, units))
-    scores.append(_scores("presence", MAIN, gain, None, units))
-    scores.append(_scores("veto", "median images", drops[MAIN], drops["median images"], units))
-    scores.append(_scores("veto", "blank image", drops[MAIN] - blank, None, units))
+    scores.append(_scores("presence", MAIN_CONTROL, gain, None, units))
+    scores.append(_scores("veto", "median images", drops[MAIN_CONTROL], drops["median images"], units))
+    scores.append(_scores("veto", "blank image", drops[MAIN_CONTROL] - blank, None, units))
     untouched = read("top", "untouched")
     for condition in ("own patch", "random"):
         change = (untouched - read("top", condition)) * scale
         name = "own patch pasted back" if condition == "own patch" else "any patch"
         scores.append(_scores("check", name, change, None, units))
     shares = _shares(read, scale)
-    return pd.concat(scores, ignore_index=True), _about(units, spread, drops[MAIN], gain, shares)
+    return pd.concat(scores, ignore_index=True), _about(units, spread, drops[MAIN_CONTROL], gain, shares)
 
 
 def _scores(score: str, condition: str, values: np.ndarray, minus, units: np.ndarray) -> pd.DataFrame:
@@ -86,7 +86,7 @@ def _scores(score: str, condition: str, values: np.ndarray, minus, units: np.nda
         values = np.where(
             np.eye(values.shape[2], dtype=bool), values, np.nan
         )  # each patch an image of its own
-    result = two_way(values, minus)
+    result = crossed_t_interval(values, minus)
     with np.errstate(invalid="ignore"):
         means = _patch_means(values) - (0 if minus is None else _patch_means(minus))
     flip = sign_flip_p(means)
@@ -99,10 +99,10 @@ def _scores(score: str, condition: str, values: np.ndarray, minus, units: np.nda
             "low": result.low,
             "high": result.high,
             "p": result.p,
-            "q": adjusted(result.p),
+            "q": fdr_adjust(result.p),
             "p_flip": flip,
-            "q_flip": adjusted(flip),
-            "q_least": adjusted(two_way(values, minus, least=LEAST).p),
+            "q_flip": fdr_adjust(flip),
+            "q_least": fdr_adjust(crossed_t_interval(values, minus, least=MIN_EFFECT).p),
             "df": result.df,
             "images": (~np.isnan(values)).any(axis=2).sum(axis=1),
             "patches": values.shape[2],
@@ -156,6 +156,6 @@ def calibrate(scores: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
     return scores
 
 
-def pick(scores: pd.DataFrame, score: str, condition: str) -> pd.DataFrame:
+def select_score(scores: pd.DataFrame, score: str, condition: str) -> pd.DataFrame:
     """The rows of one score and condition, indexed by unit."""
     return scores[(scores["score"] == score) & (scores["condition"] == condition)].set_index("unit")

@@ -9,15 +9,15 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "book": ["PatchBook"],
-        "mining": ["batch_norm_sign", "book_settings", "empty_response", "mine_patches"],
-        "shards": ["merge_shards", "mine_shards", "open_book", "shard_path", "shard_range"],
+        "mining": ["batch_norm_sign", "book_settings", "blank_patch_response", "mine_patches"],
+        "shards": ["merge_shards", "mine_shards", "load_or_mine", "shard_path", "shard_range"],
         "tables": [
             "compare_books",
-            "content_table",
+            "concept_enrichment",
             "patch_table",
             "range_table",
             "unit_title",
-            "visible_share",
+            "concept_coverage",
         ],
     },
 )

@@ -17,14 +17,14 @@ from absence_utils.errors import InputError
 
 from . import quantile_sketch as sketches
 from .storage import dense, read_book, sparse, write_book
-from .topk import Running, RunningSample, best, place_of
+from .topk import RunningSample, top_k, window_key
 
-__all__ = ["SIDES", "Extremes", "PatchBook", "PatchPixels", "RandomCrops", "RandomPatches", "Running"]
+__all__ = ["SIDES", "Extremes", "PatchBook", "PatchPixels", "RandomCrops", "RandomPatches"]
 SIDES = ("highest", "lowest")
 
 
 def _boxes(place: Tensor, patch: int) -> tuple[Tensor, Tensor]:
-    """Image [...] and box [..., 4] of places, see `place_of`."""
+    """Image [...] and box [..., 4] of places, see `window_key`."""
     top, left = (place >> 16) & 0xFFFF, place & 0xFFFF
     side = torch.full_like(place, patch)
     return (place >> 32).cpu(), torch.stack((top, left, side, side), dim=-1).cpu()
@@ -46,13 +46,13 @@ class Extremes:
 
     @classmethod
     def of(cls, response: Tensor, place: Tensor, patch: int) -> Extremes:
-        """From response and place [unit, k], see `place_of`."""
+        """From response and place [unit, k], see `window_key`."""
         return cls((response + 0.0).cpu(), *_boxes(place, patch))
 
     @property
     def place(self) -> Tensor:
-        """[unit, k] see `place_of`."""
-        return place_of(self.image, self.box[..., 0], self.box[..., 1])
+        """[unit, k] see `window_key`."""
+        return window_key(self.image, self.box[..., 0], self.box[..., 1])
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class RandomPatches:
 
     @property
     def place(self) -> Tensor:
-        """[sample] see `place_of`."""
-        return place_of(self.image, self.box[:, 0], self.box[:, 1])
+        """[sample] see `window_key`."""
+        return window_key(self.image, self.box[:, 0], self.box[:, 1])
 
 
 class PatchPixels(NamedTuple):
@@ -178,7 +178,7 @@ class PatchBook:
         sides = {}
         for side, sign in zip(SIDES, (1, -1), strict=True):
             a, b = getattr(self, side), getattr(other, side)
-            response, place = best(
+            response, place = top_k(
                 sign * torch.cat((a.response, b.response), dim=1),
                 torch.cat((a.place, b.place), dim=1),
                 self.k,

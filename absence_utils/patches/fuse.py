@@ -18,7 +18,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def rearranged(model: nn.Module, layer: str | None, shape: tuple[int, ...]) -> nn.Module:
+def fused(model: nn.Module, layer: str | None, shape: tuple[int, ...]) -> nn.Module:
     """A faster network with the same responses at `layer`, to about 1e-6 relative; or the model itself.
 
     The layer that is read keeps its own value: a convolution that is read stays without its batch norm. A network
@@ -37,7 +37,7 @@ def rearranged(model: nn.Module, layer: str | None, shape: tuple[int, ...]) -> n
         _fold_batch_norms(fast, layer)
     _store_channels_last(fast)
     noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    return fast if _agree(model, fast, layer, noise) else model
+    return fast if _outputs_match(model, fast, layer, noise) else model
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
-def _agree(model: nn.Module, fast: nn.Module, layer: str | None, noise: Tensor) -> bool:
+def _outputs_match(model: nn.Module, fast: nn.Module, layer: str | None, noise: Tensor) -> bool:
     """Whether two networks agree as far as rounding allows, TF32 and half precision included.
 
     A guard against nonsense, as from a network that does something else when traced. Precision has its own tests.

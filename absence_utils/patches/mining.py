@@ -15,15 +15,15 @@ import torch.fx
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError
-from absence_utils.images.prefetch import decoded
+from absence_utils.images.prefetch import prefetch_images
 from absence_utils.models.load import model_fingerprint
 from absence_utils.progress import progress
 from absence_utils.units import feature_map, pool_space, responses
 
 from .book import SIDES, Extremes, PatchBook, PatchPixels, RandomPatches
-from .fuse import channels_last, rearranged
+from .fuse import channels_last, fused
 from .quantile_sketch import RunningSketch
-from .topk import Running, RunningSample, place_of
+from .topk import RunningSample, RunningTopK, window_key
 
 __all__ = [
     "SIDES",
@@ -31,7 +31,7 @@ __all__ = [
     "PatchBook",
     "PatchPixels",
     "batch_norm_sign",
-    "empty_response",
+    "blank_patch_response",
     "mine_patches",
 ]
 REGIONS = ("auto", "crop", "masked")
@@ -103,7 +103,7 @@ def mine_patches(
     parts = _scan(model, settings, batches)
     book = PatchBook(**parts, **settings, covered=((part.start, part.stop),))
     if len(part) == len(dataset):
-        check_enough(book)
+        require_k_patches(book)
     return book
 
 
@@ -129,7 +129,7 @@ def book_settings(model, layer, dataset, *, first: Tensor | None = None, number:
     return how | {"layer": layer, "fingerprint": fingerprint, "network": model_fingerprint(model)}
 
 
-def check_enough(book: PatchBook) -> None:
+def require_k_patches(book: PatchBook) -> None:
     """A book of a whole dataset has k patches at each end, or its settings are an error."""
     kept = book.highest.response.shape[1]
     if kept < book.k:
@@ -143,11 +143,11 @@ def check_enough(book: PatchBook) -> None:
 def _scan(model: nn.Module, settings: dict, batches: _Batches) -> dict:
     """Run all batches as far as the layer, and keep what the book keeps."""
     layer, patch, k = (settings[name] for name in ("layer", "patch", "k"))
-    highest, lowest = (Running(k, settings["per_image"]) for _ in SIDES)
+    highest, lowest = (RunningTopK(k, settings["per_image"]) for _ in SIDES)
     sample, sketch = RunningSample(settings["reservoir"], settings["seed"]), RunningSketch()
     exact, precision = settings["exact"], settings["precision"]
     with torch.inference_mode():
-        network = model if exact else rearranged(model, layer, batches.shape)
+        network = model if exact else fused(model, layer, batches.shape)
         for pixels, place in batches:
             if network is not model:
                 pixels = channels_last(pixels)
@@ -238,7 +238,7 @@ class _Batches:
             while len(corners):
                 now, corners = corners[: self.size - filled], corners[self.size - filled :]
                 _show(pixels[filled : filled + len(now)], image, now, self.patch, self.region)
-                places.append(place_of(torch.full((len(now),), number), now[:, 0], now[:, 1]))
+                places.append(window_key(torch.full((len(now),), number), now[:, 0], now[:, 1]))
                 filled += len(now)
                 if filled == self.size:
                     yield pixels, torch.cat(places)
@@ -248,7 +248,7 @@ class _Batches:
 
     def _images(self) -> Iterator[tuple[int, Tensor]]:
         rest = range(self.part.start + 1, self.part.stop)
-        following = decoded(self.dataset, rest, self.workers)
+        following = prefetch_images(self.dataset, rest, self.workers)
         for number, image in progress(
             chain([(self.part.start, self.first)], following), "mining patches", len(self.part)
         ):
@@ -315,7 +315,7 @@ def _try(model: nn.Module, layer: str | None, image: Tensor, height: int, width:
         return None, str(error).strip().partition("\n")[0]
 
 
-def empty_response(model: nn.Module, dataset, book: PatchBook) -> Tensor:
+def blank_patch_response(model: nn.Module, dataset, book: PatchBook) -> Tensor:
     """Response of every unit to a patch that shows nothing, the mean after normalisation: [unit].
 
     The neutral point between presence and absence evidence: a lower response was pushed down by something.

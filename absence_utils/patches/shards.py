@@ -16,7 +16,7 @@ from absence_utils.errors import InputError
 from absence_utils.progress import progress
 
 from .book import PatchBook
-from .mining import book_settings, check_enough, mine_patches
+from .mining import book_settings, mine_patches, require_k_patches
 
 
 def shard_range(n_images: int, num_shards: int, shard: int) -> range:
@@ -104,11 +104,11 @@ def merge_shards(paths: Iterable[str | Path]) -> PatchBook:
     if len(book.covered) > 1 or book.covered[0][0] != 0:
         ranges = ", ".join(f"{start} to {stop - 1}" for start, stop in book.covered)
         raise InputError("paths", f"the shards cover only images {ranges}", "Give the files of all shards.")
-    check_enough(book)
+    require_k_patches(book)
     return book
 
 
-def open_book(path: str | Path, model: nn.Module, layer: str | None, dataset, **how) -> PatchBook:
+def load_or_mine(path: str | Path, model: nn.Module, layer: str | None, dataset, **how) -> PatchBook:
     """The saved book at `path`, which must be what `mine_patches` would find with these arguments; "" mines it here.
 
     Raises:

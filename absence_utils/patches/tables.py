@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from absence_utils.errors import InputError
 
 from .book import SIDES, Extremes, PatchBook
-from .mining import batch_norm_sign, empty_response
+from .mining import batch_norm_sign, blank_patch_response
 
 
 def patch_table(book: PatchBook, dataset, units: list[int], pairs: dict | None = None) -> pd.DataFrame:
@@ -53,7 +53,7 @@ def range_table(book: PatchBook, model: nn.Module, dataset) -> pd.DataFrame:
         "unknown": `batch_norm_sign`).
     """
     highest, lowest = (getattr(book, side).response.mean(dim=1) for side in SIDES)
-    empty = empty_response(model, dataset, book)
+    empty = blank_patch_response(model, dataset, book)
     share = ((empty - lowest) / (highest - lowest)).clamp(0, 1)  # a unit that never changes has none: nan
     sign, how = batch_norm_sign(model, book.layer)
     signs = [how] * book.units if sign is None else ["-0+"[int(value) + 1] for value in sign]
@@ -107,7 +107,7 @@ def compare_books(a: PatchBook, b: PatchBook) -> pd.DataFrame:
     return pd.DataFrame({"unit": range(a.units), **columns, "rank_correlation": product.numpy()})
 
 
-def visible_share(extremes: Extremes, masks: Tensor) -> Tensor:
+def concept_coverage(extremes: Extremes, masks: Tensor) -> Tensor:
     """How much of each concept the patches show: [unit, k, concept] in 0..1, 0 where the image lacks it.
 
     Args:
@@ -122,7 +122,9 @@ def visible_share(extremes: Extremes, masks: Tensor) -> Tensor:
     return shares
 
 
-def content_table(book: PatchBook, masks: Tensor, planted: Tensor, units: list[str], concepts: list[str]):
+def concept_enrichment(
+    book: PatchBook, masks: Tensor, planted: Tensor, units: list[str], concepts: list[str]
+):
     """Which concepts a unit's patches show more often, or less, than any patch does, beside what was planted.
 
     A patch shows a concept if more than half of the concept's pixels lie in it.
@@ -141,7 +143,7 @@ def content_table(book: PatchBook, masks: Tensor, planted: Tensor, units: list[s
     usual = (inside > 0.5).float().mean(dim=(0, 2, 3)).tolist()
     rows = []
     for side in SIDES:
-        shares = (visible_share(getattr(book, side), masks) > 0.5).float().mean(dim=1).tolist()
+        shares = (concept_coverage(getattr(book, side), masks) > 0.5).float().mean(dim=1).tolist()
         for unit, effects, shown in zip(units, planted.tolist(), shares, strict=True):
             for concept, effect, share, base in zip(concepts, effects, shown, usual, strict=True):
                 rows.append((unit, side, concept, effect, share, base, 100 * (share - base)))

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 
-def place_of(image: Tensor, top: Tensor, left: Tensor) -> Tensor:
+def window_key(image: Tensor, top: Tensor, left: Tensor) -> Tensor:
     """One integer for image, top and left, in the order that decides ties (sides below 65,536 px)."""
     return (image << 32) | (top << 16) | left
 
 
-def best(response: Tensor, place: Tensor, k: int, per_image: int) -> tuple[Tensor, Tensor]:
+def top_k(response: Tensor, place: Tensor, k: int, per_image: int) -> tuple[Tensor, Tensor]:
     """The k largest of [unit, candidate], descending, ties to the smaller place.
 
     At most `per_image` are of one image (0: no limit). That keeps merging exact: what it drops from a
@@ -27,11 +27,11 @@ def best(response: Tensor, place: Tensor, k: int, per_image: int) -> tuple[Tenso
     response, by_response = response.gather(1, by_place).sort(dim=1, descending=True, stable=True)
     place = place.gather(1, by_response)
     if per_image:
-        response, place = _thin(response, place, per_image)
+        response, place = _limit_per_image(response, place, per_image)
     return response[:, :k], place[:, :k]
 
 
-def _thin(response: Tensor, place: Tensor, per_image: int) -> tuple[Tensor, Tensor]:
+def _limit_per_image(response: Tensor, place: Tensor, per_image: int) -> tuple[Tensor, Tensor]:
     """Move what comes after the first `per_image` candidates of an image to the end, and cut it off."""
     image, by_image = (place >> 32).sort(dim=1, stable=True)
     rank = torch.arange(image.shape[1], device=image.device).expand_as(image)
@@ -61,7 +61,7 @@ def _candidates(response: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return response.gather(1, column), column
 
 
-class Running:
+class RunningTopK:
     """The best k so far for every unit, fed with batches."""
 
     def __init__(self, k: int, per_image: int):
@@ -71,7 +71,7 @@ class Running:
     def add(self, response: Tensor, place: Tensor) -> None:
         """Take in response [unit, patch] at place [patch], all places ascending over all batches."""
         if self.response is None:
-            self.response, self.place = best(
+            self.response, self.place = top_k(
                 *self._shortlist(response, place.expand_as(response)), self.k, self.per_image
             )
             return
@@ -85,7 +85,7 @@ class Running:
         chosen = response[rows]
         value, where = self._shortlist(chosen, place.expand_as(chosen))
         value, where = torch.cat((self.response[rows], value), 1), torch.cat((self.place[rows], where), 1)
-        value, where = best(value, where, self.k, self.per_image)
+        value, where = top_k(value, where, self.k, self.per_image)
         if value.shape[1] == self.response.shape[1]:
             self.response[rows], self.place[rows] = value, where
         else:  # wider than before: then all rows took part

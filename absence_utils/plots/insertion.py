@@ -90,7 +90,7 @@ def absence_scores(scores, tests, limit: float, strongest: int = 20):
     """Absence and veto scores of the strongest units with intervals, and what unclean selection adds.
 
     Args:
-        scores: `Fair.scores`.
+        scores: `ControlledResult.scores`.
         tests: `Published.tests`, whose absence scores come from patches and images of the same set.
         limit: 95th percentile of the random-weight null's absence score.
         strongest: units to show.

@@ -161,7 +161,7 @@ def content_map(table):
     """What the patches of units with a known answer show: excess over the share of all windows, signed.
 
     Args:
-        table: as `content_table` gives it. A frame marks the concepts that should stand out: among the
+        table: as `concept_enrichment` gives it. A frame marks the concepts that should stand out: among the
             highest patches those with a positive planted effect, among the lowest those with a negative one.
 
     Returns:

@@ -78,7 +78,7 @@ def read_profile(notebook: Path, profile: str) -> dict:
         names = sorted(file.name.split(".")[1] for file in files)
         problem = f"{notebook.stem} has no profile {profile!r}"
         raise InputError(
-            "profile", problem, f"{nearest(profile, names)}There are: {', '.join(names) or 'none'}."
+            "profile", problem, f"{suggest(profile, names)}There are: {', '.join(names) or 'none'}."
         )
     try:
         values = yaml.safe_load(path.read_text()) or {}
@@ -168,14 +168,14 @@ def resolve_parameters(known: dict[str, Parameter], profile: dict, typed: list[t
         *((name, text, "") for name, text in typed),
     ]:
         if name not in known:
-            remedy = f"{nearest(str(name), list(known))}It has: {', '.join(known) or 'none'}."
+            remedy = f"{suggest(str(name), list(known))}It has: {', '.join(known) or 'none'}."
             raise InputError(str(name), f"the notebook has no such parameter{origin}", remedy)
         default = known[name].default
         values[name] = check_value(name, value if origin else parse_value(value, default), default)
     return values
 
 
-def nearest(name: str, names: list[str]) -> str:
+def suggest(name: str, names: list[str]) -> str:
     """Sentence that suggests the names most like a misspelt one, or nothing."""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(near)}? " if near else ""

@@ -116,7 +116,7 @@ def _literals(namespace: dict) -> dict:
     found = {}
     for name, value in namespace.items():
         if not name.startswith("_") and name not in own and _is_literal(value):
-            found[name] = _without_machine(value)
+            found[name] = _anonymise_paths(value)
     return dict(sorted(found.items()))
 
 
@@ -128,14 +128,14 @@ def _is_literal(value) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-def _without_machine(value):
+def _anonymise_paths(value):
     """Shorten absolute paths to their last two parts: the record says which data, not whose machine."""
     if isinstance(value, str) and Path(value).expanduser().is_absolute():
         return "/".join([".../", *Path(value).parts[-2:]]).replace("//", "/")
     if isinstance(value, (list, tuple)):
-        return [_without_machine(item) for item in value]
+        return [_anonymise_paths(item) for item in value]
     if isinstance(value, dict):
-        return {key: _without_machine(item) for key, item in value.items()}
+        return {key: _anonymise_paths(item) for key, item in value.items()}
     return value
 
 

@@ -30,11 +30,11 @@ from absence_utils.paths import NOTEBOOKS, RESULTS
 from .parameters import (
     Parameter,
     first_line,
-    nearest,
     profile_path,
     read_parameters,
     read_profile,
     resolve_parameters,
+    suggest,
 )
 
 
@@ -60,7 +60,7 @@ def find_notebook(text: str, folder: Path = NOTEBOOKS) -> Path:
             return path
     names = [path.stem for path in all_notebooks(folder)]
     raise InputError(
-        "notebook", f"there is no {text!r}", f"{nearest(text, names)}There are: {', '.join(names) or 'none'}."
+        "notebook", f"there is no {text!r}", f"{suggest(text, names)}There are: {', '.join(names) or 'none'}."
     )
 
 
@@ -135,7 +135,7 @@ def run_notebook(notebook: Path, out: Path, parameters: dict, profile: str = "")
                 _keep_failed(executed, out)
                 raise
         _publish(staging, out, name)
-    _say(name, f"done in {time.monotonic() - started:.0f} s")
+    _log_step(name, f"done in {time.monotonic() - started:.0f} s")
     return [out / product for product in (*(f"{figure}.png" for figure in figures), *files)]
 
 
@@ -150,7 +150,7 @@ def _execute(node, executed: Path, parameters: dict, name: str) -> None:
         if cell.id in titles:
             number, title = titles[cell.id]
             place[0] = f"in cell {number} of {total}" + (f" ({title})" if title else "")
-            _say(name, f"cell {number}/{total}  {title}")
+            _log_step(name, f"cell {number}/{total}  {title}")
 
     try:
         papermill.execute_notebook(
@@ -244,11 +244,11 @@ def _environment(**values: str):
 def _keep_failed(executed: Path, out: Path) -> None:
     if executed.is_file():
         (out / "failed").mkdir(exist_ok=True)
-        _forget_paths(executed)
+        _strip_paths(executed)
         os.replace(executed, out / "failed" / executed.name)
 
 
-def _forget_paths(executed: Path) -> None:
+def _strip_paths(executed: Path) -> None:
     """Drop where the notebook lay while it ran: that folder is gone."""
     node = nbformat.read(executed, as_version=4)
     for key in ("input_path", "output_path"):
@@ -258,7 +258,7 @@ def _forget_paths(executed: Path) -> None:
 
 def _publish(staging: Path, out: Path, name: str) -> None:
     """Move a complete run into the output folder, the executed notebook last. No signal interrupts it."""
-    _forget_paths(staging / f"{name}.ipynb")
+    _strip_paths(staging / f"{name}.ipynb")
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
@@ -273,7 +273,7 @@ def _publish(staging: Path, out: Path, name: str) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
-def _say(name: str, message: str) -> None:
+def _log_step(name: str, message: str) -> None:
     print(f"{name:24} {message}", file=sys.stderr, flush=True)
 
 

@@ -136,7 +136,9 @@ def all_class_pairs(
     return pd.concat(tables, ignore_index=True)
 
 
-def release(network: DigitsNet, images: Tensor, unit: int, shares: list[float]) -> tuple[Tensor, Tensor]:
+def progressive_removal(
+    network: DigitsNet, images: Tensor, unit: int, shares: list[float]
+) -> tuple[Tensor, Tensor]:
     """Remove growing shares of the stroke pixels, the most negative ones of the unit's attribution first.
 
     Args:

@@ -129,11 +129,11 @@ class GreenPixelNet(nn.Module):
         return int((self.colours.weight[:, :, 0, 0] @ colours.T <= 0).all(dim=1).sum())
 
 
-STARTS = ("contrast start", "PyTorch's start")
+INITIALISATIONS = ("contrast start", "PyTorch's start")
 SCHEDULES = {"one cycle": "one_cycle", "constant rate": "constant"}
 
 
-def compare_recipes(
+def compare_initialisations(
     test: TensorImages,
     seeds: list[int],
     *,
@@ -156,11 +156,11 @@ def compare_recipes(
     """
     palette = torch.tensor(list(COLOURS.values()))
     records, networks = [], {}
-    for start, (words, schedule) in product(STARTS, SCHEDULES.items()):
+    for start, (words, schedule) in product(INITIALISATIONS, SCHEDULES.items()):
         recipe = f"{start}, {words}"
         for seed in progress(seeds, recipe):
             train, network = green_pixel_images(images, seed), GreenPixelNet(seed)
-            if start == STARTS[0]:
+            if start == INITIALISATIONS[0]:
                 network.start_at_contrast(train.images, train.labels, seed=seed)
             options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}
             options |= {"schedule": schedule, "optimiser": torch.optim.Adam}
@@ -173,7 +173,7 @@ def compare_recipes(
 
 
 @torch.no_grad()
-def paint_pixel(
+def sweep_pixel_colour(
     network: GreenPixelNet, image: Tensor, greens: list[float], reds: list[float]
 ) -> tuple[Tensor, Tensor]:
     """Give the pixel in the middle of an image every mixture of green and red, and see what the network says.

@@ -68,7 +68,7 @@ def motion_sequences(frames: int = 4, size: int = 12) -> MotionSequences:
     return MotionSequences(pixels, leftward)
 
 
-def uncut(crops: Tensor) -> Tensor:
+def fully_visible(crops: Tensor) -> Tensor:
     """Which crops [n, 2, height, width] of a frame pair show as much of the bars in both frames: bool [n].
 
     Where a crop cuts a bar off in one frame only, the other frame looks like motion that did not happen.
@@ -110,8 +110,10 @@ class MotionDetector(nn.Module):
         return self.outputs(self.relu(self.comparators(frames))).mean(dim=(2, 3))
 
 
-def uncut_extremes(book: PatchBook, pairs: TensorImages, leftward: Tensor) -> dict[str, dict[str, list]]:
-    """The highest and the lowest patch of every unit that cut no bar off in one frame only (see `uncut`).
+def fully_visible_extremes(
+    book: PatchBook, pairs: TensorImages, leftward: Tensor
+) -> dict[str, dict[str, list]]:
+    """The highest and the lowest patch of every unit that cut no bar off in one frame only (see `fully_visible`).
 
     Many patches tie. Of those with the extreme response the first uncut one is taken, in the order of the
     book.
@@ -129,7 +131,7 @@ def uncut_extremes(book: PatchBook, pairs: TensorImages, leftward: Tensor) -> di
         found[side] = {"pixels": [], "leftward": [], "response": extremes.response[:, 0].tolist()}
         for unit, response in enumerate(extremes.response):
             crops = getattr(book.crops(pairs, unit), side)
-            pick = int((uncut(crops) & (response == response[0])).nonzero()[0])
+            pick = int((fully_visible(crops) & (response == response[0])).nonzero()[0])
             top, left, height, width = extremes.box[unit, pick].tolist()
             mask = leftward[extremes.image[unit, pick], :, top : top + height, left : left + width]
             found[side]["pixels"].append(crops[pick])

@@ -8,16 +8,16 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "card": ["Effort", "card_numbers", "collect_cards"],
+        "card": ["CardOptions", "card_numbers", "collect_cards"],
         "html": ["summary", "write_atlas", "write_card"],
         "opening": ["open_model"],
         "preprocessing": ["Preprocessing"],
         "study": [
-            "asked_units",
-            "fitting_setting",
-            "found_in_nothing",
+            "parse_units",
+            "auto_config",
+            "null_false_positives",
             "power_warning",
-            "strongest",
+            "strongest_units",
             "study_layer",
         ],
         "validation": ["validate_model"],

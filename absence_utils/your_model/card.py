@@ -20,14 +20,14 @@ from absence_utils.attribution.matrix import absence_matrix
 from absence_utils.attribution.screening import (
     Screening,
     TargetSplit,
-    most_absence_evidence,
     screen,
-    strongest_targets,
     target_split,
+    top_absence_inputs,
+    top_target_inputs,
 )
 from absence_utils.errors import InputError
 from absence_utils.images.subsets import Subset
-from absence_utils.insertion.scores import LEAST, calibrate
+from absence_utils.insertion.scores import MIN_EFFECT, calibrate
 from absence_utils.units import Unit
 from absence_utils.visualization.rendering import RenderedPair, render_pair
 
@@ -45,7 +45,7 @@ FEWEST_IN_CLASS = 3  # images of a class whose mean is worth showing
 
 
 @dataclass(frozen=True, eq=False)
-class Effort:
+class CardOptions:
     """How much goes into one card.
 
     Attributes:
@@ -117,7 +117,8 @@ class Card:
         pair: synthesised maximum and minimum; None if not asked for.
         patches, images: side ("highest", "lowest") to `Extreme`.
         evidence: maps and classes; None if not asked for.
-        scores: the unit's measured rows of `Fair.scores` in reading order, with percentile among random copies.
+        scores: the unit's measured rows of `ControlledResult.scores` in reading order, with percentile among random
+            copies.
         limit: absence score that 95 % of the random copies' units stay below, sd.
         about: what was studied, in words, for the card's foot: name to value.
         least: smallest veto score that counts, sd.
@@ -134,9 +135,9 @@ class Card:
     evidence: Evidence | None
     scores: pd.DataFrame
     limit: float
-    effort: Effort
+    effort: CardOptions
     about: dict[str, str] = field(default_factory=dict)
-    least: float = LEAST
+    least: float = MIN_EFFECT
 
     @property
     def channel(self) -> int:
@@ -159,7 +160,7 @@ def collect_cards(
     dataset,
     columns: Columns,
     units: Sequence[int],
-    effort: Effort,
+    effort: CardOptions,
     about: dict[str, str] | None = None,
 ) -> Iterator[Card]:
     """Cards of some units of a studied layer, one after the other.
@@ -169,7 +170,7 @@ def collect_cards(
         dataset: the images as they were given to `study_layer`.
         columns: what the images show, see `screening.matrix_columns`.
         units: channels.
-        effort: see `Effort`.
+        effort: see `CardOptions`.
         about: for the foot of every card.
 
     Returns:
@@ -185,7 +186,9 @@ def collect_cards(
     return _collect(study, dataset, columns, list(units), effort, about or {})
 
 
-def _collect(study: LayerStudy, dataset, columns: Columns, units: list[int], effort: Effort, about: dict):
+def _collect(
+    study: LayerStudy, dataset, columns: Columns, units: list[int], effort: CardOptions, about: dict
+):
     screened = _screened(study, dataset, columns, units, effort)
     scores = calibrate(study.fair.scores, study.null)
     for position, channel in enumerate(units):
@@ -196,7 +199,7 @@ def _collect(study: LayerStudy, dataset, columns: Columns, units: list[int], eff
         yield _card(study, channel, own, evidence, effort, about)
 
 
-def _screened(study, dataset, columns: Columns, units, effort: Effort):
+def _screened(study, dataset, columns: Columns, units, effort: CardOptions):
     """(screening, subset, its columns) of an even draw of the images; None if no evidence is asked for."""
     if not effort.evidence_images or not effort.maps:
         return None
@@ -212,7 +215,9 @@ def _unit(study: LayerStudy, channel: int) -> Unit:
     return Unit(study.model, study.layer, int(channel), pool=study.setting.pool)
 
 
-def _card(study: LayerStudy, channel: int, scores, evidence: Evidence | None, effort: Effort, about) -> Card:
+def _card(
+    study: LayerStudy, channel: int, scores, evidence: Evidence | None, effort: CardOptions, about
+) -> Card:
     unit = _unit(study, channel)
     verdict = study.verdicts.set_index("unit", drop=False).loc[channel]
     pair = None
@@ -282,12 +287,12 @@ def _images(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
     return sides
 
 
-def _evidence(unit: Unit, position: int, screening: Screening, few, columns: Columns, effort: Effort):
+def _evidence(unit: Unit, position: int, screening: Screening, few, columns: Columns, effort: CardOptions):
     responses = screening.response[:, position]
     split: TargetSplit = target_split(unit, few, responses, outputs=screening.outputs)
     inputs = (
-        strongest_targets(screening.presence[:, position], split, effort.maps),
-        most_absence_evidence(screening.absence[:, position], split, effort.maps),
+        top_target_inputs(screening.presence[:, position], split, effort.maps),
+        top_absence_inputs(screening.absence[:, position], split, effort.maps),
     )
     target, other = (
         draw_maps(unit, few, chosen, columns, effort.method, baseline=effort.baseline) for chosen in inputs

@@ -1,4 +1,4 @@
-"""The checks of `validate.validate_model`, each a function from a `Subject` to (passed, found, remedy)."""
+"""The checks of `validate.validate_model`, each a function from a `BenchmarkTask` to (passed, found, remedy)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from absence_utils.errors import InputError
 from absence_utils.units import feature_map, find_layer, first_tensor, pool_space, reading, to_network
 
-from .gradients import silent_units
+from .gradients import zero_gradient_units
 
 SAME = 1e-6  # of the largest value: two passes of the same input
 ALIKE = 1e-3  # of the largest value: alone and in a batch, where other kernels may run
@@ -43,7 +43,7 @@ class Unreadable(Exception):
     """A check cannot be made; the message says why. Another check fails for the same reason."""
 
 
-class Subject:
+class CheckContext:
     """A network, a layer and images, and what several checks need of them, computed once; errors are kept."""
 
     def __init__(self, model: nn.Module, layer: str | None, images: Tensor):
@@ -122,7 +122,7 @@ class Subject:
 # -- weights, mode, passes
 
 
-def weights_finite(subject: Subject) -> Found:
+def weights_finite(subject: CheckContext) -> Found:
     state = {**dict(subject.model.named_parameters()), **dict(subject.model.named_buffers())}
     suspects = {name: value for name, value in state.items() if not value.sum().isfinite()}  # one quick look
     bad = [name for name, value in suspects.items() if not value.isfinite().all()]
@@ -132,7 +132,7 @@ def weights_finite(subject: Subject) -> Found:
     return True, f"{len(state)} tensors", ""
 
 
-def eval_mode(subject: Subject) -> Found:
+def eval_mode(subject: CheckContext) -> Found:
     modules = dict(subject.model.named_modules())
     training = [name or "the network itself" for name, module in modules.items() if module.training]
     if training:
@@ -148,7 +148,7 @@ def eval_mode(subject: Subject) -> Found:
     return True, f"all {len(modules)} modules", ""
 
 
-def takes_images(subject: Subject) -> Found:
+def takes_images(subject: CheckContext) -> Found:
     shape, outcome = " x ".join(map(str, subject.images.shape[1:])), subject.first_pass
     if isinstance(outcome, Exception):
         found = f"a pass of {shape} fails ({reason(outcome)})"
@@ -159,7 +159,7 @@ def takes_images(subject: Subject) -> Found:
     return True, shape, ""
 
 
-def deterministic(subject: Subject) -> Found:
+def deterministic(subject: CheckContext) -> Found:
     pairs = []
     if isinstance(subject.first_pass, Tensor):
         pairs.append((subject.first_pass, subject.output(subject.images)))
@@ -179,7 +179,7 @@ def deterministic(subject: Subject) -> Found:
     return True, "bit for bit" if largest == 0 else f"to {largest:.1g} of the largest value", ""
 
 
-def alone_as_in_batch(subject: Subject) -> Found:
+def alone_as_in_batch(subject: CheckContext) -> Found:
     one, pairs = subject.images[:1], []
     if isinstance(subject.first_pass, Tensor):
         pairs.append((subject.output(one), subject.first_pass[:1]))
@@ -213,7 +213,7 @@ def _distance(one: Tensor, other: Tensor) -> float:
 # -- the layer
 
 
-def layer_shape(subject: Subject) -> Found:
+def layer_shape(subject: CheckContext) -> Found:
     try:
         values = subject.layer_values
     except Unreadable as unreadable:
@@ -226,7 +226,7 @@ def layer_shape(subject: Subject) -> Found:
     return True, f"{values.shape[1]} units, {space} positions", ""
 
 
-def runs_once(subject: Subject) -> Found:
+def runs_once(subject: CheckContext) -> Found:
     if subject.layer in (None, "logits"):
         return True, "the output", ""
     try:
@@ -247,7 +247,7 @@ def runs_once(subject: Subject) -> Found:
     return True, "once in a pass" if call is None else f"call {call} of {calls}", ""
 
 
-def others_run_once(subject: Subject) -> Found:
+def others_run_once(subject: CheckContext) -> Found:
     """Never fails: calls are told apart here. It is said because captum used by hand needs separate modules."""
     modules = dict(subject.model.named_modules())
     several = {
@@ -262,7 +262,7 @@ def others_run_once(subject: Subject) -> Found:
     return True, found, "Nothing to do; captum's DeepLIFT used by hand would need a module for each call."
 
 
-def _calls(subject: Subject) -> Counter:
+def _calls(subject: CheckContext) -> Counter:
     subject.first_pass  # noqa: B018  fills `returned`
     return Counter(subject.returned)
 
@@ -270,7 +270,7 @@ def _calls(subject: Subject) -> Counter:
 # -- gradients
 
 
-def gradients_flow(subject: Subject) -> Found:
+def gradients_flow(subject: CheckContext) -> Found:
     subject.layer_values  # noqa: B018  raises where there is nothing to differentiate
     images = subject.images[:2].clone().requires_grad_()
     remedy = (
@@ -290,7 +290,7 @@ def gradients_flow(subject: Subject) -> Found:
         if not gradient.isfinite().all():
             advice = "Look for a root, a logarithm or a norm of 0; add a small number inside."
             return False, "gradients are not finite", advice
-        units, silent = silent_units(values, images)
+        units, silent = zero_gradient_units(values, images)
     if len(silent) == len(units):
         return False, "the gradient is zero for every unit", remedy
     cut = silent[subject.varying[silent.to(subject.varying.device)].cpu()]
@@ -303,7 +303,7 @@ def gradients_flow(subject: Subject) -> Found:
 # -- responses
 
 
-def responses_finite(subject: Subject) -> Found:
+def responses_finite(subject: CheckContext) -> Found:
     bad = (~subject.layer_values.isfinite()).flatten(1).any(dim=1)
     if bad.any():
         found = f"{int(bad.sum())} of {len(bad)} images give values that are not finite"
@@ -316,7 +316,7 @@ def responses_finite(subject: Subject) -> Found:
     return True, f"between {low.item():.3g} and {high.item():.3g}", ""
 
 
-def responses_differ(subject: Subject) -> Found:
+def responses_differ(subject: CheckContext) -> Found:
     varying = subject.varying
     count, units = int(varying.sum()), len(varying)
     if count == 0:
@@ -330,7 +330,7 @@ def responses_differ(subject: Subject) -> Found:
     return True, f"{count} of {units} units{rest}", ""
 
 
-def sign_survives(subject: Subject) -> Found:
+def sign_survives(subject: CheckContext) -> Found:
     subject.layer_values  # noqa: B018  raises where there is nothing to look at
     _, averaged = subject.features(subject.images[:1])
     if averaged:
@@ -373,26 +373,26 @@ def _probes(images: Tensor) -> Tensor:
     return torch.cat([-images[:4], noise.to(images) * images.std() + images.mean()])
 
 
-def _rectified_output(subject: Subject) -> bool:
+def _rectified_output(subject: CheckContext) -> bool:
     with torch.no_grad():
         signed = feature_map(subject.model, "logits", subject.images)
     return not torch.allclose(signed, subject.layer_values, rtol=1e-4, atol=1e-6)
 
 
-def _one_sided(subject: Subject, found: str) -> Found:
+def _one_sided(subject: CheckContext, found: str) -> Found:
     before = _signed_before(subject)
     advice = f": {before!r} has both signs." if before else ", before its nonlinearity."
     return False, f"{found}, what lies beyond cannot be seen", f"Read the layer before{advice}"
 
 
-def _signed_before(subject: Subject, tries: int = 12) -> str | None:
+def _signed_before(subject: CheckContext, tries: int = 12) -> str | None:
     """The nearest layer that returned before this one, runs once, and most of whose units have both signs."""
     calls, names = _calls(subject), list(subject.returned)
     if subject.layer not in (None, "logits"):
         name, _, call = subject.layer.partition(":")
         names = names[: [place for place, each in enumerate(names) if each == name][int(call or 0)]]
     for name in [name for name in reversed(names) if calls[name] == 1][:tries]:
-        other = Subject(subject.model, name, subject.images)
+        other = CheckContext(subject.model, name, subject.images)
         try:
             values, averaged = other.features(torch.cat([subject.images[:4], _probes(subject.images)]))
         except Exception:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def silent_units(values: Tensor, images: Tensor, most: int = 8) -> tuple[Tensor, Tensor]:
+def zero_gradient_units(values: Tensor, images: Tensor, most: int = 8) -> tuple[Tensor, Tensor]:
     """The units that were looked at, and those of them whose gradient is exactly zero for all images.
 
     Where a network has no second derivatives, and `_zero_slopes` is of no use, `most` units are looked at.

@@ -20,7 +20,7 @@ from PIL import Image
 
 from absence_utils.errors import InputError
 from absence_utils.files import write_atomically
-from absence_utils.insertion.scores import LEAST
+from absence_utils.insertion.scores import MIN_EFFECT
 from absence_utils.plots import your_model as plots
 from absence_utils.plots.base import to_numpy
 from absence_utils.plots.patches import signed_number
@@ -308,7 +308,7 @@ def _decided(card: Card) -> str:
     return (
         f"The verdict asks whether the absence score exceeds {_number(row['limit'])} sd, what 95 % of the units of "
         f"copies with random weights stay below (q {_number(row['q_absence'])}), and whether the veto exceeds "
-        f"{LEAST} sd (q {_number(row['q_veto'])}). Below {LEVEL} counts; corrected for the {row['studied']} units "
+        f"{MIN_EFFECT} sd (q {_number(row['q_veto'])}). Below {LEVEL} counts; corrected for the {row['studied']} units "
         "studied."
     )
 

@@ -20,16 +20,16 @@ import torchvision
 from torch import nn
 
 from absence_utils.errors import InputError
-from absence_utils.images.base import declare_input
+from absence_utils.images.base import set_input_spec
 from absence_utils.models.load import check_finite, fill_weights, load_model, read_weights
 
-from .preprocessing import PreparedFolder, Preprocessing, described, prepared_scenes
+from .preprocessing import PreparedFolder, Preprocessing, prepared_scenes, resolve_preprocessing
 
 HOW = "Return an nn.Module, or (nn.Module, preprocessing)."
 
 
 @dataclass(frozen=True, eq=False)
-class Brought:
+class LoadedModel:
     """A network ready to be asked, and what happens to an image before the network sees it.
 
     Attributes:
@@ -70,7 +70,7 @@ def open_model(
     size: int = 0,
     seed: int = 0,
     device="cpu",
-) -> Brought:
+) -> LoadedModel:
     """Open a network by name or by the function that makes it.
 
     Args:
@@ -83,7 +83,7 @@ def open_model(
         preprocessing: in place of what the function returns: None for 224 px and `normalisation_of(model)`; a dict
             with some of mean, std (in units of pixels in 0..1), size, channels and resize (px of the shorter side
             before the crop); or a function from a PIL image to a tensor [channel, height, width], for example
-            `weights.transforms()`, which is measured (`preprocessing.measured`).
+            `weights.transforms()`, which is measured (`preprocessing.infer_preprocessing`).
         size: px of the squares the network takes, where its preprocessing does not say; 0 for the size of
             torchvision's official weights of that name, else 224.
         seed: of random weights, and of whatever the function draws from torch's global generator.
@@ -100,9 +100,9 @@ def open_model(
         model, given, label = name, None, type(name).__name__
     elif callable(name):
         label = f"{getattr(name, '__module__', '')}:{getattr(name, '__name__', 'function')}"
-        model, given = _called(name, label, seed)
+        model, given = _call_factory(name, label, seed)
     elif isinstance(name, str) and ":" in name:
-        model, given, label = *_made(name, seed), _without_folders(name)
+        model, given, label = *_build_from_path(name, seed), _without_folders(name)
     elif isinstance(name, str) and name.endswith(".py"):
         raise InputError("model", f"{name!r} names a file", f"Add the function: '{name}:make_net'.")
     else:
@@ -112,8 +112,8 @@ def open_model(
         fill_weights(model, label, read_weights(label, str(weights)))
     check_finite(model.state_dict())
     model = model.eval().to(device)
-    ready = described(model, given if preprocessing is None else preprocessing, size)
-    return Brought(declare_input(model, ready.normalisation, ready.channels), ready, label)
+    ready = resolve_preprocessing(model, given if preprocessing is None else preprocessing, size)
+    return LoadedModel(set_input_spec(model, ready.normalisation, ready.channels), ready, label)
 
 
 def _without_folders(name: str) -> str:
@@ -135,14 +135,14 @@ def _usual_size(name: str) -> int:
 # -- the function that makes a network
 
 
-def _made(name: str, seed: int) -> tuple[nn.Module, object]:
+def _build_from_path(name: str, seed: int) -> tuple[nn.Module, object]:
     """Call the named function: (network, preprocessing or None)."""
     place, _, attribute = name.rpartition(":")
     with _importable(Path(place).expanduser().parent if place.endswith(".py") else Path.cwd()):
-        return _called(_function(place, attribute, name), name, seed)
+        return _call_factory(_function(place, attribute, name), name, seed)
 
 
-def _called(function: Callable, name: str, seed: int) -> tuple[nn.Module, object]:
+def _call_factory(function: Callable, name: str, seed: int) -> tuple[nn.Module, object]:
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -145,13 +145,13 @@ def prepared_scenes(preprocessing: Preprocessing, limit: int, seed: int) -> Tens
 # -- what was given as preprocessing
 
 
-def described(model: nn.Module, given, size: int = 0) -> Preprocessing:
+def resolve_preprocessing(model: nn.Module, given, size: int = 0) -> Preprocessing:
     """The preprocessing of a network from what its author gave.
 
     Args:
         model: the network; it fills in what is not given.
         given: None; a dict with some of `KEYS` (mean and std in units of pixels in 0..1); a Preprocessing; or a
-            function from a PIL image to a tensor, see `measured`.
+            function from a PIL image to a tensor, see `infer_preprocessing`.
         size: px, used where nothing else says it; 0 for 224.
 
     Raises:
@@ -161,7 +161,7 @@ def described(model: nn.Module, given, size: int = 0) -> Preprocessing:
     if isinstance(given, Preprocessing):
         return given
     if callable(given):
-        return measured(given, model)
+        return infer_preprocessing(given, model)
     if given is not None and not isinstance(given, dict):
         raise InputError(
             "preprocessing", f"a {type(given).__name__}", "Give a dict, torchvision transforms, or nothing."
@@ -237,7 +237,7 @@ def _values(values, channels: int, key: str) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def measured(transform: Callable[[Image.Image], Tensor], model: nn.Module) -> Preprocessing:
+def infer_preprocessing(transform: Callable[[Image.Image], Tensor], model: nn.Module) -> Preprocessing:
     """What a function from PIL images to tensors does, found out by giving it images.
 
     Images of one colour give size, channels, mean and std. That it does nothing else to a pixel's value is tried with
@@ -258,13 +258,13 @@ def measured(transform: Callable[[Image.Image], Tensor], model: nn.Module) -> Pr
         except InputError as error:
             reason = reason or error
             continue
-        if _takes(model, trial):
+        if _model_accepts(model, trial):
             found = trial
             break
         found = found or trial
     if found is None:
         raise reason
-    _tried(found)
+    _verify_affine(found)
     return found
 
 
@@ -290,7 +290,7 @@ def _affine(transform, mode: str) -> Preprocessing:
     return Preprocessing(normalisation, height, channels, transform=transform, mode=mode)
 
 
-def _takes(model: nn.Module, preprocessing: Preprocessing) -> bool:
+def _model_accepts(model: nn.Module, preprocessing: Preprocessing) -> bool:
     """Does the network take such images? Where it has convolutions, the first says; else one is tried."""
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is not None:
@@ -304,7 +304,7 @@ def _takes(model: nn.Module, preprocessing: Preprocessing) -> bool:
     return True
 
 
-def _tried(preprocessing: Preprocessing) -> None:
+def _verify_affine(preprocessing: Preprocessing) -> None:
     """Compare what the transform does to images with what its mean and std say."""
     middle, size, mode = preprocessing.size // 2, preprocessing.size, preprocessing.mode
     expected = preprocessing.normalisation.apply

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 
-class Changes:
+class StateChanges:
     """What was found changed in the network after all checks."""
 
     def __init__(self):
@@ -29,9 +29,9 @@ class Changes:
 
 
 @contextmanager
-def left_as_found(model: nn.Module) -> Iterator[Changes]:
+def preserve_state(model: nn.Module) -> Iterator[StateChanges]:
     """Note what passes change in a network. Buffers, modes and gradients are put back, also after an exception."""
-    before, changes = _state(model), Changes()
+    before, changes = _state(model), StateChanges()
     buffers = [
         (module, key, value, value.detach().clone())
         for module in model.modules()

@@ -1,9 +1,10 @@
 """What can be said of the units of a layer of any network: is there an absence, how sure is that, against which null?
 
-The insertion experiment that can say no (`protocols.fair_protocol`) on a network and, through the same code, on copies
-of it with random weights. A unit's lowest patches lower its response in any network, so the absence score counts only
-where it exceeds what the copies reach; a veto counts by itself, because no unit that only adds up has one. The rule
-was chosen so that a network which learnt nothing has nothing found in it: see `judge`.
+The insertion experiment that can say no (`protocols.controlled_protocol`) on a network and, through the same code, on
+copies of it with random weights. A unit's lowest patches lower its response in any network, so the absence score
+counts only where it exceeds what the copies reach; a veto counts by itself, because no unit that only adds up has
+one. The rule
+was chosen so that a network which learnt nothing has nothing found in it: see `decide`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from torch import nn
 from absence_utils.errors import InputError
 from absence_utils.images.cache import ImageStack, stack_images
 from absence_utils.images.subsets import shuffle_images
-from absence_utils.insertion.design import Setting, chosen_units
-from absence_utils.insertion.protocols import Fair, fair_protocol, three_ranges
-from absence_utils.insertion.scores import LEAST, MAIN, pick
+from absence_utils.insertion.design import InsertionConfig, chosen_units
+from absence_utils.insertion.protocols import ControlledResult, controlled_protocol, split_in_thirds
+from absence_utils.insertion.scores import MAIN_CONTROL, MIN_EFFECT, select_score
 from absence_utils.patches.book import PatchBook
 from absence_utils.patches.mining import mine_patches
-from absence_utils.stats import adjusted, percentile_of
+from absence_utils.stats import fdr_adjust, percentile_of
 from absence_utils.units import dataset_responses
 
 CONTEXT, SUPPRESSED, NONE, UNDECIDED = "veto", "suppressed", "no absence found", "undecided"
@@ -44,20 +45,20 @@ class LayerStudy:
         book: extreme patches of all images.
         fair: scores of the units studied, from disjoint sets of images.
         null: `fair.scores` of the random copies, with a column copy.
-        verdicts: a row for each unit studied, see `judge`.
+        verdicts: a row for each unit studied, see `decide`.
         least: smallest veto score that counts, sd.
     """
 
     model: nn.Module
     layer: str | None
-    setting: Setting
+    setting: InsertionConfig
     images: ImageStack
     responses: np.ndarray
     book: PatchBook
-    fair: Fair
+    fair: ControlledResult
     null: pd.DataFrame
     verdicts: pd.DataFrame
-    least: float = LEAST
+    least: float = MIN_EFFECT
 
     @property
     def limit(self) -> float:
@@ -65,7 +66,7 @@ class LayerStudy:
         return null_limit(self.null)
 
 
-def fitting_setting(
+def auto_config(
     count: int,
     edge: int,
     patch: int = 0,
@@ -75,7 +76,7 @@ def fitting_setting(
     images: int = 16,
     top_share: float = 0.2,
     seed: int = 0,
-) -> Setting:
+) -> InsertionConfig:
     """The asked numbers of patches and of images for each unit, lowered to what a folder of `count` images allows.
 
     A third of the images measures effects, of which `top_share` count as top images; each patch needs two of them.
@@ -85,7 +86,7 @@ def fitting_setting(
         edge: px of their shorter side.
         patch, stride: px; 0 for a quarter of the edge, and for half a patch.
         k, images: most patches of each kind, and most images of each unit and group.
-        top_share, seed: see `protocols.fair_protocol` and `insertion_design.Setting`.
+        top_share, seed: see `protocols.controlled_protocol` and `insertion_design.InsertionConfig`.
 
     Raises:
         InputError: too few images for three patches of each kind; says how many are needed.
@@ -101,14 +102,14 @@ def fitting_setting(
             ", or raise top_share (at most 0.5)." if top_share < 0.5 else "."
         )
         raise InputError("images", f"{count} images are too few for an interval", remedy)
-    return Setting(patch, stride, k, images, "one", seed=seed)
+    return InsertionConfig(patch, stride, k, images, "one", seed=seed)
 
 
 def study_layer(
     model: nn.Module,
     layer: str | None,
     dataset,
-    setting: Setting,
+    setting: InsertionConfig,
     random_copies: Sequence[nn.Module],
     *,
     units: Sequence[int] | None = None,
@@ -124,7 +125,7 @@ def study_layer(
     Args:
         model, layer: see `units.feature_map`.
         dataset: an image dataset, see `images`; it is shuffled with the setting's seed.
-        setting: of the insertion experiment, see `fitting_setting`.
+        setting: of the insertion experiment, see `auto_config`.
         random_copies: the same network with random weights, several, because one draw of weights says little of
             another (`bring.random_copy`).
         units: channels that must be studied; none in particular if None.
@@ -132,7 +133,7 @@ def study_layer(
             A verdict is corrected for all units studied, so a unit that is asked alone, perhaps since it looked best
             among many, gets the verdict that it gets among many.
         null_units: units of the random copies, evenly spread, together.
-        redraws, top_share, control_units, feather: see `protocols.fair_protocol`.
+        redraws, top_share, control_units, feather: see `protocols.controlled_protocol`.
 
     Raises:
         InputError: no random copy, units that do not exist, too few images.
@@ -155,15 +156,15 @@ def study_layer(
         nulls.append(found.scores.assign(copy=number))
     null = pd.concat(nulls, ignore_index=True)
     return LayerStudy(
-        model, layer, setting, stack, responses, book, fair, null, judge(fair.scores, null)
+        model, layer, setting, stack, responses, book, fair, null, decide(fair.scores, null)
     )  # fmt: skip
 
 
-def _mine(model, layer, stack, setting: Setting, redraws: int, everything: bool = True):
+def _mine(model, layer, stack, setting: InsertionConfig, redraws: int, everything: bool = True):
     """(book of all images or None, responses [image, unit], book of the first third)."""
     how = {name: getattr(setting, name) for name in ("patch", "stride", "k", "pool", "seed")}
     how["reservoir"] = max(256, setting.k * redraws)
-    first = three_ranges(len(stack))[0]
+    first = split_in_thirds(len(stack))[0]
     clean = mine_patches(model, layer, stack, **how, part=first)
     book = None
     if everything:
@@ -171,9 +172,9 @@ def _mine(model, layer, stack, setting: Setting, redraws: int, everything: bool 
     return book, dataset_responses(model, layer, stack, pool=setting.pool).numpy(), clean
 
 
-def _fair(model, layer, stack, book, responses, setting, units, **how) -> Fair:
-    _, chosen_on, measured_on = three_ranges(len(stack))
-    return fair_protocol(
+def _fair(model, layer, stack, book, responses, setting, units, **how) -> ControlledResult:
+    _, chosen_on, measured_on = split_in_thirds(len(stack))
+    return controlled_protocol(
         model, layer, stack, book, chosen_on, measured_on, setting, units=units, responses=responses, **how
     )
 
@@ -187,15 +188,15 @@ def _spread(units: np.ndarray, most: int) -> np.ndarray:
 
 def null_limit(null: pd.DataFrame) -> float:
     """The absence score that 95 % of the units of random copies stay below; NaN where none of them has one."""
-    scores = pick(null, "absence", MAIN)["value"]
+    scores = select_score(null, "absence", MAIN_CONTROL)["value"]
     return float(scores.quantile(LIMIT)) if scores.notna().any() else float("nan")
 
 
-def judge(scores: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
+def decide(scores: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
     """A verdict for each unit.
 
-    "veto": the drop on top images exceeds that of the same patches on median images by more than `scores.LEAST` sd.
-    "suppressed": no such veto, but the absence score exceeds what 95 % of the random copies' units reach. Both by a
+    "veto": the drop on top images exceeds that of the same patches on median images by more than `scores.MIN_EFFECT`
+    sd. "suppressed": no such veto, but the absence score exceeds what 95 % of the random copies' units reach. Both by a
     one-sided t-test with the score's own standard error, adjusted over the units studied (Benjamini and Hochberg).
     "no absence found": neither; it is not ruled out where the interval of the absence score reaches beyond the limit.
     "undecided": the scores could not be measured (a unit that never changes).
@@ -210,21 +211,24 @@ def judge(scores: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns unit, verdict, absence, absence_low, absence_high, percentile (of the absence score among the random
         copies' units, 0..100), limit, q_absence (beyond the limit), veto, veto_low, veto_high, q_veto (beyond
-        `scores.LEAST`), presence, studied (units corrected for). Scores in sd of the unit's response.
+        `scores.MIN_EFFECT`), presence, studied (units corrected for). Scores in sd of the unit's response.
     """
-    absence, veto = pick(scores, "absence", MAIN), pick(scores, "veto", "median images")
+    absence, veto = (
+        select_score(scores, "absence", MAIN_CONTROL),
+        select_score(scores, "veto", "median images"),
+    )
     limit = null_limit(null)
     table = pd.DataFrame({
         "unit": absence.index,
         "absence": absence["value"].to_numpy(), "absence_low": absence["low"].to_numpy(),
         "absence_high": absence["high"].to_numpy(),
-        "percentile": percentile_of(absence["value"], pick(null, "absence", MAIN)["value"]),
+        "percentile": percentile_of(absence["value"], select_score(null, "absence", MAIN_CONTROL)["value"]),
         "limit": limit,
-        "q_absence": adjusted(exceeds(absence, limit)),
+        "q_absence": fdr_adjust(one_sided_p(absence, limit)),
         "veto": veto["value"].to_numpy(), "veto_low": veto["low"].to_numpy(),
         "veto_high": veto["high"].to_numpy(),
-        "q_veto": adjusted(exceeds(veto, LEAST)),
-        "presence": pick(scores, "presence", MAIN)["value"].to_numpy(),
+        "q_veto": fdr_adjust(one_sided_p(veto, MIN_EFFECT)),
+        "presence": select_score(scores, "presence", MAIN_CONTROL)["value"].to_numpy(),
     })  # fmt: skip
     measured = table["absence"].notna() & table["veto"].notna()
     verdict = np.where(table["q_absence"] < LEVEL, SUPPRESSED, NONE)
@@ -234,7 +238,7 @@ def judge(scores: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
     return table.assign(studied=int(measured.sum()))
 
 
-def exceeds(scores: pd.DataFrame, least: float) -> np.ndarray:
+def one_sided_p(scores: pd.DataFrame, least: float) -> np.ndarray:
     """One-sided p-value of "the score is at most `least`", by the t distribution behind its interval; NaN stays."""
     value, half, df = (
         scores["value"].to_numpy(float),
@@ -247,24 +251,24 @@ def exceeds(scores: pd.DataFrame, least: float) -> np.ndarray:
     return np.where((error == 0) & (value == least), 1.0, p)
 
 
-def found_in_nothing(null: pd.DataFrame) -> pd.DataFrame:
+def null_false_positives(null: pd.DataFrame) -> pd.DataFrame:
     """The verdicts on the random copies themselves, each judged against the others: whatever is found is wrong.
 
     Args:
         null: as in `LayerStudy`, of two copies or more; fewer give an empty table.
 
     Returns:
-        As `judge`, with a column copy.
+        As `decide`, with a column copy.
     """
     parts = []
     for number in null["copy"].unique() if null["copy"].nunique() > 1 else []:
         own = null["copy"] == number
-        parts.append(judge(null[own], null[~own]).assign(copy=number))
-    return pd.concat(parts, ignore_index=True) if parts else judge(null, null).iloc[:0].assign(copy=0)
+        parts.append(decide(null[own], null[~own]).assign(copy=number))
+    return pd.concat(parts, ignore_index=True) if parts else decide(null, null).iloc[:0].assign(copy=0)
 
 
 def describe_verdict(row: pd.Series, patch: int) -> str:
-    """A verdict of `judge` in words, with its uncertainty, for patches of `patch` px. It does not name the verdict."""
+    """A verdict of `decide` in words, with its uncertainty, for patches of `patch` px. It does not name the verdict."""
     if np.isnan(row["absence"]) or np.isnan(row["veto"]):
         return (
             "The scores could not be measured: the unit hardly changes over these images, or has too few images above "
@@ -284,7 +288,7 @@ def describe_verdict(row: pd.Series, patch: int) -> str:
     corrected = f"corrected for the {row['studied']} units studied"
     context = (
         f"That this depends on context could not be shown: the veto is {veto}; {corrected}, it does not clearly exceed "
-        f"{LEAST} sd (q {row['q_veto']:.2f})."
+        f"{MIN_EFFECT} sd (q {row['q_veto']:.2f})."
     )
     what = f"Its lowest patches ({patch} px) lower the response by {drop} more than random ones at the same places"
     if row["verdict"] == SUPPRESSED:
@@ -305,7 +309,7 @@ def describe_verdict(row: pd.Series, patch: int) -> str:
 def power_warning(study: LayerStudy) -> str:
     """A sentence where this test can show little, since random copies are suppressed more than the network; else ""."""
     own = study.verdicts["absence"].median()
-    null = pick(study.null, "absence", MAIN)["value"].median()
+    null = select_score(study.null, "absence", MAIN_CONTROL)["value"].median()
     if not own < null:
         return ""
     return (
@@ -324,7 +328,7 @@ def _interval(row: pd.Series, score: str) -> str:
     return f"95 % interval {low:.2f} to {high:.2f}".replace("-", "−")
 
 
-def strongest(verdicts: pd.DataFrame, count: int) -> list[int]:
+def strongest_units(verdicts: pd.DataFrame, count: int) -> list[int]:
     """Units worth a card: those with a verdict first (veto before suppressed), then by absence score, highest first."""
     order = {CONTEXT: 0, SUPPRESSED: 1, NONE: 2, UNDECIDED: 3}
     ranked = verdicts.assign(order=verdicts["verdict"].map(order)).sort_values(
@@ -333,7 +337,7 @@ def strongest(verdicts: pd.DataFrame, count: int) -> list[int]:
     return ranked["unit"].head(count).tolist()
 
 
-def asked_units(text: str) -> list[int] | None:
+def parse_units(text: str) -> list[int] | None:
     """Channels of a notebook's parameter: "auto" and "all" are None, "3, 14" is [3, 14].
 
     Raises:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from absence_utils.errors import InputError
 
-from .checks import CHECKS, Row, Subject, Unreadable, reason
-from .state import left_as_found
+from .checks import CHECKS, CheckContext, Row, Unreadable, reason
+from .state import preserve_state
 
 MOST = 16  # images that are used
 NOT_CHECKED = "not checked"
@@ -91,8 +91,8 @@ def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Valid
     if not isinstance(model, nn.Module):
         raise InputError("model", f"a {type(model).__name__}", "Give an nn.Module; `open_model` makes one.")
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
-        subject, rows = Subject(model, layer, _usable(images)), []
-        with left_as_found(model) as changes:
+        subject, rows = CheckContext(model, layer, _usable(images)), []
+        with preserve_state(model) as changes:
             for name, check in CHECKS.items():
                 try:
                     passed, found, remedy = check(subject)

@@ -1,13 +1,17 @@
 """What holds for an exercise whatever it asks: its checks can be run again, and nothing open stops the rest."""
 
-from absence_utils.exercises.notebooks import cell_tags, fill, find_exercise, solutions_of
+from absence_utils.exercises.notebooks import cell_tags, find_exercise, insert_solutions, solutions_of
 from absence_utils.runner.run import read_notebook
 
 
 def run_and_check_again(number: str) -> None:
     """Run a solved exercise, then each of its checks once more: it raises if a solution overwrote what one reads."""
     path = find_exercise(number)
-    cells = [cell for cell in fill(read_notebook(path), solutions_of(path)).cells if cell.cell_type == "code"]
+    cells = [
+        cell
+        for cell in insert_solutions(read_notebook(path), solutions_of(path)).cells
+        if cell.cell_type == "code"
+    ]
     space = {"__name__": "exercise"}
     for cell in cells:
         exec(cell.source, space)
