@@ -1,4 +1,4 @@
-"""The one exception for bad input, which names the parameter and the remedy, and the checks that many functions need."""
+"""The one exception for bad input, which names parameter and remedy, and the checks that many functions need."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -106,6 +106,12 @@ class _Stop(Exception):
     """Raised by the hook to end the forward pass at the layer."""
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the network's first parameter is; the CPU for a network without any."""
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
 @contextmanager
 def reading(model: nn.Module) -> Iterator[nn.Module]:
     """Run the model in eval mode and leave every module's training flag as it was, also after an exception."""
@@ -423,8 +429,7 @@ class Unit:
 
     @property
     def device(self) -> torch.device:
-        parameter = next(self.model.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device
+        return device_of(self.model)
 
     @property
     def signed(self) -> Unit:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from absence_utils.errors import InputError
 from absence_utils.models.training import predict
+from absence_utils.units import device_of
 
 from .objectives import input_x_gradient
 from .study import DebiasStudy, RunSpec
@@ -111,7 +112,7 @@ def _with_weights(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
 
 def _both_maps(model: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
     """Maps [class, height, width] and logits [class] of one image."""
-    images = image[None].to(next(model.parameters()).device).requires_grad_(True)
+    images = image[None].to(device_of(model)).requires_grad_(True)
     logits = model(images)
     maps = [
         input_x_gradient(model, images, logits, torch.tensor([column], device=logits.device))[0].sum(dim=0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from absence_utils.units import device_of
+
 from .objectives import input_x_gradient
 from .tasks import ShortcutData
 from .training import flushed_denormals
@@ -67,7 +69,7 @@ def measure_shortcut(
 
 def _read(model, data, carrier, batch):
     """Logits [image, 2] of plain, marked and control images; attribution inside the mask on the carrier's images."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     logits, inside = ([], [], []), {"share": [], "sum": []}
     for rows in torch.arange(len(data)).split(batch):
         given, plain = data.batch(rows, device), data.plain(rows).to(device)

@@ -24,6 +24,7 @@ from absence_utils.errors import InputError
 from absence_utils.files import write_atomically
 from absence_utils.models.load import model_fingerprint
 from absence_utils.progress import progress
+from absence_utils.units import device_of
 
 from .objectives import OBJECTIVES
 from .tasks import ShortcutData
@@ -125,7 +126,7 @@ def train(
     if not strength >= 0:
         raise InputError("strength", f"{strength}", "Use 0 or more.")
     recipe = recipe or TrainingConfig()
-    device = next(model.parameters()).device
+    device = device_of(model)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr)
     trained, memory = TrainingResult(), {}
     key = _key(model, data, objective, strength, recipe, seed) if checkpoint else ""
@@ -157,7 +158,7 @@ def train(
 
 def _epoch(model, data, objective, strength, recipe, seed, epoch, optimiser, memory) -> float:
     """One pass over the training images; the mean loss."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     torch.manual_seed(seed * 100_003 + epoch)  # dropout draws from the global generator
     model.train()
@@ -238,7 +239,7 @@ def _resume(path, key, model, optimiser, trained, memory) -> int:
                 parts[part][rest] = file.get_tensor(name)
     except (SafetensorError, OSError):
         return 0
-    device = next(model.parameters()).device
+    device = device_of(model)
     model.load_state_dict(parts["model"])
     state = optimiser.state_dict()
     for name, value in parts["optimiser"].items():

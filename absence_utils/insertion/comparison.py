@@ -12,6 +12,7 @@ from absence_utils.images.cache import stack_images
 from absence_utils.images.scenes import RULES, scene_dataset
 from absence_utils.images.subsets import shuffle_images
 from absence_utils.models.load import load_model
+from absence_utils.units import device_of
 
 from .design import InsertionConfig
 from .known_units import SyntheticUnits
@@ -51,7 +52,7 @@ def compare_networks(
         concept-scenes network on scenes of its own (the rules with an absence are those in `PLANTED`).
     """
     stack = stack_images(dataset)
-    device = next(model.parameters()).device
+    device = device_of(model)
     studies = {
         "this network": insertion_study(
             model,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from absence_utils.errors import InputError
 from absence_utils.progress import progress
+from absence_utils.units import device_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -48,7 +49,7 @@ def fit(
         InputError: sizes that disagree, an unknown schedule, or a loss that is no longer finite.
     """
     _check(images, targets, epochs, batch_size, schedule)
-    device = next(model.parameters()).device
+    device = device_of(model)
     updater = optimiser(model.parameters(), lr=lr, **optimiser_options)
     steps_per_epoch = -(-len(images) // batch_size)
     scheduler = None
@@ -84,7 +85,7 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 512) -> Tensor:
     The training flag of every module is left as found.
     """
     flags = {module: module.training for module in model.modules()}
-    device = next(model.parameters()).device
+    device = device_of(model)
     try:
         model.eval()
         return torch.cat([model(batch.to(device)).cpu() for batch in images.split(batch_size)])

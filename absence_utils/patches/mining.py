@@ -18,7 +18,7 @@ from absence_utils.errors import InputError
 from absence_utils.images.prefetch import prefetch_images
 from absence_utils.models.load import model_fingerprint
 from absence_utils.progress import progress
-from absence_utils.units import feature_map, pool_space, responses
+from absence_utils.units import device_of, feature_map, pool_space, responses
 
 from .book import SIDES, Extremes, PatchBook, PatchPixels, RandomPatches
 from .fuse import channels_last, fused
@@ -99,7 +99,7 @@ def mine_patches(
     part = _check(dataset, how, workers, batch_size, part)
     first = torch.as_tensor(dataset[part.start][0])
     settings = book_settings(model, layer, dataset, first=first, number=part.start, **how)
-    batches = _Batches(dataset, part, first, settings, workers, batch_size, _device(model))
+    batches = _Batches(dataset, part, first, settings, workers, batch_size, device_of(model))
     parts = _scan(model, settings, batches)
     book = PatchBook(**parts, **settings, covered=((part.start, part.stop),))
     if len(part) == len(dataset):
@@ -260,11 +260,6 @@ class _Batches:
                     "Load the images at one size.",
                 )
             yield number, image
-
-
-def _device(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def _show(target: Tensor, image: Tensor, corners: Tensor, patch: int, region: str) -> None:
