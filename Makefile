@@ -15,7 +15,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton $(addprefix nvidia-,cu
 	nvshmem-cu13 nvtx)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help figures smoke compare reference readme site test bench lint lab lock clean
+.PHONY: help figures smoke compare reference readme site check test bench lint lab lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -75,12 +75,16 @@ readme: $(READY)  ## fill the numbers of data/ into README.md, from site/README.
 site: $(READY)  ## build the site in results/site from the results of PROFILE, offline
 	@$(BIN)/python site/build.py --results results/$(PROFILE)
 
-test: $(READY)  ## run the tests
+check: $(READY)  ## run the unit tests: no notebook, no browser, under two minutes
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 -m "not notebook and not browser and not slow" $(ARGS)
+
+test: $(READY)  ## run all tests
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 $(ARGS)
 
-lint: $(READY)  ## check style, and that notebooks are stored without outputs
+lint: $(READY)  ## check style, the order of packages, and that notebooks are stored without outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/nbstripout --verify notebooks/*.ipynb notebooks/shards/*.ipynb
 	$(BIN)/nbstripout --verify --keep-id notebooks/exercises/*.ipynb
 

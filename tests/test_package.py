@@ -31,7 +31,12 @@ def test_a_built_package_has_its_subpackages_and_page_templates():
     setting = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = {path.parent for path in (ROOT / "absence_utils").rglob("__init__.py")}
     assert {ROOT / name.replace(".", "/") for name in setting["packages"]} == folders
-    here = ROOT / "absence_utils"
-    shipped = {path for pattern in setting["package-data"]["absence_utils"] for path in here.glob(pattern)}
-    other = {path for path in here.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    shipped = {
+        path
+        for name, patterns in setting["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / name.replace(".", "/")).glob(pattern)
+    }
+    every = (ROOT / "absence_utils").rglob("*.*")
+    other = {path for path in every if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert shipped == other and other
