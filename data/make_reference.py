@@ -1,7 +1,10 @@
-"""Take the numbers of a run as the reference: data/reference/*.csv with their entries in data/manifest.json.
+"""Take the numbers of a run as the reference: data/reference/*.csv, and the pictures in static/ of these numbers.
 
     make figures && python data/make_reference.py           what data/reference/tolerances.yaml names, and no more
     python data/make_reference.py --moved FOLDER FOLDER     how far each column moves in other runs of the same figures
+
+Each file has an entry in the manifest of its folder; that of a picture holds the hash of its numbers. A picture of
+anything but a reference table stays as it is, and its entry is written by hand.
 
 A table of a new notebook first needs its key and the tolerance of each column in tolerances.yaml. What `--moved` prints
 is what tolerances were written from: run notebooks again with another number of threads (OMP_NUM_THREADS=2) and another
@@ -14,14 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from make_concept_scenes import write_entry
+from manifest import entry_of, write_entry
 
 from absence_utils.errors import InputError
 from absence_utils.files import file_hash, write_atomically
-from absence_utils.paths import DATA, RESULTS
+from absence_utils.paths import DATA, RESULTS, ROOT
 from absence_utils.runner.compare import REFERENCE, TOLERANCES, compare_numbers, row_keys
-from absence_utils.runner.run import all_notebooks, declared_figures, declared_files, read_notebook
+from absence_utils.runner.notebooks import all_notebooks, declared_figures, declared_files, read_notebook
 from absence_utils.runner.tolerances import TableRule, Tolerances, read_tolerances
+
+STATIC = ROOT / "static"  # the pictures that README shows
+COMMAND = "make figures && make reference"
 
 
 def makers() -> dict[str, tuple[str, str]]:
@@ -48,18 +54,14 @@ def reduced(name: str, rule: TableRule, path: Path) -> pd.DataFrame:
     return digits.loc[rule.select(table).index, kept]
 
 
-def entry_of(path: Path, origin: str, made_by: str, facts: dict) -> dict:
-    """Entry of the manifest for a file of data/."""
-    size = path.stat().st_size
-    relative = path.relative_to(DATA.parent).as_posix()
-    return {
-        "path": relative, "sha256": file_hash(path), "bytes": size, "origin": origin, "licence": "MIT",
-        "made_by": made_by, "facts": facts,
-    }  # fmt: skip
+def about(record: dict) -> dict:
+    """Facts about a run from the record of one of its figures."""
+    facts = {name: record[name] for name in ("profile", "seed", "threads", "device")}
+    return facts | {"versions": {name: record["versions"][name] for name in ("python", "torch", "numpy")}}
 
 
 def take(rules: Tolerances, results: Path) -> None:
-    """Write every table of the file of tolerances, and its entry."""
+    """Write every table of the file of tolerances, and its entry; then the pictures that stand for these tables."""
     made = makers()
     unknown = set(made) - set(rules.tables) - set(rules.left_out)
     if unknown:
@@ -70,15 +72,31 @@ def take(rules: Tolerances, results: Path) -> None:
         write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
         notebook, figure = made[name]
         record = json.loads((results / f"{figure}.json").read_text())
-        facts = {"rows": len(table), "columns": len(table.columns), "profile": record["profile"]}
-        facts |= {"seed": record["seed"], "threads": record["threads"], "device": record["device"]}
-        facts["versions"] = {key: record["versions"][key] for key in ("python", "torch", "numpy")}
         origin = f"computed by this project: notebook {notebook}, profile {record['profile']}"
-        write_entry(DATA / "manifest.json", entry_of(path, origin, "make figures && make reference", facts))
+        facts = {"rows": len(table), "columns": len(table.columns), **about(record)}
+        write_entry(DATA / "manifest.json", entry_of(path, origin, COMMAND, facts))
+        if (STATIC / f"{name}.png").is_file():
+            take_picture(name, origin.replace("computed", "drawn"), record, results)
     facts = {"tables": len(rules.tables), "left_out": len(rules.left_out)}
     origin = "stated by this project from runs with other threads and another instruction set"
     command = "by hand, from python data/make_reference.py --moved FOLDER FOLDER"
     write_entry(DATA / "manifest.json", entry_of(REFERENCE / TOLERANCES, origin, command, facts))
+
+
+def take_picture(name: str, origin: str, record: dict, results: Path) -> None:
+    """Copy the picture of a reference table to static/, with an entry that ties it to the numbers.
+
+    Raises:
+        InputError: picture or numbers are not those that the figure's record tells of.
+    """
+    for file in (f"{name}.png", f"{name}.csv"):
+        if file_hash(results / file) != record["outputs"][file]:
+            raise InputError("results", f"{file} is not of the run that {name}.json records", "Run it again.")
+    write_atomically(STATIC / f"{name}.png", (results / f"{name}.png").read_bytes())
+    numbers = REFERENCE / f"{name}.csv"
+    tie = {"numbers": numbers.relative_to(ROOT).as_posix(), "numbers_sha256": file_hash(numbers)}
+    facts = {**tie, "run_csv_sha256": record["outputs"][f"{name}.csv"], **about(record)}
+    write_entry(STATIC / "manifest.json", entry_of(STATIC / f"{name}.png", origin, COMMAND, facts))
 
 
 def moved(rules: Tolerances, results: Path, other: Path) -> None:
@@ -124,7 +142,7 @@ def main() -> None:
             moved(rules, options.results, other)
         return
     take(rules, options.results)
-    print(compare_numbers(options.results).text())
+    print(compare_numbers(options.results).verdict())
 
 
 if __name__ == "__main__":
