@@ -61,42 +61,37 @@ def about(record: dict) -> dict:
 
 
 def take(rules: Tolerances, results: Path) -> None:
-    """Write every table of the file of tolerances, and its entry; then the pictures that stand for these tables."""
+    """Write every table of the file of tolerances, and its entry; then the pictures that stand for these tables.
+
+    Raises:
+        InputError: a table has no tolerances, or a picture or its numbers are not those that its record tells of.
+    """
     made = makers()
     unknown = set(made) - set(rules.tables) - set(rules.left_out)
     if unknown:
         raise InputError("tolerances", f"{sorted(unknown)} have none", f"State them in {TOLERANCES}.")
+    records = {name: json.loads((results / f"{made[name][1]}.json").read_text()) for name in rules.tables}
+    pictured = [name for name in rules.tables if (STATIC / f"{name}.png").is_file()]
+    for file, name in [(f"{name}{suffix}", name) for name in pictured for suffix in (".png", ".csv")]:
+        if file_hash(results / file) != records[name]["outputs"][file]:
+            raise InputError("results", f"{file} is not of the run that {name}.json records", "Run it again.")
     for name, rule in rules.tables.items():
         table = reduced(name, rule, results / f"{name}.csv")
         path = REFERENCE / f"{name}.csv"
         write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
-        notebook, figure = made[name]
-        record = json.loads((results / f"{figure}.json").read_text())
-        origin = f"computed by this project: notebook {notebook}, profile {record['profile']}"
-        facts = {"rows": len(table), "columns": len(table.columns), **about(record)}
-        write_entry(DATA / "manifest.json", entry_of(path, origin, COMMAND, facts))
-        if (STATIC / f"{name}.png").is_file():
-            take_picture(name, origin.replace("computed", "drawn"), record, results)
+        origin = f"this project: notebook {made[name][0]}, profile {records[name]['profile']}"
+        facts = {"rows": len(table), "columns": len(table.columns), **about(records[name])}
+        write_entry(DATA / "manifest.json", entry_of(path, f"computed by {origin}", COMMAND, facts))
+        if name in pictured:
+            picture = STATIC / f"{name}.png"
+            write_atomically(picture, (results / picture.name).read_bytes())
+            facts = {"numbers": f"data/reference/{path.name}", "numbers_sha256": file_hash(path)}
+            facts |= {"run_csv_sha256": records[name]["outputs"][path.name], **about(records[name])}
+            write_entry(STATIC / "manifest.json", entry_of(picture, f"drawn by {origin}", COMMAND, facts))
     facts = {"tables": len(rules.tables), "left_out": len(rules.left_out)}
     origin = "stated by this project from runs with other threads and another instruction set"
     command = "by hand, from python data/make_reference.py --moved FOLDER FOLDER"
     write_entry(DATA / "manifest.json", entry_of(REFERENCE / TOLERANCES, origin, command, facts))
-
-
-def take_picture(name: str, origin: str, record: dict, results: Path) -> None:
-    """Copy the picture of a reference table to static/, with an entry that ties it to the numbers.
-
-    Raises:
-        InputError: picture or numbers are not those that the figure's record tells of.
-    """
-    for file in (f"{name}.png", f"{name}.csv"):
-        if file_hash(results / file) != record["outputs"][file]:
-            raise InputError("results", f"{file} is not of the run that {name}.json records", "Run it again.")
-    write_atomically(STATIC / f"{name}.png", (results / f"{name}.png").read_bytes())
-    numbers = REFERENCE / f"{name}.csv"
-    tie = {"numbers": numbers.relative_to(ROOT).as_posix(), "numbers_sha256": file_hash(numbers)}
-    facts = {**tie, "run_csv_sha256": record["outputs"][f"{name}.csv"], **about(record)}
-    write_entry(STATIC / "manifest.json", entry_of(STATIC / f"{name}.png", origin, COMMAND, facts))
 
 
 def moved(rules: Tolerances, results: Path, other: Path) -> None:

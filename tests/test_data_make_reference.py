@@ -115,6 +115,7 @@ def test_a_picture_of_another_run_than_its_numbers_is_refused(run, file):
     with pytest.raises(InputError, match=f"{file} is not of the run that 01_a.json records"):
         make_reference.take(TABLES, run / "results")
     assert (run / "static" / "01_a.png").read_bytes() == b"old picture"
+    assert not (run / "data" / "reference" / "01_a.csv").exists(), "all or nothing"
 
 
 def test_times_come_from_the_executed_notebooks(tmp_path):
