@@ -259,7 +259,7 @@ def test_the_report_is_short(folders):
 
 def test_another_profile_is_refused(folders):
     (folders.results / "01_table.json").write_text(json.dumps({"profile": "smoke"}))
-    with pytest.raises(InputError, match="profile 'smoke', the reference with 'default'"):
+    with pytest.raises(InputError, match="profile 'smoke', the reference of 'default'"):
         folders()
 
 

@@ -26,10 +26,8 @@ from .tolerances import TableRule, Tolerance, read_tolerances
 
 REFERENCE = DATA / "reference"
 TOLERANCES = "tolerances.yaml"
-NO_VALUES = pd.DataFrame(
-    columns=["table", "row", "column", "reference", "here", "tolerance", "used", "beyond"]
-)
-NO_VALUES = NO_VALUES.astype({"used": float, "beyond": bool})
+COLUMNS = ["table", "row", "column", "reference", "here", "tolerance", "used", "beyond"]  # see `Report`
+NO_VALUES = pd.DataFrame(columns=COLUMNS).astype({"used": float, "beyond": bool})
 
 
 def compare_numbers(results_folder: Path | str, reference_folder: Path | str = REFERENCE) -> Report:
@@ -54,9 +52,7 @@ def compare_numbers(results_folder: Path | str, reference_folder: Path | str = R
     for path in sorted(results.glob("[0-9]*.json")):
         profile = json.loads(path.read_text()).get("profile", "")
         if profile != rules.profile:
-            problem = (
-                f"{path.name} was made with the profile {profile!r}, the reference with {rules.profile!r}"
-            )
+            problem = f"{path.name} is of profile {profile!r}, the reference of {rules.profile!r}"
             raise InputError("results", problem, f"Compare results/{rules.profile}.")
     values, problems = [NO_VALUES], {}
     for name in sorted(rules.tables):

@@ -103,11 +103,11 @@ def run_parameters(name: str, namespace: dict) -> dict:
     """Parameters for the record: the names of the notebook's parameters cell, with their values in this run.
 
     Constants that the notebook imports are none, nor is what an earlier notebook left in the kernel. The notebook is
-    the one that the runner executes, or NAME.ipynb in notebooks/ or in the current folder. Where there is none, as for
+    the one that the runner executes, or NAME.ipynb in the current folder or in notebooks/. Where there is none, as for
     a script, every literal of `namespace` is recorded that has a public name: pass a dict to say which.
     """
     executed, file = Path(os.environ.get("ABSENCE_NOTEBOOK", "")), f"{name}.ipynb"
-    paths = [path for path in (executed, *NOTEBOOKS.rglob(file), Path(file)) if path.name == file]
+    paths = [path for path in (executed, Path(file), *NOTEBOOKS.rglob(file)) if path.name == file]
     notebook = next((path for path in paths if path.is_file()), None)
     public = [key for key in namespace if not key.startswith("_") and key not in ("In", "Out")]
     named = notebook_parameters(notebook) if notebook else public
@@ -164,7 +164,7 @@ def save_figure(
     if not re.fullmatch(r"\w[\w-]*", name):
         raise InputError("name", f"{name!r} is not a plain name", "Use letters, digits, - and _ only.")
     picture = BytesIO()
-    fig.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})  # its version would be no news
+    fig.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})  # no version of matplotlib
     contents = {".png": picture.getvalue()}
     if numbers is not None:
         contents[".csv"] = _csv(numbers)

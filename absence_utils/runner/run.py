@@ -56,9 +56,8 @@ def run_notebook(notebook: Path, out: Path, parameters: dict, profile: str = "")
         Paths of the figures' PNG files, then of the other files that the notebook declares.
 
     Raises:
-        InputError: raised by the notebook because of a parameter.
-        NotebookError: anything else went wrong. In both cases the output folder is as it was before, but for
-            the notebook with its traceback in `failed/`.
+        NotebookError: it did not run through, or did not make what it declares. The output folder is as it was
+            before, but for the notebook with its traceback in `failed/`.
     """
     node, name, started = read_notebook(notebook), notebook.stem, time.monotonic()
     figures, files = declared_figures(node), declared_files(node)
@@ -70,7 +69,7 @@ def run_notebook(notebook: Path, out: Path, parameters: dict, profile: str = "")
             try:
                 _execute(node, executed, parameters, name)
                 _check_products(staging, figures, files, name)
-            except (InputError, NotebookError):
+            except NotebookError:
                 _keep_failed(executed, out)
                 raise
         _publish(staging, out, name)
@@ -103,18 +102,11 @@ def _execute(node, executed: Path, parameters: dict, name: str) -> None:
             on_cell_start=announce,
         )
     except PapermillExecutionError as error:
-        if error.ename == "InputError":
-            raise InputErrorInNotebook(error.evalue) from None
+        if error.ename == "InputError":  # its message says what to do
+            raise NotebookError(error.evalue) from None
         raise NotebookError(f"{name}: {error.ename} {place[0]}: {first_line(error.evalue)}") from None
     except Exception as error:  # a kernel that dies (no memory left) or does not start
         raise NotebookError(f"{name}: {type(error).__name__} {place[0]}: {first_line(error)}") from error
-
-
-class InputErrorInNotebook(InputError):
-    """An InputError raised inside the kernel, of which only the message arrives here."""
-
-    def __init__(self, message: str):
-        ValueError.__init__(self, message)
 
 
 def _cell_titles(node) -> dict[str, tuple[int, str]]:
