@@ -34,16 +34,15 @@ def module_sources(names: list[str], root: Path | str = ROOT) -> list[str]:
     """Files of the package behind dotted names, and behind whatever those import in turn.
 
     A name that a package loads lazily leads to the module it is defined in, a package imported as a whole to all of
-    its modules. Templates come with the modules beside them.
+    its modules. A module that speaks of templates depends on those beside it.
     """
     root, found, waiting = Path(root), set(), list(names)
     while waiting:
         for path in _files(waiting.pop(), root) - found:
-            found.add(path)
-            package = ".".join(path.relative_to(root).parent.parts)
-            waiting += _imported(ast.parse(path.read_text()), package)
-    templates = {file for path in found for file in path.parent.glob("templates/*")}
-    return sorted(path.relative_to(root).as_posix() for path in found | templates)
+            code, package = path.read_text(), ".".join(path.relative_to(root).parent.parts)
+            waiting += _imported(ast.parse(code), package)
+            found |= {path, *(path.parent.glob("templates/*") if "templates" in code else [])}
+    return sorted(path.relative_to(root).as_posix() for path in found)
 
 
 def _imported(tree: ast.Module, package: str) -> list[str]:
