@@ -1,4 +1,5 @@
-# Runs every notebook that has the profile, in parallel, and again only when something it depends on has changed.
+# Runs every notebook that has the profile, in parallel, and again only when something it depends on has changed: the
+# notebook, its profile, the data, and the files of the package that it imports (see runner/sources.py).
 #
 #   make figures                                      through the Makefile, which makes the environment first
 #   snakemake --profile cluster/slurm --config profile=imagenet images=DIR weights=FILE
@@ -14,6 +15,9 @@ import json
 import os
 import sys
 
+from absence_utils.runner.parameters import notebook_parameters
+from absence_utils.runner.sources import module_sources, notebook_sources
+
 PROFILE = config.get("profile", "default")
 PYTHON = config.get("python", sys.executable)
 PARAMETERS = {
@@ -25,8 +29,6 @@ PARAMETERS = {
 CHOSEN = [number and number.zfill(2) for number in str(config.get("notebooks", "")).split(",")]
 SHARDS = str(config.get("shards", 0))
 SHARDED, MINE = "06_extreme_patches", "notebooks/shards/mine_shard.ipynb"
-SOURCES = glob.glob("absence_utils/**/*.py", recursive=True)
-MINING = [path for path in SOURCES if "/plots/" not in path]  # shards are dear: a figure's code changes none
 # What notebooks read. The reference numbers and the manifest are no part of it: taking a run as reference changes no run.
 DATA = [*glob.glob("data/*.safetensors"), "data/reference/09_leaderboard_five_seeds.csv"]
 
@@ -64,10 +66,7 @@ SHARDS = int(SHARDS)
 
 def shard_parameters():
     """What of --config the notebook of a shard has: the rest is for the figures."""
-    from absence_utils.runner.parameters import read_parameters
-    from absence_utils.runner.run import read_notebook
-
-    known = read_parameters(read_notebook(MINE))
+    known = notebook_parameters(MINE)
     return [word for name, value in PARAMETERS.items() if name in known for word in ("-p", name, value)]
 
 
@@ -85,7 +84,7 @@ if SHARDS:
         input:
             notebook=MINE,
             profile="notebooks/shards/profiles/mine_shard.{profile}.yaml",
-            sources=MINING,
+            sources=notebook_sources(MINE, "."),
             data=DATA,
         output:
             shard="results/{profile}/shards/{shard}-of-{num_shards}/shard.safetensors",
@@ -105,7 +104,7 @@ if SHARDS:
     rule merge_shards:
         input:
             shards=[f"results/{{profile}}/shards/{n}-of-{SHARDS}/shard.safetensors" for n in range(SHARDS)],
-            sources=MINING,
+            sources=module_sources(["absence_utils.patches.shards"], "."),
         output:
             "results/{profile}/shards/book.safetensors",
         params:
@@ -124,7 +123,7 @@ for name in NAMES:
         input:
             notebook=f"notebooks/{name}.ipynb",
             profile=f"notebooks/profiles/{name}.{{profile}}.yaml",
-            sources=SOURCES,
+            sources=notebook_sources(f"notebooks/{name}.ipynb", "."),
             data=DATA,
             book=["results/{profile}/shards/book.safetensors"] if SHARDS and name == SHARDED else [],
         output:

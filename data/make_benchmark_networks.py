@@ -11,11 +11,10 @@ import argparse
 from pathlib import Path
 
 import torch
-from make_concept_scenes import write_entry
+from manifest import entry_of, write_entry
 from safetensors.torch import load_file, save_file
 
 from absence_utils.benchmark.networks import KINDS, SEEDS
-from absence_utils.files import file_hash
 from absence_utils.images.scenes import NORMALISATION, draw_presence, render_scenes
 from absence_utils.models.concept_net import ConceptNet, train_concept_net
 from absence_utils.models.training import predict
@@ -70,12 +69,9 @@ def main() -> None:
     path = DATA / "benchmark_networks.safetensors"
     save_file(tensors, path)
     path.chmod(0o644)
-    entry = {
-        "path": f"data/{path.name}", "sha256": file_hash(path), "bytes": path.stat().st_size,
-        "origin": "trained by this project on scenes it renders itself (absence_utils/scenes.py)",
-        "licence": "MIT", "made_by": "python data/make_benchmark_networks.py",
-        "facts": {"test_scenes": TEST_SCENES, "accuracy": facts},
-    }  # fmt: skip
+    origin = "trained by this project on scenes it renders itself (absence_utils/images/scenes.py)"
+    facts = {"test_scenes": TEST_SCENES, "accuracy": facts}
+    entry = entry_of(path, origin, "python data/make_benchmark_networks.py", facts)
     write_entry(DATA / "manifest.json", entry)
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from make_concept_scenes import write_entry
+from manifest import entry_of, write_entry
 
 from absence_utils.benchmark.leaderboard import BenchmarkConfig, leaderboard, run_seed
 from absence_utils.benchmark.methods import MAPS, METHODS
 from absence_utils.benchmark.networks import SEEDS
-from absence_utils.files import file_hash
 from absence_utils.paths import DATA
 
 SETTING = BenchmarkConfig(
@@ -45,13 +44,9 @@ def main() -> None:
     board = leaderboard(scores)
     board.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
     best = board[board.score == "AUROC"].set_index("method")["mean"].round(3).to_dict()
-    name = "data/reference/09_leaderboard_five_seeds.csv"
-    entry = {
-        "path": name, "sha256": file_hash(path), "bytes": path.stat().st_size,
-        "origin": "computed by this project from data/benchmark_networks.safetensors, five seeds",
-        "licence": "MIT", "made_by": "python data/make_benchmark_reference.py",
-        "facts": {"seeds": SEEDS, "AUROC": best},
-    }  # fmt: skip
+    origin = "computed by this project from data/benchmark_networks.safetensors, five seeds"
+    facts = {"seeds": SEEDS, "AUROC": best}
+    entry = entry_of(path, origin, "python data/make_benchmark_reference.py", facts)
     write_entry(DATA / "manifest.json", entry)
 
 

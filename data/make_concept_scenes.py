@@ -6,15 +6,13 @@ Takes two to four minutes on one core. The same machine writes the same file; an
 differently and end in slightly different weights with the same facts.
 """
 
-import argparse
 import json
-from pathlib import Path
 
 import torch
+from manifest import entry_of, write_entry
 from safetensors.torch import save_file
 
 from absence_utils.benchmark.effects import average_causal_effect
-from absence_utils.files import file_hash
 from absence_utils.images.scenes import CONCEPTS, RULES, planted_effects, scene_dataset
 from absence_utils.models.concept_net import ConceptNet, train_concept_net
 from absence_utils.models.training import predict
@@ -62,34 +60,16 @@ def measure(net: ConceptNet) -> dict:
     }
 
 
-def write_entry(manifest: Path, entry: dict) -> None:
-    """Replace or add the entry with the same path in the manifest."""
-    content = json.loads(manifest.read_text())
-    others = [known for known in content["files"] if known["path"] != entry["path"]]
-    content["files"] = sorted([*others, entry], key=lambda known: known["path"])
-    manifest.write_text(json.dumps(content, indent=1) + "\n")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=DATA, help="folder with manifest.json; data/ by default")
-    out = parser.parse_args().out
     torch.set_num_threads(1)  # another number of threads adds in another order
     torch.set_flush_denormal(True)
     net = train_concept_net(seed=SEED)
-    file = out / "concept_scenes.safetensors"
+    file = DATA / "concept_scenes.safetensors"
     save_file(net.state_dict(), file)
     file.chmod(0o644)
-    entry = {
-        "path": "data/concept_scenes.safetensors",
-        "sha256": file_hash(file),
-        "bytes": file.stat().st_size,
-        "origin": "trained by this project on scenes it renders itself (absence_utils/scenes.py)",
-        "licence": "MIT",
-        "made_by": "python data/make_concept_scenes.py",
-        "facts": measure(net),
-    }
-    write_entry(out / "manifest.json", entry)
+    origin = "trained by this project on scenes it renders itself (absence_utils/images/scenes.py)"
+    entry = entry_of(file, origin, "python data/make_concept_scenes.py", measure(net))
+    write_entry(DATA / "manifest.json", entry)
     print(json.dumps(entry, indent=1))
 
 

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from make_concept_scenes import write_entry
-from make_reference import entry_of
+from manifest import entry_of, write_entry
 
 from absence_utils.files import write_atomically
 from absence_utils.paths import DATA, RESULTS
-from absence_utils.runner.run import all_notebooks
+from absence_utils.runner.notebooks import all_notebooks
 
 MEASURED = DATA / "measured"
 WORDS = {1: "one core", 2: "two cores", 4: "four cores", 8: "eight cores"}

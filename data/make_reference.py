@@ -1,7 +1,10 @@
-"""Take the numbers of a run as the reference: data/reference/*.csv with their entries in data/manifest.json.
+"""Take the numbers of a run as the reference: data/reference/*.csv, and the pictures in static/ of these numbers.
 
     make figures && python data/make_reference.py           what data/reference/tolerances.yaml names, and no more
     python data/make_reference.py --moved FOLDER FOLDER     how far each column moves in other runs of the same figures
+
+Each file has an entry in the manifest of its folder; that of a picture holds the hash of its numbers. A picture of
+anything but a reference table stays as it is, and its entry is written by hand.
 
 A table of a new notebook first needs its key and the tolerance of each column in tolerances.yaml. What `--moved` prints
 is what tolerances were written from: run notebooks again with another number of threads (OMP_NUM_THREADS=2) and another
@@ -14,14 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from make_concept_scenes import write_entry
+from manifest import entry_of, write_entry
 
 from absence_utils.errors import InputError
 from absence_utils.files import file_hash, write_atomically
-from absence_utils.paths import DATA, RESULTS
+from absence_utils.paths import DATA, RESULTS, ROOT
 from absence_utils.runner.compare import REFERENCE, TOLERANCES, compare_numbers, row_keys
-from absence_utils.runner.run import all_notebooks, declared_figures, declared_files, read_notebook
+from absence_utils.runner.notebooks import all_notebooks, declared_figures, declared_files, read_notebook
 from absence_utils.runner.tolerances import TableRule, Tolerances, read_tolerances
+
+STATIC = ROOT / "static"  # the pictures that README shows
+COMMAND = "make figures && make reference"
 
 
 def makers() -> dict[str, tuple[str, str]]:
@@ -48,33 +54,40 @@ def reduced(name: str, rule: TableRule, path: Path) -> pd.DataFrame:
     return digits.loc[rule.select(table).index, kept]
 
 
-def entry_of(path: Path, origin: str, made_by: str, facts: dict) -> dict:
-    """Entry of the manifest for a file of data/."""
-    size = path.stat().st_size
-    relative = path.relative_to(DATA.parent).as_posix()
-    return {
-        "path": relative, "sha256": file_hash(path), "bytes": size, "origin": origin, "licence": "MIT",
-        "made_by": made_by, "facts": facts,
-    }  # fmt: skip
+def about(record: dict) -> dict:
+    """Facts about a run from the record of one of its figures."""
+    facts = {name: record[name] for name in ("profile", "seed", "threads", "device")}
+    return facts | {"versions": {name: record["versions"][name] for name in ("python", "torch", "numpy")}}
 
 
 def take(rules: Tolerances, results: Path) -> None:
-    """Write every table of the file of tolerances, and its entry."""
+    """Write every table of the file of tolerances, and its entry; then the pictures that stand for these tables.
+
+    Raises:
+        InputError: a table has no tolerances, or a picture or its numbers are not those that its record tells of.
+    """
     made = makers()
     unknown = set(made) - set(rules.tables) - set(rules.left_out)
     if unknown:
         raise InputError("tolerances", f"{sorted(unknown)} have none", f"State them in {TOLERANCES}.")
+    records = {name: json.loads((results / f"{made[name][1]}.json").read_text()) for name in rules.tables}
+    pictured = [name for name in rules.tables if (STATIC / f"{name}.png").is_file()]
+    for file, name in [(f"{name}{suffix}", name) for name in pictured for suffix in (".png", ".csv")]:
+        if file_hash(results / file) != records[name]["outputs"][file]:
+            raise InputError("results", f"{file} is not of the run that {name}.json records", "Run it again.")
     for name, rule in rules.tables.items():
         table = reduced(name, rule, results / f"{name}.csv")
         path = REFERENCE / f"{name}.csv"
         write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
-        notebook, figure = made[name]
-        record = json.loads((results / f"{figure}.json").read_text())
-        facts = {"rows": len(table), "columns": len(table.columns), "profile": record["profile"]}
-        facts |= {"seed": record["seed"], "threads": record["threads"], "device": record["device"]}
-        facts["versions"] = {key: record["versions"][key] for key in ("python", "torch", "numpy")}
-        origin = f"computed by this project: notebook {notebook}, profile {record['profile']}"
-        write_entry(DATA / "manifest.json", entry_of(path, origin, "make figures && make reference", facts))
+        origin = f"this project: notebook {made[name][0]}, profile {records[name]['profile']}"
+        facts = {"rows": len(table), "columns": len(table.columns), **about(records[name])}
+        write_entry(DATA / "manifest.json", entry_of(path, f"computed by {origin}", COMMAND, facts))
+        if name in pictured:
+            picture = STATIC / f"{name}.png"
+            write_atomically(picture, (results / picture.name).read_bytes())
+            facts = {"numbers": f"data/reference/{path.name}", "numbers_sha256": file_hash(path)}
+            facts |= {"run_csv_sha256": records[name]["outputs"][path.name], **about(records[name])}
+            write_entry(STATIC / "manifest.json", entry_of(picture, f"drawn by {origin}", COMMAND, facts))
     facts = {"tables": len(rules.tables), "left_out": len(rules.left_out)}
     origin = "stated by this project from runs with other threads and another instruction set"
     command = "by hand, from python data/make_reference.py --moved FOLDER FOLDER"
@@ -124,7 +137,7 @@ def main() -> None:
             moved(rules, options.results, other)
         return
     take(rules, options.results)
-    print(compare_numbers(options.results).text())
+    print(compare_numbers(options.results).verdict())
 
 
 if __name__ == "__main__":

@@ -7,21 +7,25 @@ import pandas as pd
 import pytest
 
 from absence_utils.errors import InputError
-from absence_utils.paths import DATA, ROOT
-from absence_utils.runner.run import all_notebooks
+from absence_utils.files import file_hash
+from absence_utils.paths import DATA
+from absence_utils.runner.notebooks import all_notebooks
 from absence_utils.runner.tolerances import TableRule, Tolerance, Tolerances
 
 sys.path.insert(0, str(DATA))
 import make_measured  # noqa: E402
-from make_reference import entry_of, makers, moved, reduced  # noqa: E402
+import make_reference  # noqa: E402
+import manifest  # noqa: E402
+from make_reference import makers, moved, reduced  # noqa: E402
 
 COLUMNS = {
-    "value": Tolerance(absolute=0.1, interval=("low", "high")),
+    "value": Tolerance(absolute=0.1, interval=["low", "high"]),
     "low": Tolerance(reason="it follows from the value"),
     "high": Tolerance(reason="it follows from the value"),
     "noise": Tolerance(reason="it is a random draw"),
 }
-RULE = TableRule(("unit",), COLUMNS, rows="unit > 0")
+RULE = TableRule(key=["unit"], columns=COLUMNS, rows="unit > 0")
+TABLES = Tolerances(profile="default", tables={"01_a": RULE})
 
 
 def write(folder, text):
@@ -50,7 +54,7 @@ def test_moves_are_measured_row_by_row(tmp_path, capsys):
     new = write(
         tmp_path / "new", "unit,noise,value,low,high\n2,7,-5.0,0,1\n1,8,2.5,0,3\n3,7,-1.0,0,1\n0,9,9,0,2\n"
     )
-    moved(Tolerances("default", {"01_a": RULE, "02_b": RULE}, {}), old, new)
+    moved(Tolerances(profile="default", tables={"01_a": RULE, "02_b": RULE}), old, new)
     said = capsys.readouterr().out
     assert said.startswith("01_a: 3 of 3 rows\n") and "02_b" not in said
     (line,) = [line for line in said.splitlines() if line.split()[0] == "value"]
@@ -67,10 +71,51 @@ def test_every_table_has_a_notebook_and_a_record():
     assert {notebook for notebook, _ in made.values()} == {path.stem for path in all_notebooks()}
 
 
-def test_an_entry_says_where_the_file_is_and_how_large(tmp_path):
-    entry = entry_of(DATA / "reference" / "tolerances.yaml", "a", "b", {"c": 1})
-    assert entry["path"] == "data/reference/tolerances.yaml"
-    assert entry["bytes"] == len((ROOT / entry["path"]).read_bytes()) and len(entry["sha256"]) == 64
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run of one figure whose picture ships; returns its folder, the reference and static/."""
+    results, data, static = tmp_path / "results", tmp_path / "data", tmp_path / "static"
+    for folder in (results, data / "reference", static):
+        folder.mkdir(parents=True)
+    for folder in (data, static):
+        (folder / "manifest.json").write_text('{"files": []}')
+    (data / "reference" / "tolerances.yaml").write_text("")
+    (static / "01_a.png").write_bytes(b"old picture")
+    (static / "01_other.png").write_bytes(b"of something else")
+    write(results, "unit,noise,value,low,high\n0,9,1.0,0,2\n1,8,2.0,0,3\n")
+    (results / "01_a.png").write_bytes(b"new picture")
+    record = {"profile": "default", "seed": 0, "threads": 1, "device": "cpu"}
+    record["versions"] = {"python": "3", "torch": "2", "numpy": "2"}
+    record["outputs"] = {name: file_hash(results / name) for name in ("01_a.png", "01_a.csv")}
+    (results / "01_a.json").write_text(json.dumps(record))
+    for module in (make_reference, manifest):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(make_reference, "DATA", data)
+    monkeypatch.setattr(make_reference, "REFERENCE", data / "reference")
+    monkeypatch.setattr(make_reference, "STATIC", static)
+    monkeypatch.setattr(make_reference, "makers", lambda: {"01_a": ("01_x", "01_a")})
+    return tmp_path
+
+
+def test_numbers_and_picture_are_taken_together(run):
+    make_reference.take(TABLES, run / "results")
+    assert (run / "data" / "reference" / "01_a.csv").read_text() == "unit,value,low,high\n1,2.0,0,3\n"
+    assert (run / "static" / "01_a.png").read_bytes() == b"new picture"
+    assert (run / "static" / "01_other.png").read_bytes() == b"of something else"
+    (entry,) = json.loads((run / "static" / "manifest.json").read_text())["files"]
+    assert entry["path"] == "static/01_a.png" and entry["sha256"] == file_hash(run / "static" / "01_a.png")
+    assert entry["facts"]["numbers_sha256"] == file_hash(run / entry["facts"]["numbers"])
+    assert entry["facts"]["run_csv_sha256"] == file_hash(run / "results" / "01_a.csv")
+
+
+@pytest.mark.parametrize("file", ["01_a.png", "01_a.csv"])
+def test_a_picture_of_another_run_than_its_numbers_is_refused(run, file):
+    with (run / "results" / file).open("a") as opened:
+        opened.write("2,1,1.0,0,2\n")
+    with pytest.raises(InputError, match=f"{file} is not of the run that 01_a.json records"):
+        make_reference.take(TABLES, run / "results")
+    assert (run / "static" / "01_a.png").read_bytes() == b"old picture"
+    assert not (run / "data" / "reference" / "01_a.csv").exists(), "all or nothing"
 
 
 def test_times_come_from_the_executed_notebooks(tmp_path):

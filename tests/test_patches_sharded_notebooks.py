@@ -9,8 +9,8 @@ import pytest
 
 from absence_utils import load_images, load_model, mine_patches
 from absence_utils.paths import NOTEBOOKS, ROOT
+from absence_utils.runner.notebooks import declared_figures, declared_files, read_notebook
 from absence_utils.runner.parameters import read_parameters, read_profile, resolve_parameters
-from absence_utils.runner.run import declared_figures, declared_files, read_notebook
 
 SHARD, WHOLE = NOTEBOOKS / "shards" / "mine_shard.ipynb", NOTEBOOKS / "06_extreme_patches.ipynb"
 OWN = {"num_shards", "shard", "workers"}
@@ -94,6 +94,9 @@ def test_without_shards_nothing_is_sharded(checkout):
         checkout, "--dry-run", "--cores", "1", "--config", "profile=smoke", "notebooks=06"
     )
     assert status == 0 and "notebook_06_extreme_patches" in said and "mine_shard" not in said, said
+    assert "patches/mining.py" in said and "toys/motion.py" not in said, (
+        "inputs are what the notebook imports"
+    )
 
 
 @pytest.mark.parametrize("words", [("shards=two", "notebooks=06"), ("shards=2", "notebooks=01")])

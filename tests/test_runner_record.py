@@ -6,13 +6,18 @@ import random
 import subprocess
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nbformat.v4 import new_code_cell, new_notebook
 
 from absence_utils.errors import InputError
+from absence_utils.progress import progress
 from absence_utils.runner import record
+from absence_utils.runner.parameters import notebook_parameters
+from absence_utils.runner.run import all_notebooks
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +25,7 @@ def out(tmp_path, monkeypatch):
     """Results go to a temporary folder, and no run is under way."""
     monkeypatch.setenv("ABSENCE_OUT", str(tmp_path / "out"))
     monkeypatch.setattr(record, "_current", None)
-    for name in ("ABSENCE_FORMAT", "ABSENCE_DPI", "ABSENCE_PROFILE", "TQDM_DISABLE"):
+    for name in ("ABSENCE_NOTEBOOK", "ABSENCE_PROFILE", "TQDM_DISABLE"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "out"
 
@@ -51,13 +56,13 @@ def test_two_runs_are_byte_identical_but_for_the_time(out):
     contents = []
     for _ in range(2):
         record.start_run("00_x", {"k": 3}, seed=1, device="cpu")
-        record.save_figure(draw(), "00_a", pd.DataFrame({"x": torch.randn(3).numpy()}), format="svg")
+        record.save_figure(draw(), "00_a", pd.DataFrame({"x": torch.randn(3).numpy()}))
         read = {path.name: path.read_bytes() for path in out.iterdir()}
         provenance = json.loads(read.pop("00_a.json"))
         provenance.pop("time")
         contents.append((read, provenance))
     assert contents[0] == contents[1]
-    assert len(contents[0][0]) == 3
+    assert len(contents[0][0]) == 2
 
 
 def test_float32_survives_the_csv(out):
@@ -89,6 +94,42 @@ def test_provenance_says_what_was_run_but_not_on_whose_machine(out, tmp_path, mo
     assert (found["notebook"], found["profile"], found["seed"], found["threads"]) == ("06_x", "smoke", 3, 1)
     assert found["device"].startswith("cpu") and found["versions"]["torch"] == torch.__version__.split("+")[0]
     assert found["outputs"]["06_a.csv"] == record.file_hash(out / "06_a.csv")
+
+
+def notebook_with_parameters(folder, name, code):
+    cells = [new_code_cell(code, metadata={"tags": ["parameters"]}), new_code_cell("import this")]
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+def test_recorded_are_the_names_of_the_parameters_cell_alone(tmp_path, monkeypatch):
+    """Not constants that the notebook imports, nor what another notebook left behind in the same kernel."""
+    monkeypatch.setattr(record, "NOTEBOOKS", tmp_path)
+    notebook_with_parameters(tmp_path, "00_first", "k = 1\nseed = 0")
+    notebook_with_parameters(tmp_path / "shards", "00_second", "units = [\n    0,\n]  # channels\nseed = 0")
+    kernel = {"__name__": "__main__", "In": ["k = 1"], "k": 5, "seed": 0, "METHODS": ["a"], "stale": 1}
+    assert record.start_run("00_first", kernel, device="cpu").parameters == {"k": 5, "seed": 0}
+    kernel |= {"units": [7], "OBJECTIVES": {"none": 0}}
+    assert record.start_run("00_second", kernel, device="cpu").parameters == {"seed": 0, "units": [7]}
+
+
+@pytest.mark.parametrize("place", ["the current folder", "where the runner found it"])
+def test_a_notebook_of_ones_own_is_found(tmp_path, monkeypatch, place):
+    path = notebook_with_parameters(tmp_path / "mine", "own", "k = 1")
+    if place == "the current folder":
+        monkeypatch.chdir(path.parent)
+    else:
+        monkeypatch.setenv("ABSENCE_NOTEBOOK", str(path))
+    assert record.run_parameters("own", {"k": 2, "CONSTANT": 3}) == {"k": 2}
+    assert record.run_parameters("script", {"k": 2, "_i": 1, "In": ["k"], "net": torch.nn.ReLU()}) == {"k": 2}
+
+
+@pytest.mark.parametrize("path", all_notebooks(), ids=lambda path: path.stem)
+def test_constants_that_a_notebook_of_ours_imports_are_not_recorded(path):
+    names = notebook_parameters(path)
+    namespace = dict.fromkeys([*names, "TREATMENTS", "PENALISED", "WEIGHTS"], 1)
+    assert record.run_parameters(path.stem, namespace) == dict.fromkeys(names, 1)
 
 
 def test_a_run_in_words_for_pages(tmp_path, monkeypatch):
@@ -145,29 +186,19 @@ def test_a_figure_without_numbers_does_not_keep_older_ones(out):
     assert not (out / "00_a.csv").exists()
 
 
-def test_resolution_by_keyword_or_environment(out, monkeypatch):
-    def width():
-        return plt.imread(out / "00_a.png").shape[1]
-
-    record.save_figure(draw(), "00_a", dpi=50)
-    assert width() == 100
-    monkeypatch.setenv("ABSENCE_DPI", "80")
-    record.save_figure(draw(), "00_a")
-    assert width() == 160
+@pytest.mark.parametrize("style", [{}, {"savefig.dpi": 100, "figure.dpi": 50}])
+def test_a_figure_is_saved_at_200_dots_per_inch_whatever_the_style(out, style):
+    """7.5 inches, the width that figures are drawn for, are 1500 pixels. Saving happens outside the style."""
+    figure, axes = plt.subplots(figsize=(7.5, 2))
+    with plt.rc_context(style):
+        record.save_figure(figure, "00_a")
+    assert plt.imread(out / "00_a.png").shape[:2] == (400, 1500)
 
 
-@pytest.mark.parametrize(
-    ("parameter", "arguments"),
-    [
-        ("name", {"name": "../a"}),
-        ("name", {"name": "a.png"}),
-        ("format", {"format": "jpg"}),
-        ("dpi", {"dpi": -1}),
-    ],
-)
-def test_bad_figure_arguments_are_named(out, parameter, arguments):
-    with pytest.raises(InputError, match=f"`{parameter}`"):
-        record.save_figure(draw(), **{"name": "00_a", **arguments})
+@pytest.mark.parametrize("name", ["../a", "a.png", ""])
+def test_a_name_that_is_no_plain_name_is_refused(out, name):
+    with pytest.raises(InputError, match="`name`"):
+        record.save_figure(draw(), name)
     assert not out.exists()
 
 
@@ -206,27 +237,26 @@ def test_threads_come_from_the_environment(monkeypatch):
 
 
 def test_devices(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert record.resolve_device("auto") == record.resolve_device("cpu") == torch.device("cpu")
-    with pytest.raises(InputError, match="`device`: CUDA is asked for but not available"):
-        record.resolve_device("cuda")
-    with pytest.raises(InputError, match="'gpu' is not a device"):
-        record.resolve_device("gpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert record.resolve_device("auto").type == "cuda"
-    with pytest.raises(InputError, match="only 1 GPU"):
-        record.resolve_device("cuda:3")
+    assert record.resolve_device("cpu") == torch.device("cpu")
+    for there, chosen in ((False, "cpu"), (True, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert record.resolve_device("auto").type == chosen
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 1.5, ""])
+def test_a_device_that_is_not_there_is_named(device):
+    with pytest.raises(InputError, match=f"`device`: {device!r} is not a device of this machine. Use 'auto'"):
+        record.resolve_device(device)
 
 
 def test_progress_is_silent_in_logs_and_visible_in_a_terminal(monkeypatch, capsys):
-    assert list(record.progress([1, 2], "work")) == [1, 2]
+    assert list(progress([1, 2], "work")) == [1, 2]
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert list(record.progress([1, 2], "work")) == [1, 2]
+    assert list(progress([1, 2], "work")) == [1, 2]
     assert "work" in capsys.readouterr().err
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    assert list(record.progress([1, 2], "work")) == [1, 2]
+    assert list(progress([1, 2], "work")) == [1, 2]
     assert capsys.readouterr().err == ""
 
 

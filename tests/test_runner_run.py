@@ -1,7 +1,6 @@
 """The strict runner: what it refuses, what it leaves behind, and what it accepts as done."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from absence_utils.errors import InputError
 from absence_utils.runner import run
 from absence_utils.runner.parameters import (
     check_value,
+    notebook_parameters,
     parse_value,
     read_parameters,
     read_profile,
@@ -103,7 +103,7 @@ def test_success(start, tmp_path):
     assert (
         tmp_path / "out" / "00_a.csv"
     ).read_text() == f"4 0.001 {tmp_path}"  # profile, -p, working directory
-    assert ".00_x@" not in (tmp_path / "out" / "00_x.ipynb").read_text()
+    assert "/.00_x." not in (tmp_path / "out" / "00_x.ipynb").read_text(), "the folder it ran in is gone"
     lines = errors.splitlines()
     assert re.fullmatch(r"00_x +cell 1/3  A claim", lines[0]) and re.fullmatch(
         r"00_x +cell 2/3  Draw it.", lines[1]
@@ -146,32 +146,27 @@ def test_an_interrupted_run_leaves_nothing(start, tmp_path, number):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_success_forgets_the_failure_and_what_a_killed_run_left(notebook, tmp_path):
-    out = tmp_path / "out"
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    abandoned = out / f".00_x@{run.socket.gethostname()}@{dead.pid}"
-    alive = out / f".00_x@{run.socket.gethostname()}@{os.getppid()}"
-    for folder in (abandoned, alive, out / "failed"):
-        folder.mkdir(parents=True)
-        (folder / "00_x.ipynb").write_text("")
-    assert run.run_notebook(notebook, out, {}) == [out / "00_a.png"]
-    assert not abandoned.exists() and alive.exists()
-    assert not (out / "failed" / "00_x.ipynb").exists()
+def test_success_forgets_the_failure(notebook, tmp_path):
+    failed = tmp_path / "out" / "failed"
+    failed.mkdir(parents=True)
+    (failed / "00_x.ipynb").write_text("")
+    assert run.run_notebook(notebook, tmp_path / "out", {}) == [tmp_path / "out" / "00_a.png"]
+    assert files(tmp_path / "out") == ["00_a.csv", "00_a.json", "00_a.png", "00_x.ipynb"]
+    assert not failed.exists()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-p", "rat", "1"], "`rat`: the notebook has no such parameter. Did you mean rate?"),
+        (["-p", "rat", "1"], "`parameter`: 'rat' is not known. Did you mean 'rate'?"),
         (
             ["--profile", "misspelt"],
-            "`rates`: the notebook has no such parameter (set by the profile). Did you mean rate",
+            "`parameter set by the profile`: 'rates' is not known. Did you mean 'rate'?",
         ),
-        (["-p", "k", "3.5"], "`k`: expected a whole number, got 3.5. Write for example `-p k 3`"),
+        (["-p", "k", "3.5"], "`k`: input should be a valid integer, got 3.5. The default is 3."),
         (
             ["--profile", "defualt"],
-            "has no profile 'defualt'. Did you mean default? There are: default, misspelt.",
+            "'defualt' is not known. Did you mean 'default'? Use one of default, misspelt, the path of",
         ),
     ],
 )
@@ -187,7 +182,7 @@ def test_unknown_notebook_lists_those_that_exist(tmp_path, capsys):
     for text in ("06_extreme_patches", "6", "06", "06_extreme_patches.ipynb"):
         assert run.find_notebook(text, tmp_path).stem == "06_extreme_patches"
     with pytest.raises(
-        InputError, match="Did you mean 06_extreme_patches.*There are: 01_one, 06_extreme_patches"
+        InputError, match="Did you mean '06_extreme_patches'[?] Use one of 01_one, 06_extreme_patches"
     ):
         run.find_notebook("06_extreme_patch", tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
@@ -203,10 +198,40 @@ def test_parameters_are_read_with_their_comments(notebook):
     assert known["flag"].comment == "" and known["units"].default == [0, 1]
 
 
-def test_a_computed_parameter_is_refused():
-    cell = new_code_cell("k = 3\nn = k + 1", metadata={"tags": ["parameters"]})
-    with pytest.raises(InputError, match="assigns no literal: n = k [+] 1"):
-        read_parameters(new_notebook(cells=[cell]))
+def parameters_cell(source):
+    return new_notebook(cells=[new_code_cell(source, metadata={"tags": ["parameters"]})])
+
+
+def test_values_may_run_over_lines_and_hold_what_comments_are_made_of():
+    source = (
+        'units = [\n    0,  # first\n    1,\n]  # channels\ntext = """a\n# b = c"""\nk: int = -3  # depth\n'
+    )
+    known = read_parameters(parameters_cell(source))
+    assert [(p.name, p.default) for p in known.values()] == [
+        ("units", [0, 1]),
+        ("text", "a\n# b = c"),
+        ("k", -3),
+    ]
+    assert (known["units"].comment, known["k"].comment) == ("channels", "depth")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["n = k + 1", "n = [\n    0,\n    k,\n]", "k += 1", "a = b = 3", "import os", "n: int", "print(k)"],
+)
+def test_a_line_that_assigns_no_literal_is_refused(line):
+    with pytest.raises(InputError, match="a line that assigns no literal: [a-z]+") as error:
+        read_parameters(parameters_cell(f"k = 3\n{line}"))
+    assert "Move it to the next cell" in str(error.value)
+
+
+def test_a_parameters_cell_that_is_no_python_is_refused():
+    with pytest.raises(InputError, match="no Python"):
+        read_parameters(parameters_cell("k = "))
+
+
+def test_names_are_the_same_without_nbformat(notebook):
+    assert notebook_parameters(notebook) == list(read_parameters(run.read_notebook(notebook)))
 
 
 @pytest.mark.parametrize(
@@ -251,19 +276,19 @@ def test_good_values(text, default, value):
     ],
 )
 def test_wrong_types(text, default):
-    with pytest.raises(InputError, match="`x`: expected"):
+    with pytest.raises(InputError, match="`x`: input should be a valid"):
         check_value("x", parse_value(text, default), default)
 
 
 def test_text_in_a_profile_must_be_text():
     known = {"layer": run.Parameter("layer", "a")}
-    with pytest.raises(InputError, match="`layer`: expected text, got 7"):
+    with pytest.raises(InputError, match="`layer`: input should be a valid string, got 7"):
         resolve_parameters(known, {"layer": 7}, [])
     assert resolve_parameters(known, {"layer": "b"}, [("layer", "7")]) == {"layer": "7"}
 
 
 def test_a_profile_is_a_mapping(notebook, tmp_path):
-    for text, problem in (("[1]", "not a mapping"), ("a: [", "not YAML")):
+    for text, problem in (("[1]", "not a mapping"), ("a: [", "cannot be read")):
         (tmp_path / "mine.yaml").write_text(text)
         with pytest.raises(InputError, match=problem):
             read_profile(notebook, str(tmp_path / "mine.yaml"))

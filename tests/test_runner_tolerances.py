@@ -26,12 +26,12 @@ def written(tmp_path, column="exact", **table):
     "words, said",
     [
         ("exact", "exact"),
-        ({"absolute": 0.1}, "0.1"),
-        ({"relative": 0.05, "sign": "kept"}, "0.05 of it, sign kept"),
-        ({"absolute": 1e-6, "relative": 0.05}, "1e-06 or 0.05 of it"),
-        ({"interval": ["low", "high"]}, "inside its interval"),
-        ({"absolute": 1.0, "share": 0.9}, "1, 90% of values"),
-        ("not compared because it is a random draw", "not compared because it is a random draw"),
+        ({"absolute": 0.1}, "absolute 0.1"),
+        ({"relative": 0.05, "sign": "kept"}, "relative 0.05, sign kept"),
+        ({"interval": ["low", "high"]}, "interval ['low', 'high']"),
+        ({"absolute": 1, "share": 0.9}, "absolute 1.0, share 0.9"),
+        ({"share": 0.9}, "exact, share 0.9"),
+        ("not compared because it is a random draw", "reason it is a random draw"),
     ],
 )
 def test_every_form_is_read_and_said(tmp_path, words, said):
@@ -53,11 +53,12 @@ def test_every_form_is_read_and_said(tmp_path, words, said):
         {"sign": "lost", "absolute": 1.0},
         {"interval": ["low"]},
         {"interval": ["low", "higher"]},
+        {"absolute": float("inf")},
         3,
     ],
 )
 def test_what_says_nothing_is_refused(tmp_path, words):
-    with pytest.raises(InputError, match="tolerances"):
+    with pytest.raises(InputError, match="`tolerances`: tables, 01_a"):
         read_tolerances(written(tmp_path, words))
 
 
@@ -69,11 +70,21 @@ def test_what_says_nothing_is_refused(tmp_path, words):
         {"says": "a", "holds": "value > 0", "falls": "value", "along": {"unit": [1]}},
         {"says": "a", "falls": "value", "along": {"unit": [1], "low": [2]}},
         {"says": "a", "hold": "value > 0"},
+        {"says": "a", "holds": "value > 0", "along": {"unit": [1]}},
     ],
 )
 def test_a_conclusion_must_be_clear(tmp_path, conclusion):
-    with pytest.raises(InputError, match="tolerances"):
+    with pytest.raises(InputError, match="`tolerances`: tables, 01_a, conclusions, 0"):
         read_tolerances(written(tmp_path, conclusions=[conclusion]))
+
+
+def test_an_unknown_word_of_the_file_or_of_a_table_is_refused(tmp_path):
+    with pytest.raises(InputError, match="01_a, row: Extra inputs"):
+        read_tolerances(written(tmp_path, row="unit > 0"))
+    path = written(tmp_path)
+    path.write_text(path.read_text().replace("profile", "profil"))
+    with pytest.raises(InputError, match="profile: Field required; profil: Extra"):
+        read_tolerances(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -85,7 +96,7 @@ def test_room_by_hand():
     old = pd.DataFrame({"value": [10.0, -4.0], "low": [9.0, -5.0], "high": [12.0, float("nan")]})
     low, high = Tolerance(absolute=0.5, relative=0.1).room(old, "value")
     assert low.tolist() == [9.0, -4.5] and high.tolist() == [11.0, -3.5]
-    low, high = Tolerance(absolute=0.5, interval=("low", "high")).room(old, "value")
+    low, high = Tolerance(absolute=0.5, interval=["low", "high"]).room(old, "value")
     assert low.tolist() == [8.5, -5.5] and high.tolist() == [12.5, -3.5]
 
 
@@ -118,7 +129,7 @@ def test_no_tolerances_for_a_table_that_no_notebook_makes():
 def test_the_reference_holds_what_is_compared_and_no_more(name):
     rule, table = RULES.tables[name], pd.read_csv(REFERENCE / f"{name}.csv")
     assert list(table) == [column for column in table if column in rule.kept] and set(table) == set(rule.kept)
-    assert not table.duplicated(list(rule.key)).any(), "the key says which row is which"
+    assert not table.duplicated(rule.key).any(), "the key says which row is which"
     assert len(rule.select(table)) == len(table)
 
 

@@ -4,7 +4,7 @@
     python -m absence_utils.runner.compare results/default --markdown report.md
 
 The exit status is 0 if every number is within its tolerance and every conclusion holds, 1 if not, and 2 if nothing
-could be compared. Tolerances are in data/reference/tolerances.yaml, see `tolerances`; the report in `compare_report`.
+could be compared. Tolerances are in data/reference/tolerances.yaml, see `tolerances`; the report in `report`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from absence_utils.errors import InputError
 from absence_utils.files import write_atomically
 from absence_utils.paths import DATA, RESULTS
 
-from .report import Report, TableReport, Value
-from .tolerances import TableRule, Tolerance, Tolerances, read_tolerances
+from .report import Report
+from .tolerances import TableRule, Tolerance, read_tolerances
 
 REFERENCE = DATA / "reference"
 TOLERANCES = "tolerances.yaml"
+COLUMNS = ["table", "row", "column", "reference", "here", "tolerance", "used", "beyond"]  # see `Report`
+NO_VALUES = pd.DataFrame(columns=COLUMNS).astype({"used": float, "beyond": bool})
 
 
 def compare_numbers(results_folder: Path | str, reference_folder: Path | str = REFERENCE) -> Report:
@@ -47,52 +49,44 @@ def compare_numbers(results_folder: Path | str, reference_folder: Path | str = R
     there = {path.stem for path in results.glob("[0-9]*.csv")}
     if not there:
         raise InputError("results", f"there is no table in {results}", "Run `make figures` first.")
-    _same_profile(results, rules.profile)
-    tables = [_compare_file(name, rules, results, reference) for name in sorted(rules.tables)]
-    return Report(tables, sorted(there - set(rules.tables) - set(rules.left_out)))
-
-
-def _same_profile(results: Path, profile: str) -> None:
     for path in sorted(results.glob("[0-9]*.json")):
-        found = json.loads(path.read_text()).get("profile", "")
-        if found != profile:
-            problem = f"{path.name} was made with the profile {found!r}, the reference with {profile!r}"
-            raise InputError("results", problem, f"Compare results/{profile}.")
+        profile = json.loads(path.read_text()).get("profile", "")
+        if profile != rules.profile:
+            problem = f"{path.name} is of profile {profile!r}, the reference of {rules.profile!r}"
+            raise InputError("results", problem, f"Compare results/{rules.profile}.")
+    values, problems = [NO_VALUES], {}
+    for name in sorted(rules.tables):
+        places = {"the reference": reference / f"{name}.csv", "the results": results / f"{name}.csv"}
+        missing = [place for place, path in places.items() if not path.is_file()]
+        problems[name] = [f"the table is missing in {' and in '.join(missing)}"] * bool(missing)
+        if not missing:
+            found, problems[name] = compare_tables(rules.tables[name], *map(pd.read_csv, places.values()))
+            values.append(found.assign(table=name))
+    known = {*rules.tables, *rules.left_out}
+    return Report(pd.concat(values, ignore_index=True), problems, sorted(there - known))
 
 
-def _compare_file(name: str, rules: Tolerances, results: Path, reference: Path) -> TableReport:
-    old, new = reference / f"{name}.csv", results / f"{name}.csv"
-    missing = [what for what, path in (("the reference", old), ("the results", new)) if not path.is_file()]
-    if missing:
-        return TableReport(name, problems=[f"the table is missing in {' and in '.join(missing)}"])
-    return compare_tables(name, rules.tables[name], pd.read_csv(old), pd.read_csv(new))
+def compare_tables(rule: TableRule, old: pd.DataFrame, new: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Compare one table with its reference, rows matched by their key whatever their order.
 
-
-def compare_tables(name: str, rule: TableRule, old: pd.DataFrame, new: pd.DataFrame) -> TableReport:
-    """Compare one table with its reference, rows matched by their key whatever their order."""
-    report = TableReport(name)
-    report.problems += _changed_columns(rule, old, new)
-    if report.problems:
-        return report
+    Returns:
+        The values and the problems of the table, see `Report`.
+    """
+    if problems := _changed_columns(rule, old, new):
+        return NO_VALUES, problems
     new = rule.select(new)
     old, new = (table.set_index(row_keys(table, rule.key)) for table in (old, new))
     for side, table in (("reference", old), ("results", new)):
-        repeated = table.index[table.index.duplicated()].unique()
-        if len(repeated):
-            report.problems.append(f"the key is not unique in the {side}: {_some(repeated)}")
-            return report
-    for label, keys in (
-        ("missing", old.index.difference(new.index)),
-        ("new", new.index.difference(old.index)),
-    ):
+        if len(repeated := table.index[table.index.duplicated()].unique()):
+            return NO_VALUES, [f"the key is not unique in the {side}: {_some(repeated)}"]
+    lost, added = old.index.difference(new.index), new.index.difference(old.index)
+    for label, keys in (("missing", lost), ("new", added)):
         if len(keys):
-            report.problems.append(f"{label} rows, {len(keys)} of {len(old)}: {_some(keys)}")
-    both = old.index[old.index.isin(new.index)]
-    for column, tolerance in rule.columns.items():
-        if not tolerance.reason and len(both):
-            _compare_column(report, column, tolerance, old.loc[both], new.loc[both])
-    report.broken += [conclusion.says for conclusion in rule.conclusions if not conclusion.is_true(new)]
-    return report
+            problems.append(f"{label} rows, {len(keys)} of {len(old)}: {_some(keys)}")
+    problems += [f"no longer true: {it.says}" for it in rule.conclusions if not it.is_true(new)]
+    old = old.drop(lost)
+    columns = [_compared(old, new.loc[old.index], name, rule.columns[name]) for name in rule.compared]
+    return pd.concat([NO_VALUES, *columns]), problems
 
 
 def _changed_columns(rule: TableRule, old: pd.DataFrame, new: pd.DataFrame) -> list[str]:
@@ -105,7 +99,7 @@ def _changed_columns(rule: TableRule, old: pd.DataFrame, new: pd.DataFrame) -> l
     return [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
 
 
-def row_keys(table: pd.DataFrame, key: tuple[str, ...]) -> pd.Index:
+def row_keys(table: pd.DataFrame, key: list[str]) -> pd.Index:
     """Key of each row as text: whether pandas read a column as 3 or as 3.0 makes no difference."""
     columns = [table[name].map(_plain) for name in key]
     return pd.Index([", ".join(row) for row in zip(*columns, strict=True)], dtype=object)
@@ -121,40 +115,27 @@ def _some(keys: pd.Index, most: int = 5) -> str:
     return "; ".join(keys[:most]) + (f"; and {len(keys) - most} more" if len(keys) > most else "")
 
 
-def _compare_column(report: TableReport, column: str, tolerance: Tolerance, old, new) -> None:
-    used = _used(column, tolerance, old, new)
-    beyond = used > 1
-    report.compared += len(used)
-    report.within += int((~beyond).sum())
-    enough = (~beyond).mean() >= tolerance.share
-    told = np.where(beyond & enough, 0.0, used)  # values that a stated share lets go are no news
-
-    def value(at: int) -> Value:
-        here, there = old[column].iloc[at], new[column].iloc[at]
-        return Value(old.index[at], column, here, there, tolerance.described(), float(told[at]))
-
-    report.beyond += [value(at) for at in np.flatnonzero(told > 1)]
-    most = value(int(told.argmax()))
-    if most.used > (report.most.used if report.most else 0):
-        report.most = most
+def _compared(old: pd.DataFrame, new: pd.DataFrame, column: str, tolerance: Tolerance) -> pd.DataFrame:
+    """The values of one column, see `Report`."""
+    used = _used(old, new, column, tolerance)
+    enough = (used <= 1).sum() >= tolerance.share * len(used)
+    here = {"reference": old[column].astype(object), "here": new[column].astype(object)}
+    told = {"column": column, **here, "tolerance": tolerance.described(), "used": used}
+    return pd.DataFrame({"row": old.index, **told, "beyond": (used > 1) & (not enough)})
 
 
-def _used(column: str, tolerance: Tolerance, old: pd.DataFrame, new: pd.DataFrame) -> np.ndarray:
+def _used(old: pd.DataFrame, new: pd.DataFrame, column: str, tolerance: Tolerance) -> np.ndarray:
     """Change of each value as a part of its tolerance, [row]: infinite for a NaN on one side or a lost sign."""
     if tolerance.exact or not all(_numeric(table[column]) for table in (old, new)):
-        same = (old[column].map(_plain) == new[column].map(_plain)).to_numpy(bool)
-        return np.where(same, 0.0, np.inf)
+        return np.where(old[column].map(_plain) == new[column].map(_plain), 0.0, np.inf)
     before, after = old[column].to_numpy(float), new[column].to_numpy(float)
     low, high = tolerance.room(old, column)
-    with np.errstate(over="ignore"):  # no room at all on that side
-        above = np.maximum(after - before, 0) / np.maximum(high - before, 1e-300)
-        below = np.maximum(before - after, 0) / np.maximum(before - low, 1e-300)
-    used = np.maximum(above, below)
+    with np.errstate(all="ignore"):  # no room at all on that side, or no number
+        used = np.where(after > before, (after - before) / (high - before), (before - after) / (before - low))
+    lost = np.isnan(before) ^ np.isnan(after)
     if tolerance.sign:
-        used[(before != 0) & (np.sign(before) != np.sign(after))] = np.inf
-    used[np.isnan(before) ^ np.isnan(after)] = np.inf
-    used[(np.isnan(before) & np.isnan(after)) | (before == after)] = 0
-    return used
+        lost |= (before != 0) & (np.sign(before) != np.sign(after))
+    return np.select([np.isclose(before, after, 0, 0, equal_nan=True), lost], [0.0, np.inf], used)
 
 
 def _numeric(column: pd.Series) -> bool:
@@ -163,9 +144,8 @@ def _numeric(column: pd.Series) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m absence_utils.runner.compare", description=__doc__.splitlines()[0]
-    )
+    program, purpose = "python -m absence_utils.runner.compare", __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser(prog=program, description=purpose)
     parser.add_argument("results", nargs="?", default=RESULTS / "default", type=Path, help="folder of a run")
     parser.add_argument("--reference", default=REFERENCE, type=Path, help="folder of the reference")
     parser.add_argument("--markdown", type=Path, help="also write the report as markdown to this file")
@@ -175,7 +155,8 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(report.text())
+    print(report.markdown())
+    print(report.verdict())
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.markdown, report.markdown().encode())

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import ast
-import difflib
-import io
-import tokenize
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Union
 
-import nbformat
 import yaml
+from pydantic import BeforeValidator, Strict, TypeAdapter, ValidationError
 
-from absence_utils.errors import InputError
-
-TYPE_NAMES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "a mapping",
-}
-EXAMPLES = {bool: "true", int: "3", float: "0.5", str: "word", list: "'[1, 2]'", dict: "'{a: 1}'"}
+from absence_utils.errors import InputError, require_choice
 
 
 @dataclass(frozen=True)
@@ -34,26 +23,52 @@ class Parameter:
     comment: str = ""
 
 
-def read_parameters(notebook: nbformat.NotebookNode) -> dict[str, Parameter]:
+def read_parameters(notebook: dict) -> dict[str, Parameter]:
     """Parameters of a notebook: the literals assigned in its cell tagged `parameters`, with their comments.
 
     Raises:
         InputError: a line that is not an assignment of a literal to a name.
     """
-    source = "\n".join(c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    comments = {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
+    from papermill.translators import PythonTranslator  # slow to import
+
+    source = _parameters_cell(notebook)
+    comments = {found.name: found.help for found in PythonTranslator.inspect({"source": source})}
+    return {name: Parameter(name, value, comments.get(name, "")) for name, value in _literals(source).items()}
+
+
+def notebook_parameters(path: Path | str) -> list[str]:
+    """Names of the parameters of the notebook in a file, without the libraries that read notebooks.
+
+    Raises:
+        InputError: as `read_parameters`.
+    """
+    return list(_literals(_parameters_cell(json.loads(Path(path).read_text()))))
+
+
+def _parameters_cell(notebook: dict) -> str:
+    tagged = [it for it in notebook["cells"] if "parameters" in it["metadata"].get("tags", [])]
+    return "\n".join("".join(cell["source"]) for cell in tagged)
+
+
+def _literals(source: str) -> dict[str, object]:
+    """Value of each name that the source assigns; values may run over lines."""
+    try:
+        lines = ast.parse(source).body
+    except SyntaxError as error:
+        problem = f"its parameters cell is no Python: {first_line(error)}"
+        raise InputError("notebook", problem, "Write `name = value` lines.") from None
     found = {}
-    for line in ast.parse(source).body:
-        target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+    for line in lines:
+        match line:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                pass
+            case _:
+                name, value = "", line
         try:
-            found[target.id] = Parameter(
-                target.id, ast.literal_eval(line.value), comments.get(line.end_lineno, "")
-            )
-        except (AttributeError, ValueError):
+            found[name] = ast.literal_eval(value)
+        except (TypeError, ValueError):
             problem = f"its parameters cell has a line that assigns no literal: {ast.unparse(line)}"
             raise InputError("notebook", problem, "Move it to the next cell.") from None
     return found
@@ -74,22 +89,17 @@ def read_profile(notebook: Path, profile: str) -> dict:
     """
     path = profile_path(notebook, profile)
     if not path.is_file():
-        files = (notebook.parent / "profiles").glob(f"{notebook.stem}.*.yaml")
-        names = sorted(file.name.split(".")[1] for file in files)
-        problem = f"{notebook.stem} has no profile {profile!r}"
-        raise InputError(
-            "profile", problem, f"{suggest(profile, names)}There are: {', '.join(names) or 'none'}."
-        )
+        there = (notebook.parent / "profiles").glob(f"{notebook.stem}.*.yaml")
+        names = sorted(file.name.split(".")[1] for file in there)
+        require_choice("profile", profile, [*names, "the path of a .yaml file"])
     try:
         values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise InputError(
-            "profile", f"{path} is not YAML: {first_line(error)}", "Write `name: value` lines."
-        ) from None
+    except (OSError, yaml.YAMLError) as error:
+        problem = f"{path} cannot be read: {first_line(error)}"
+        raise InputError("profile", problem, "Write `name: value` lines.") from None
     if not isinstance(values, dict):
-        raise InputError(
-            "profile", f"{path} is not a mapping", "Write one `name: value` line for each parameter."
-        )
+        remedy = "Write one `name: value` line for each parameter."
+        raise InputError("profile", f"{path} is not a mapping", remedy)
     return values
 
 
@@ -115,45 +125,29 @@ def check_value(name: str, value, default):
         The value, as the type of the default.
 
     Raises:
-        InputError: wrong type; names the parameter, what is expected and how to write it.
+        InputError: wrong type; names the parameter, what is expected and what was found.
     """
-    kind = type(default)
-    if kind is float:
-        value = _as_float(value)
-    if default is None or type(value) is kind and kind is not list:
+    try:
+        return TypeAdapter(_type_of(default)).validate_python(value, strict=True)
+    except ValidationError as error:
+        expected = " or ".join(dict.fromkeys(each["msg"].lower() for each in error.errors()))
+        raise InputError(name, f"{expected}, got {value!r}", f"The default is {default!r}.") from None
+
+
+def _type_of(default):
+    if isinstance(default, list):
+        return list[Union[tuple(_type_of(item) for item in default) or Any]]  # noqa: UP007
+    if isinstance(default, float):
+        return Annotated[float, BeforeValidator(_as_number), Strict()]
+    return Any if default is None else type(default)
+
+
+def _as_number(value):
+    """Number from forms that YAML takes for text, as 1e-3."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
         return value
-    if kind is list and type(value) is list:
-        return [_check_item(name, item, default) for item in value]
-    expected = TYPE_NAMES.get(kind, kind.__name__)
-    remedy = f"Write for example `-p {name} {EXAMPLES.get(kind, default)}`; the default is {default!r}."
-    raise InputError(name, f"expected {expected}, got {value!r}", remedy)
-
-
-def _as_float(value):
-    """Number from a whole number or from forms that YAML takes for text, as 1e-3."""
-    if type(value) is int:
-        return float(value)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _check_item(name: str, item, default: list):
-    """Item of a list, of the type of one of the default's items; an empty default allows any type."""
-    for example in default:
-        try:
-            return check_value(name, item, example)
-        except InputError:
-            continue
-    if not default:
-        return item
-    expected = " or ".join(dict.fromkeys(TYPE_NAMES.get(type(example), "") for example in default))
-    raise InputError(
-        name, f"expected a list of items that are {expected}, got {item!r}", f"As in {default!r}."
-    )
 
 
 def resolve_parameters(known: dict[str, Parameter], profile: dict, typed: list[tuple[str, str]]) -> dict:
@@ -162,23 +156,14 @@ def resolve_parameters(known: dict[str, Parameter], profile: dict, typed: list[t
     Raises:
         InputError: a name that the notebook does not have (suggests the nearest), or a wrong type.
     """
-    values = {}
-    for name, value, origin in [
-        *((name, value, " (set by the profile)") for name, value in profile.items()),
-        *((name, text, "") for name, text in typed),
-    ]:
-        if name not in known:
-            remedy = f"{suggest(str(name), list(known))}It has: {', '.join(known) or 'none'}."
-            raise InputError(str(name), f"the notebook has no such parameter{origin}", remedy)
-        default = known[name].default
-        values[name] = check_value(name, value if origin else parse_value(value, default), default)
-    return values
-
-
-def suggest(name: str, names: list[str]) -> str:
-    """Sentence that suggests the names most like a misspelt one, or nothing."""
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(near)}? " if near else ""
+    for parameter, names in (
+        ("parameter set by the profile", profile),
+        ("parameter", [name for name, _ in typed]),
+    ):
+        for name in names:
+            require_choice(parameter, name, known)
+    parsed = {name: parse_value(text, known[name].default) for name, text in typed}
+    return {name: check_value(name, value, known[name].default) for name, value in (profile | parsed).items()}
 
 
 def first_line(error) -> str:

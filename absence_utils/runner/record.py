@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -12,10 +11,10 @@ import re
 import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import torch
@@ -25,29 +24,22 @@ from absence_utils.errors import InputError
 from absence_utils.files import file_hash, write_atomically
 from absence_utils.paths import NOTEBOOKS, RESULTS, ROOT
 
+from .parameters import notebook_parameters
+
 LIBRARIES = """captum matplotlib numpy pandas papermill pillow safetensors scikit-learn scipy seaborn
 torch torch-lucent torchvision""".split()
-# What makes each format differ between two runs, switched off.
-METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+DPI = 200  # figures are drawn for 7.5 inches of width: 1500 pixels
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a notebook or script: what the record says about it.
+    """One run of a notebook or script: what the record says about it."""
 
-    Attributes:
-        name: name of the notebook or script.
-        seed: seed of Python's, NumPy's and torch's generators.
-        device: where networks run.
-        threads: threads for one tensor operation.
-        parameters: literals found in the caller's namespace.
-    """
-
-    name: str
-    seed: int = 0
-    device: torch.device = torch.device("cpu")
-    threads: int = 1
-    parameters: dict = field(default_factory=dict)
+    name: str  # of the notebook or script
+    seed: int = 0  # of Python's, NumPy's and torch's generators
+    device: torch.device = torch.device("cpu")  # where networks run
+    threads: int = 1  # for one tensor operation
+    parameters: dict = field(default_factory=dict)  # see `run_parameters`
 
 
 _current: Run | None = None  # save_figure is called far from start_run and must know the run
@@ -57,18 +49,15 @@ def resolve_device(device: str = "auto") -> torch.device:
     """Device by name: "cpu", "cuda", "cuda:1", or "auto" for CUDA where there is one, otherwise the CPU.
 
     Raises:
-        InputError: unknown name, or CUDA asked for but absent.
+        InputError: unknown name, or a device that is not there.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", str(device)):
-        raise InputError("device", f"{device!r} is not a device", "Use 'auto', 'cpu', 'cuda' or 'cuda:0'.")
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device", "CUDA is asked for but not available here", "Use 'auto' or 'cpu'.")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError("device", f"there are only {torch.cuda.device_count()} GPUs", "Count from 'cuda:0'.")
-    return chosen
+    try:
+        return torch.empty(0, device=device).device  # torch finds out what is there
+    except (AssertionError, RuntimeError, TypeError):
+        problem = f"{device!r} is not a device of this machine"
+        raise InputError("device", problem, "Use 'auto', 'cpu', 'cuda' or 'cuda:0'.") from None
 
 
 def start_run(name: str, namespace: dict | None = None, *, seed: int = 0, device: str = "auto") -> Run:
@@ -79,7 +68,7 @@ def start_run(name: str, namespace: dict | None = None, *, seed: int = 0, device
 
     Args:
         name: name of the notebook or script.
-        namespace: `vars()` of the caller; its literals are the parameters of the record.
+        namespace: `vars()` of a notebook; of anything else a dict of its parameters, see `run_parameters`.
         seed: for Python, NumPy and torch.
         device: see `resolve_device`.
 
@@ -99,7 +88,7 @@ def start_run(name: str, namespace: dict | None = None, *, seed: int = 0, device
     torch.set_flush_denormal(True)
     torch.backends.cudnn.benchmark = False  # it chooses algorithms by their speed of the moment
     torch.backends.cudnn.deterministic = True
-    _current = Run(name, seed, chosen, threads, _literals(namespace or {}))
+    _current = Run(name, seed, chosen, threads, run_parameters(name, namespace or {}))
     return _current
 
 
@@ -110,22 +99,28 @@ def _thread_count() -> int:
     return int(asked)
 
 
-def _literals(namespace: dict) -> dict:
-    """JSON-able literals of a namespace, without private names and IPython's own."""
-    own = {"In", "Out", "exit", "quit", "get_ipython"}
-    found = {}
-    for name, value in namespace.items():
-        if not name.startswith("_") and name not in own and _is_literal(value):
-            found[name] = _anonymise_paths(value)
-    return dict(sorted(found.items()))
+def run_parameters(name: str, namespace: dict) -> dict:
+    """Parameters for the record: the names of the notebook's parameters cell, with their values in this run.
+
+    Constants that the notebook imports are none, nor is what an earlier notebook left in the kernel. The notebook is
+    the one that the runner executes, or NAME.ipynb in the current folder or in notebooks/. Where there is none, as for
+    a script, every literal of `namespace` is recorded that has a public name: pass a dict to say which.
+    """
+    executed, file = Path(os.environ.get("ABSENCE_NOTEBOOK", "")), f"{name}.ipynb"
+    paths = [path for path in (executed, Path(file), *NOTEBOOKS.rglob(file)) if path.name == file]
+    notebook = next((path for path in paths if path.is_file()), None)
+    public = [key for key in namespace if not key.startswith("_") and key not in ("In", "Out")]
+    named = notebook_parameters(notebook) if notebook else public
+    values = {key: namespace[key] for key in sorted(named) if key in namespace}
+    return {key: _anonymise_paths(value) for key, value in values.items() if _is_literal(value)}
 
 
 def _is_literal(value) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(_is_literal(item) for item in value)
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_literal(item) for key, item in value.items())
-    return value is None or type(value) in (bool, int, float, str)
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _anonymise_paths(value):
@@ -147,13 +142,7 @@ def output_folder() -> Path:
 
 
 def save_figure(
-    fig,
-    name: str,
-    numbers: pd.DataFrame | None = None,
-    inputs: dict[str, str | Path] | None = None,
-    *,
-    format: str | None = None,
-    dpi: float | None = None,
+    fig, name: str, numbers: pd.DataFrame | None = None, inputs: dict[str, str | Path] | None = None
 ) -> Path:
     """Write a figure as NAME.png with the numbers it shows as NAME.csv and its provenance as NAME.json.
 
@@ -165,19 +154,18 @@ def save_figure(
         name: name of the figure without folder and extension, beginning with the notebook's number.
         numbers: the numbers drawn, one row per observation. The index is written if it carries information.
         inputs: fingerprints (sha256) of the data used, or paths of files, which are hashed here.
-        format: "svg" or "pdf" to write that beside the PNG; ABSENCE_FORMAT if not given.
-        dpi: pixels per inch of the PNG; ABSENCE_DPI if not given, otherwise matplotlib's savefig.dpi.
 
     Returns:
-        Path of the PNG.
+        Path of the PNG, at 200 pixels per inch.
 
     Raises:
-        InputError: the name is not a plain name, the format is unknown, or the resolution is not positive.
+        InputError: the name is not a plain name.
     """
     if not re.fullmatch(r"\w[\w-]*", name):
         raise InputError("name", f"{name!r} is not a plain name", "Use letters, digits, - and _ only.")
-    formats, dpi = _formats(format), _resolution(dpi)
-    contents = {f".{kind}": _render(fig, kind, dpi) for kind in formats}
+    picture = BytesIO()
+    fig.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})  # no version of matplotlib
+    contents = {".png": picture.getvalue()}
     if numbers is not None:
         contents[".csv"] = _csv(numbers)
     contents[".json"] = json.dumps(_provenance(name, inputs or {}, contents), indent=1).encode() + b"\n"
@@ -197,40 +185,12 @@ def save_table(table: pd.DataFrame, name: str) -> Path:
         InputError: the name is not that of a CSV file.
     """
     if not re.fullmatch(r"\w[\w-]*\.csv", name):
-        raise InputError(
-            "name", f"{name!r} is not the name of a CSV file", "Use letters, digits, - and _, and .csv."
-        )
+        remedy = "Use letters, digits, - and _, and .csv."
+        raise InputError("name", f"{name!r} is not the name of a CSV file", remedy)
     folder = output_folder()
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / name, _csv(table))
     return folder / name
-
-
-def _formats(asked: str | None) -> list[str]:
-    asked = asked or os.environ.get("ABSENCE_FORMAT") or "png"
-    if asked not in METADATA:
-        raise InputError("format", f"{asked!r} is not a format", f"Use one of {', '.join(METADATA)}.")
-    return list(dict.fromkeys(["png", asked]))
-
-
-def _resolution(asked: float | None) -> float | str:
-    asked = asked or os.environ.get("ABSENCE_DPI") or matplotlib.rcParams["savefig.dpi"]
-    if asked == "figure":
-        return asked
-    try:
-        dpi = float(asked)
-    except (TypeError, ValueError):
-        dpi = 0.0
-    if not 0 < dpi < 10_000:
-        raise InputError("dpi", f"{asked!r} is not a resolution", "Use pixels per inch, as 150.")
-    return dpi
-
-
-def _render(fig, kind: str, dpi) -> bytes:
-    target = BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "absence"}):
-        fig.savefig(target, format=kind, dpi=dpi, metadata=METADATA[kind])
-    return target.getvalue()
 
 
 def _csv(numbers) -> bytes:
@@ -261,7 +221,7 @@ def _provenance(name: str, inputs: dict, contents: dict[str, bytes]) -> dict:
         "inputs": hashes,
         "outputs": {f"{name}{suffix}": hashlib.sha256(data).hexdigest() for suffix, data in contents.items()},
         "git": git_state(),
-        "versions": {"python": platform.python_version(), **_library_versions()},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
         "platform": f"{platform.system()} {platform.machine()}",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -291,24 +251,14 @@ def _device_name(device: torch.device) -> str:
     return f"cpu: {torch.backends.cpu.get_cpu_capability()}"  # the instruction set changes the last bits
 
 
-def _library_versions() -> dict[str, str]:
-    versions = {}
-    for library in LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
 def git_state(folder: Path = ROOT) -> dict | None:
     """Commit of the checkout and whether tracked files differ from it; None outside a checkout."""
     if not (folder / ".git").exists():
         return None
     git = ["git", "--no-optional-locks", "-C", str(folder)]  # notebooks run side by side
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        commit = subprocess.check_output([*git, "rev-parse", "HEAD"], stderr=subprocess.DEVNULL, text=True)
-        changes = subprocess.check_output([*git, "status", "--porcelain", "--untracked-files=no"])
+        said = subprocess.check_output([*git, *describe], stderr=subprocess.DEVNULL, text=True).strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return {"commit": commit.strip(), "dirty": bool(changes)}
+    return {"commit": said.removesuffix("-dirty"), "dirty": said.endswith("-dirty")}

@@ -1,161 +1,88 @@
-"""The report of what moved, for a terminal and as markdown for a page."""
+"""The report of what moved: markdown, which a terminal shows as well as a page."""
 
 from __future__ import annotations
 
 import numbers
 from dataclasses import dataclass, field
 
+import pandas as pd
 
-@dataclass(frozen=True)
-class Value:
-    """One value, here and in the reference.
-
-    Attributes:
-        key: what identifies the row, as text.
-        column: name of the column.
-        old: the reference's value.
-        new: the value here.
-        allowed: the tolerance, in words.
-        used: change as a part of the tolerance; above 1 is beyond it.
-    """
-
-    key: str
-    column: str
-    old: object
-    new: object
-    allowed: str
-    used: float
-
-
-@dataclass
-class TableReport:
-    """What became of one table.
-
-    Attributes:
-        name: name of the table, without suffix.
-        compared: number of values compared.
-        within: number of values within their tolerance.
-        most: the value that used most of its tolerance, None if nothing moved.
-        beyond: values beyond the tolerance, in columns that failed.
-        problems: tables, rows and columns that are missing or new, in words.
-        broken: conclusions that no longer hold.
-    """
-
-    name: str
-    compared: int = 0
-    within: int = 0
-    most: Value | None = None
-    beyond: list[Value] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return not (self.beyond or self.problems or self.broken)
+ROWS = 20  # most values listed of one table
 
 
 @dataclass
 class Report:
-    """All tables, and names of tables here that the reference does not know."""
+    """What became of the numbers.
 
-    tables: list[TableReport]
+    Attributes:
+        values: the values compared, each a row: table, row (its key as text), column, reference, here, tolerance (in
+            words), used (change as a part of the tolerance), beyond (above 1, and no stated share lets it go).
+        problems: what else is wrong with each table, in words: tables, rows and columns that are missing or new, and
+            conclusions that no longer hold. In the order of the tables.
+        extra: names of tables here that the reference does not know.
+    """
+
+    values: pd.DataFrame
+    problems: dict[str, list[str]]
     extra: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        return not self.extra and all(table.ok for table in self.tables)
+        return not (self.extra or self.values.beyond.any() or any(self.problems.values()))
 
-    def text(self) -> str:
-        return as_text(self)
+    def verdict(self) -> str:
+        """The report in one sentence."""
+        within = (self.values.used <= 1).sum()
+        counted = f"{within} of {len(self.values)} values are within their tolerance"
+        if self.ok:
+            return f"Nothing moved beyond what is allowed: {counted}, and every conclusion holds."
+        bad = [name for name in self.problems if self._differs(name)]
+        said = [f"{len(bad)} of {len(self.problems)} tables differ ({', '.join(bad)})"] * bool(bad)
+        said += [f"tables without a reference: {', '.join(self.extra)}"] * bool(self.extra)
+        return f"Not as the reference: {'; '.join([*said, counted])}."
 
     def markdown(self) -> str:
-        return as_markdown(self)
+        """A table of the tables, then what moved beyond its tolerance."""
+        parts = ["# Numbers against the reference", f"**{self.verdict()}**"]
+        parts.append(_table(pd.DataFrame([self._summary(name) for name in self.problems])))
+        for name in filter(self._differs, self.problems):
+            beyond = self._of(name).query("beyond")
+            parts += [f"## {name}", "\n".join(f"- {problem}" for problem in self.problems[name])]
+            if len(beyond):
+                parts.append(_table(beyond[["row", "column", "reference", "here", "tolerance"]][:ROWS]))
+            if len(beyond) > ROWS:
+                parts.append(f"and {len(beyond) - ROWS} more values beyond their tolerance")
+        if self.extra:
+            remedy = "state their tolerances and run data/make_reference.py"
+            parts.append(f"Tables without a reference ({remedy}): {', '.join(self.extra)}")
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    def _of(self, name: str) -> pd.DataFrame:
+        return self.values[self.values.table == name]
+
+    def _differs(self, name: str) -> bool:
+        return bool(self.problems[name]) or bool(self._of(name).beyond.any())
+
+    def _summary(self, name: str) -> dict:
+        """How many values a table has, and which used most of its tolerance, leaving out those let go."""
+        values = self._of(name)
+        told = values[(values.used > 0) & ((values.used <= 1) | values.beyond)]
+        moved = _moved(told.loc[told.used.idxmax()]) if len(told) else "nothing"
+        counts = {"values": len(values), "within": (values.used <= 1).sum()}
+        return {"table": name + "  !" * self._differs(name), **counts, "moved most": moved}
 
 
-ROWS = 20  # most values listed of one table
-HEADINGS = ("row", "column", "reference", "here", "tolerance")
-
-
-def as_text(report: Report) -> str:
-    """Report for a terminal: a line for each table, then what moved beyond its tolerance, then the verdict."""
-    lines = _aligned([("table", "values", "within", "moved most"), *map(_summary, report.tables)])
-    for table in report.tables:
-        if not table.ok:
-            lines += ["", f"{table.name}:", *(f"  {note}" for note in _notes(table))]
-            rows = [_row(value) for value in table.beyond[:ROWS]]
-            lines += [f"  {line}" for line in _aligned([HEADINGS, *rows])] * bool(rows)
-            lines += _rest(table)
-    return "\n".join([*lines, "", *_extra(report), _verdict(report)])
-
-
-def as_markdown(report: Report) -> str:
-    """The same as markdown."""
-    lines = ["# Numbers against the reference", "", f"**{_verdict(report)}**", ""]
-    lines += _table(("table", "values", "within", "moved most"), map(_summary, report.tables))
-    for table in report.tables:
-        if not table.ok:
-            lines += ["", f"## {table.name}", "", *(f"- {note}" for note in _notes(table)), ""]
-            rows = [_row(value) for value in table.beyond[:ROWS]]
-            lines += [*_table(HEADINGS, rows), ""] * bool(rows) + _rest(table)
-    return "\n".join([*lines, "", *_extra(report)]).rstrip() + "\n"
-
-
-def _summary(table: TableReport) -> tuple[str, ...]:
-    mark = "" if table.ok else "  !"
-    return table.name + mark, str(table.compared), str(table.within), _moved_most(table.most)
-
-
-def _moved_most(value: Value | None) -> str:
-    if value is None:
-        return "nothing"
-    percent = 100 * value.used
-    part = "less than 1 % of" if percent < 1 else f"{percent:.0f} % of" if percent < 10_000 else "many times"
-    return f"{value.column} ({value.key}): {_shown(value.old)} -> {_shown(value.new)}, {part} its tolerance"
-
-
-def _notes(table: TableReport) -> list[str]:
-    return [*table.problems, *(f"no longer true: {says}" for says in table.broken)]
-
-
-def _rest(table: TableReport) -> list[str]:
-    more = len(table.beyond) - ROWS
-    return [f"  and {more} more values beyond their tolerance"] if more > 0 else []
-
-
-def _extra(report: Report) -> list[str]:
-    remedy = "state their tolerances and run data/make_reference.py"
-    return [f"Tables without a reference ({remedy}): {', '.join(report.extra)}", ""] if report.extra else []
-
-
-def _verdict(report: Report) -> str:
-    compared, within = (
-        sum(getattr(table, name) for table in report.tables) for name in ("compared", "within")
-    )
-    bad = [table for table in report.tables if not table.ok]
-    counted = f"{within} of {compared} values are within their tolerance"
-    if report.ok:
-        return f"Nothing moved beyond what is allowed: {counted}, and every conclusion holds."
-    what = [
-        f"{len(bad)} of {len(report.tables)} tables differ ({', '.join(table.name for table in bad)})"
-    ] * bool(bad)
-    what += [f"tables without a reference: {len(report.extra)}"] * bool(report.extra)
-    return f"Not as the reference: {'; '.join([*what, counted])}."
-
-
-def _row(value: Value) -> tuple[str, ...]:
-    return value.key, value.column, _shown(value.old), _shown(value.new), value.allowed
+def _table(table: pd.DataFrame) -> str:
+    return table.map(_shown).to_markdown(index=False, disable_numparse=True)
 
 
 def _shown(value) -> str:
     is_float = isinstance(value, numbers.Real) and not isinstance(value, (bool, numbers.Integral))
-    return f"{value:.6g}" if is_float else str(value)
+    return f"{value:.6g}" if is_float else str(value).replace("|", "\\|")
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _table(headings, rows) -> list[str]:
-    cells = [headings, ["---"] * len(headings), *rows]
-    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells]
+def _moved(value: pd.Series) -> str:
+    percent = 100 * value.used
+    part = "less than 1 % of" if percent < 1 else f"{percent:.0f} % of" if percent < 10_000 else "many times"
+    old, new = _shown(value.reference), _shown(value.here)
+    return f"{value.column} ({value.row}): {old} -> {new}, {part} its tolerance"

@@ -16,17 +16,19 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import shorten
 
 import nbformat
 
 from absence_utils.errors import InputError
-from absence_utils.paths import NOTEBOOKS, RESULTS
+from absence_utils.paths import RESULTS
 
+from .notebooks import all_notebooks, declared_figures, declared_files, find_notebook, read_notebook
 from .parameters import (
     Parameter,
     first_line,
@@ -34,75 +36,11 @@ from .parameters import (
     read_parameters,
     read_profile,
     resolve_parameters,
-    suggest,
 )
 
 
 class NotebookError(RuntimeError):
     """A notebook did not run through; the message is one line for the terminal."""
-
-
-def all_notebooks(folder: Path = NOTEBOOKS) -> list[Path]:
-    """The numbered notebooks of a folder, in order."""
-    return sorted(folder.glob("[0-9]*.ipynb"))
-
-
-def find_notebook(text: str, folder: Path = NOTEBOOKS) -> Path:
-    """Notebook by path, by name (`06_extreme_patches`) or by number (`06`, `6`).
-
-    Raises:
-        InputError: no such notebook; lists those that exist.
-    """
-    if text.endswith(".ipynb") and Path(text).is_file():
-        return Path(text)
-    for path in all_notebooks(folder):
-        if text in (path.stem, path.name) or text.isdigit() and int(text) == int(path.stem.split("_")[0]):
-            return path
-    names = [path.stem for path in all_notebooks(folder)]
-    raise InputError(
-        "notebook", f"there is no {text!r}", f"{suggest(text, names)}There are: {', '.join(names) or 'none'}."
-    )
-
-
-def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """Notebook of format 4.5, where every cell has an id."""
-    try:
-        return nbformat.v4.upgrade(nbformat.read(path, as_version=4))
-    except Exception as error:  # nbformat raises many kinds
-        raise InputError(
-            "notebook", f"{path} cannot be read: {first_line(error)}", "Is it a notebook?"
-        ) from None
-
-
-def declared_figures(notebook: nbformat.NotebookNode) -> list[str]:
-    """Names of the figures a notebook makes, from its metadata.
-
-    Raises:
-        InputError: the metadata says nothing about figures.
-    """
-    figures = notebook.metadata.get("companion", {}).get("figures")
-    if not isinstance(figures, list):
-        remedy = 'Add "companion": {"figures": ["NN_name"]} to its metadata.'
-        raise InputError("notebook", "it does not declare its figures", remedy)
-    return list(figures)
-
-
-def declared_files(notebook: nbformat.NotebookNode) -> list[str]:
-    """Names of the files a notebook makes beside its figures, from its metadata; most make none.
-
-    A name may lie in a folder of its own, "10_atlas/index.html"; that folder is replaced as a whole.
-
-    Raises:
-        InputError: a name is not that of a file in the output folder, or is that of a picture.
-    """
-    files = notebook.metadata.get("companion", {}).get("files", [])
-    for name in files if isinstance(files, list) else [None]:
-        if not re.fullmatch(r"(\w[\w-]*/)?\w[\w.-]*", f"{name or ''}") or str(name).endswith(
-            (".png", ".ipynb")
-        ):
-            remedy = 'Write "files": ["name.suffix"] in its metadata; pictures belong in "figures".'
-            raise InputError("notebook", f"it declares the file {name!r}", remedy)
-    return list(files)
 
 
 def run_notebook(notebook: Path, out: Path, parameters: dict, profile: str = "") -> list[Path]:
@@ -118,20 +56,20 @@ def run_notebook(notebook: Path, out: Path, parameters: dict, profile: str = "")
         Paths of the figures' PNG files, then of the other files that the notebook declares.
 
     Raises:
-        InputError: raised by the notebook because of a parameter.
-        NotebookError: anything else went wrong. In both cases the output folder is as it was before, but for
-            the notebook with its traceback in `failed/`.
+        NotebookError: it did not run through, or did not make what it declares. The output folder is as it was
+            before, but for the notebook with its traceback in `failed/`.
     """
     node, name, started = read_notebook(notebook), notebook.stem, time.monotonic()
     figures, files = declared_figures(node), declared_files(node)
     out.mkdir(parents=True, exist_ok=True)
-    with _staging(out, name) as staging:
-        executed = staging / f"{name}.ipynb"
-        with _environment(ABSENCE_OUT=str(staging.resolve()), ABSENCE_PROFILE=profile):
+    with TemporaryDirectory(prefix=f".{name}.", dir=out, ignore_cleanup_errors=True) as folder:
+        staging, executed = Path(folder), Path(folder, f"{name}.ipynb")
+        told = {"OUT": staging.resolve(), "PROFILE": profile, "NOTEBOOK": notebook.resolve()}
+        with _environment(**{f"ABSENCE_{name}": str(value) for name, value in told.items()}):
             try:
                 _execute(node, executed, parameters, name)
                 _check_products(staging, figures, files, name)
-            except (InputError, NotebookError):
+            except NotebookError:
                 _keep_failed(executed, out)
                 raise
         _publish(staging, out, name)
@@ -164,18 +102,11 @@ def _execute(node, executed: Path, parameters: dict, name: str) -> None:
             on_cell_start=announce,
         )
     except PapermillExecutionError as error:
-        if error.ename == "InputError":
-            raise InputErrorInNotebook(error.evalue) from None
+        if error.ename == "InputError":  # its message says what to do
+            raise NotebookError(error.evalue) from None
         raise NotebookError(f"{name}: {error.ename} {place[0]}: {first_line(error.evalue)}") from None
     except Exception as error:  # a kernel that dies (no memory left) or does not start
         raise NotebookError(f"{name}: {type(error).__name__} {place[0]}: {first_line(error)}") from error
-
-
-class InputErrorInNotebook(InputError):
-    """An InputError raised inside the kernel, of which only the message arrives here."""
-
-    def __init__(self, message: str):
-        ValueError.__init__(self, message)
 
 
 def _cell_titles(node) -> dict[str, tuple[int, str]]:
@@ -183,8 +114,7 @@ def _cell_titles(node) -> dict[str, tuple[int, str]]:
     titles, number, title = {}, 0, ""
     for cell in node.cells:
         if cell.cell_type == "markdown" and cell.source.strip():
-            title = re.sub(r"[#*`_$]", "", cell.source.strip().splitlines()[0]).strip()
-            title = title if len(title) <= 60 else title[:57].rsplit(" ", 1)[0] + " ..."
+            title = shorten(re.sub(r"[#*`_$]", "", first_line(cell.source)), 60, placeholder=" ...")
         elif cell.cell_type == "code":
             number += 1
             titles[cell.id] = number, title
@@ -200,31 +130,6 @@ def _check_products(staging: Path, figures: list[str], files: list[str], name: s
     undeclared = sorted({path.stem for path in staging.glob("*.png")} - set(figures))
     if undeclared:
         raise NotebookError(f"{name}: wrote {', '.join(undeclared)}, which its metadata does not declare")
-
-
-@contextmanager
-def _staging(out: Path, name: str):
-    """Hidden folder for one run, removed afterwards whatever happens, as are those that a killed run left."""
-    host = socket.gethostname()
-    for left in out.glob(f".{name}@{host}@*"):
-        if not _alive(int(left.name.rsplit("@", 1)[1])):
-            shutil.rmtree(left, ignore_errors=True)
-    staging = out / f".{name}@{host}@{os.getpid()}"
-    staging.mkdir()
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return pid != os.getpid()
 
 
 @contextmanager
@@ -285,9 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.list:
             return _print_figures(options)
-        if not options.notebook:
-            raise InputError("notebook", "none is given", f"There are: {_names()}.")
-        path = find_notebook(options.notebook)
+        path = find_notebook(options.notebook or "")
         known = read_parameters(read_notebook(path))
         if options.parameters:
             return _print_parameters(known)
@@ -310,19 +213,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m absence_utils.run", description=__doc__.split("\n")[0])
     parser.add_argument("notebook", nargs="?", help="name, number or path")
     parser.add_argument("--profile", default="default", help="smoke, default, imagenet, or a YAML file")
-    parser.add_argument(
-        "-p",
-        dest="parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="set a parameter; the value is YAML; may be given several times",
-    )
+    setting = "set a parameter; the value is YAML; may be given several times"
+    pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    parser.add_argument("-p", dest="parameter", help=setting, **pair)
     parser.add_argument("--out", help="output folder (default: results/PROFILE of the checkout)")
-    parser.add_argument(
-        "--list", action="store_true", help="print the path of every figure and file, and stop"
-    )
+    parser.add_argument("--list", action="store_true", help="print the path of every product, and stop")
     parser.add_argument("--parameters", action="store_true", help="print the notebook's parameters and stop")
     return parser
 
@@ -339,10 +234,6 @@ def _profile_name(options) -> str:
 
 def _out(options) -> Path:
     return Path(options.out) if options.out else RESULTS / _profile_name(options)
-
-
-def _names() -> str:
-    return ", ".join(path.stem for path in all_notebooks())
 
 
 def _short(path: Path) -> str:

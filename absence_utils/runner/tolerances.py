@@ -24,83 +24,77 @@ strictly along the listed values, or `holds`, a pandas expression true of every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from absence_utils.errors import InputError
 
 NOT_COMPARED = "not compared because "
-NUMBERS = ("absolute", "relative", "share")
+Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """How far the values of one column may move.
+class _Words(BaseModel):
+    """Part of the file: a word that is not known, or not of its type, is an error."""
 
-    Attributes:
-        absolute: in the column's unit.
-        relative: as a part of the reference's size; the larger of both counts.
-        sign: "kept" if no value other than 0 may change its sign.
-        interval: columns with the lower and the upper end that the reference states for the value.
-        share: smallest share of the values that must be within.
-        reason: why the column is not compared; empty if it is.
-    """
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    absolute: float = 0.0
-    relative: float = 0.0
-    sign: str = ""
-    interval: tuple[str, ...] = ()
-    share: float = 1.0
-    reason: str = ""
+
+class Tolerance(_Words):
+    """How far the values of one column may move."""
+
+    absolute: Size = 0.0  # in the column's unit
+    relative: Size = 0.0  # as a part of the reference's size; the larger of both counts
+    sign: Literal["", "kept"] = ""  # whether a value other than 0 may change its sign
+    interval: Annotated[
+        list[str], Field(min_length=2, max_length=2)
+    ] = []  # columns with its lower and upper end
+    share: Annotated[Size, Field(le=1)] = 1.0  # of the values that must be within
+    reason: Annotated[str, Field(min_length=10)] = ""  # why the column is not compared; empty if it is
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, words):
+        if isinstance(words, str) and words.startswith(NOT_COMPARED):
+            return {"reason": words.removeprefix(NOT_COMPARED)}
+        return {} if words == "exact" else words
 
     @property
     def exact(self) -> bool:
         return not (self.absolute or self.relative or self.interval or self.reason)
 
     def described(self) -> str:
-        """The tolerance in words, for the report."""
-        if self.reason:
-            return NOT_COMPARED + self.reason
-        said = [f"{self.absolute:g}"] * bool(self.absolute) + [f"{self.relative:.3g} of it"] * bool(
-            self.relative
-        )
-        said = [" or ".join(said)] if said else []
-        said += ["inside its interval"] * bool(self.interval) + ["exact"] * self.exact
-        said += ["sign kept"] * bool(self.sign) + [f"{self.share:.0%} of values"] * (self.share < 1)
-        return ", ".join(said)
+        """The tolerance in the words of the file, for the report."""
+        said = [f"{name} {value}" for name, value in self.model_dump(exclude_defaults=True).items()]
+        return ", ".join(["exact"] * self.exact + said)
 
     def room(self, old: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest allowed value of each row of the reference, each [row]."""
-        value = old[column].to_numpy(float)
+        low = high = value = old[column].to_numpy(float)
         slack = np.maximum(self.absolute, self.relative * np.abs(value))
-        low, high = value, value
         if self.interval:
             low, high = (old[end].to_numpy(float) for end in self.interval)
-            low, high = np.fmin(low, value), np.fmax(high, value)
-        return low - slack, high + slack
+        return np.fmin(low, value) - slack, np.fmax(high, value) + slack
 
 
-@dataclass(frozen=True)
-class Conclusion:
-    """What a table must still say, whatever its numbers are.
-
-    Attributes:
-        says: the conclusion, in words.
-        where: pandas query for the rows it is about; all if empty.
-        holds: pandas expression that is true of every such row, or
-        falls: column whose mean falls strictly along
-        along: a column and its values, in order.
-    """
+class Conclusion(_Words):
+    """What a table must still say, whatever its numbers are."""
 
     says: str
-    where: str = ""
-    holds: str = ""
-    falls: str = ""
-    along: dict = field(default_factory=dict)
+    where: str = ""  # the rows it is about; all if empty
+    holds: str = ""  # true of every such row, or
+    falls: str = ""  # column whose mean falls strictly along
+    along: dict[str, list] = {}  # a column and its values, in order
+
+    @model_validator(mode="after")
+    def _is_clear(self):
+        if bool(self.holds) == bool(self.falls) or len(self.along) != bool(self.falls):
+            raise ValueError("give either `holds`, or `falls` with one column in `along`")
+        return self
 
     def is_true(self, table: pd.DataFrame) -> bool:
         """Whether the table says so; a table without any such row does not."""
@@ -117,34 +111,42 @@ class Conclusion:
         return bool(np.all(np.diff(means) < 0))
 
 
-@dataclass(frozen=True)
-class TableRule:
+class TableRule(_Words):
     """What is compared of one table."""
 
-    key: tuple[str, ...]
+    key: list[str]
     columns: dict[str, Tolerance]
     rows: str = ""
-    conclusions: tuple[Conclusion, ...] = ()
+    conclusions: list[Conclusion] = []
+
+    @model_validator(mode="after")
+    def _has_its_intervals(self):
+        for tolerance in self.columns.values():
+            if missing := set(tolerance.interval) - set(self.columns):
+                raise ValueError(f"there is no column {min(missing)!r} for an interval")
+        return self
+
+    @property
+    def compared(self) -> list[str]:
+        return [name for name, tolerance in self.columns.items() if not tolerance.reason]
 
     @property
     def kept(self) -> list[str]:
         """Columns of the reference file: the key, what is compared, and the ends of its intervals."""
-        compared = {name: tolerance for name, tolerance in self.columns.items() if not tolerance.reason}
-        ends = [end for tolerance in compared.values() for end in tolerance.interval if end not in compared]
-        return list(dict.fromkeys([*self.key, *compared, *ends]))
+        ends = [end for name in self.compared for end in self.columns[name].interval]
+        return list(dict.fromkeys([*self.key, *self.compared, *ends]))
 
     def select(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows that are compared."""
         return table.query(self.rows) if self.rows else table
 
 
-@dataclass(frozen=True)
-class Tolerances:
+class Tolerances(_Words):
     """The whole file: of which profile, the tables, and tables without comparison with the reason for each."""
 
     profile: str
     tables: dict[str, TableRule]
-    left_out: dict[str, str]
+    left_out: dict[str, str] = {}
 
 
 def read_tolerances(path: Path | str) -> Tolerances:
@@ -154,66 +156,11 @@ def read_tolerances(path: Path | str) -> Tolerances:
         InputError: the file is absent or not YAML, a word in it is unknown, or a tolerance is not a size.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        return Tolerances.model_validate(yaml.safe_load(Path(path).read_text()))
     except (OSError, yaml.YAMLError) as error:
-        raise InputError(
-            "tolerances", f"{path} cannot be read ({type(error).__name__})", "See data/reference/."
-        ) from None
-    _known(content, {"profile", "tables", "left_out"}, "the file")
-    tables = {name: _table(name, entry) for name, entry in content["tables"].items()}
-    return Tolerances(content["profile"], tables, content.get("left_out") or {})
-
-
-def _table(name: str, entry: dict) -> TableRule:
-    _known(entry, {"key", "columns", "rows", "conclusions"}, name)
-    columns = {column: _tolerance(f"{name}, {column}", words) for column, words in entry["columns"].items()}
-    for column, tolerance in columns.items():
-        if missing := [end for end in tolerance.interval if end not in columns]:
-            raise InputError(
-                "tolerances", f"{name}, {column}: there is no column {missing[0]!r}", "Name two others."
-            )
-    conclusions = tuple(_conclusion(name, words) for words in entry.get("conclusions", []))
-    return TableRule(tuple(entry["key"]), columns, entry.get("rows", ""), conclusions)
-
-
-def _tolerance(place: str, words) -> Tolerance:
-    if isinstance(words, str):
-        if words == "exact":
-            return Tolerance()
-        if words.startswith(NOT_COMPARED) and len(words) > len(NOT_COMPARED) + 10:
-            return Tolerance(reason=words.removeprefix(NOT_COMPARED))
-        remedy = f"Write exact, a tolerance in braces, or '{NOT_COMPARED}...' with a reason."
-        raise InputError("tolerances", f"{place}: {words!r} says nothing", remedy)
-    _known(words, {*NUMBERS, "sign", "interval"}, place)
-    for name in NUMBERS:
-        value = words.get(name, 0.5)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
-            raise InputError(
-                "tolerances", f"{place}: {name} is {value!r}", "Write a number above 0, with a point."
-            )
-    if (
-        words.get("share", 1) > 1
-        or words.get("sign", "kept") != "kept"
-        or len(words.get("interval", "ab")) != 2
-    ):
-        remedy = "A share is at most 1, a sign is 'kept', an interval names two columns."
-        raise InputError("tolerances", f"{place}: {words} cannot be", remedy)
-    return Tolerance(**{**words, "interval": tuple(words.get("interval", ()))})
-
-
-def _conclusion(name: str, words: dict) -> Conclusion:
-    _known(words, {"says", "where", "holds", "falls", "along"}, name)
-    conclusion = Conclusion(**words)
-    ordered = bool(conclusion.falls) and len(conclusion.along) == 1
-    if bool(conclusion.holds) == ordered or bool(conclusion.falls) != bool(conclusion.along):
-        remedy = "Give either `holds`, or `falls` with one column in `along`."
-        raise InputError("tolerances", f"{name}: the conclusion {conclusion.says!r} is not clear", remedy)
-    return conclusion
-
-
-def _known(words, allowed: set[str], place: str) -> None:
-    unknown = set(words) - allowed if isinstance(words, dict) else {words}
-    if unknown:
-        raise InputError(
-            "tolerances", f"{place}: {sorted(map(str, unknown))} is unknown", f"Known: {sorted(allowed)}."
-        )
+        problem = f"{path} cannot be read ({type(error).__name__})"
+        raise InputError("tolerances", problem, "See data/reference/.") from None
+    except ValidationError as error:
+        problems = [f"{', '.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        remedy = "The head of absence_utils/runner/tolerances.py says what can be written."
+        raise InputError("tolerances", "; ".join(problems), remedy) from None
