@@ -117,7 +117,7 @@ def test_only_a_signed_attribution_repairs(network, images, unsigned):
         attribute(Unit(network, channel=0), images): "as in a map of class 0",
         signed.sum(1): "Keep the colour channels",
         -signed.clamp(max=0).sum(1): "negative part alone",
-        -signed: "",
+        -signed: "wrong way round",
         ...: "not answered yet",
     }.items():
         with pytest.raises(WrongAnswer, match=sentence):

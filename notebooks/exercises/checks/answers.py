@@ -72,7 +72,8 @@ def compare(
         tolerance: as a share of the largest magnitude of the truth (of 1 where the truth is 0), so that a number
             typed with three digits passes.
         absolute: tolerance in the truth's own unit, where it is the larger one: for a truth near 0.
-        share: whether it is a share between 0 and 1, so that a percentage gets its own sentence.
+        share: whether it is a share between 0 and 1: right to half a percentage point, and a percentage gets its own
+            sentence.
 
     Raises:
         WrongAnswer: there is no answer, it is no number, has another shape, or another value.
@@ -81,7 +82,7 @@ def compare(
     truth, given = _as_array("truth", truth), _as_array(name, given)
     if truth.shape == () and given.size == 1:
         given = given.reshape(())  # one number is one number, also inside a list or a tensor of shape (1,)
-    within = max(tolerance * (np.abs(truth).max(initial=0.0) or 1.0), absolute)
+    within = max(tolerance * (np.abs(truth).max(initial=0.0) or 1.0), absolute, 0.005 if share else 0.0)
     off = _distance(given, truth)
     if off <= within:
         return

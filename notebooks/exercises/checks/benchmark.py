@@ -329,7 +329,7 @@ def false_alarms(alarms, wolf, on_rules: dict[str, Tensor], on_twin: dict[str, T
              f"{name}: pairs of which it says nothing are pairs too; they are not called."),
         ]  # fmt: skip
         compare(f'alarms["{name}"]', alarms[name], shares[name], mistakes=mistakes,
-                look="The mean of `on_twin[name] >= limits[name]`.", absolute=5e-3)  # fmt: skip
+                look="The mean of `on_twin[name] >= limits[name]`.", share=True)  # fmt: skip
     worst = max(shares, key=shares.get)
     because = {name: f"{name} calls {share:.0%}." for name, share in shares.items() if name != worst}
     choose("wolf", wolf, worst, because)
