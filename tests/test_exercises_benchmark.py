@@ -5,15 +5,15 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from checks import benchmark as check
+from checks.answers import WrongAnswer
+from checks.benchmark import METHODS
 from helpers.exercise_reruns import cells_that_read_answers, run_and_check_again
+from solve import cell_tags
 
 from absence_utils.benchmark.compiled import COMPILED
 from absence_utils.benchmark.methods import on_non_targets, on_targets
 from absence_utils.benchmark.scores import output_scores
-from absence_utils.exercises import benchmark as check
-from absence_utils.exercises.answers import WrongAnswer
-from absence_utils.exercises.benchmark import METHODS
-from absence_utils.exercises.notebooks import cell_tags
 from absence_utils.images.scenes import CONCEPTS, RULES
 
 IG, EDGES = "integrated gradients", "edge detector"

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from checks import digits as check
+from checks.answers import WrongAnswer
 
 from absence_utils import Unit, absence_evidence, attribute
 from absence_utils.attribution.removal import TREATMENTS, remove_pixels, remove_strokes
-from absence_utils.exercises import digits as check
-from absence_utils.exercises.answers import WrongAnswer
 from absence_utils.images.digits import digits
 from absence_utils.models.training import fit, predict
 from absence_utils.toys.digits import DigitsNet

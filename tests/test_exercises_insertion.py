@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from checks import insertion as check
+from checks.answers import Correct, WrongAnswer
 from helpers.exercise_reruns import cells_that_read_answers, run_and_check_again
 from scipy import stats
+from solve import cell_tags
 
 from absence_utils import insert_patches
-from absence_utils.exercises import insertion as check
-from absence_utils.exercises.answers import Correct, WrongAnswer
-from absence_utils.exercises.notebooks import cell_tags
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +69,11 @@ def test_testing_where_one_chose(drops):
     said = check.chosen_and_tested(best, scores[best], drops)
     assert "That is false" in said and float(said.split("p = ")[1].split(".")[0]) < 0.01
     for wrong, sentence in (
-        ((..., 1), "`top_k`"),
+        ((..., 1), "`best`"),
         ((best, ...), "`inflated`"),
         ((int(scores.argmin()), 1), "lowest score"),
         ((int(drops.mean(dim=(0, 1)).argmax()), 1), "Choose on `chosen_on` alone"),
-        ((best + 1, 1), "`top_k` is not right yet"),
+        ((best + 1, 1), "`best` is not right yet"),
         ((best, -scores[best]), "wrong way round"),
         ((best, drops[:, :, best].mean()), "averaged over everything"),
         ((best, drops[12:, 4:, best].mean()), "First make the mistake"),

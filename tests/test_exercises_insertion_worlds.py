@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from checks import insertion_worlds as worlds
 
-from absence_utils.exercises import insertion_worlds as worlds
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, scene_dataset
 from absence_utils.insertion.paste import insert_patches
 from absence_utils.insertion.scores import MIN_EFFECT

@@ -117,25 +117,17 @@ def evidence(on_target, on_non_target) -> Correct:
         "`absence_evidence`; `images[[0]]` is the target input, as unit 0 is class 0."
     )
     driven = "That is presence evidence, what drives the unit. Ask for the negative part: `absence_evidence`."
-    negative = ([-target, -non_target], "Evidence is >= 0: it is the size of the negative part.")
+    turned = "Evidence is >= 0: it is the size of the negative part."
     given = [_number(on_target), _number(on_non_target)]
-    if None not in given:  # else compare says what is wrong with it
-        for pair, sentence in ((signed, summed), (presence, driven), negative):
-            right = [_agree(value, truth) for value, truth in zip(given, [target, non_target], strict=True)]
-            wrong = [_agree(value, mistake) for value, mistake in zip(given, pair, strict=True)]
-            if all(wrong) and not all(right):
-                raise WrongAnswer(sentence)
+    for pair, sentence in ((signed, summed), (presence, driven), ([-target, -non_target], turned)):
+        if None not in given and np.allclose(given, pair, atol=1e-3):
+            raise WrongAnswer(sentence)
     look = "Attribute `Unit(detector, channel=0)`, take `absence_evidence`, and sum over the pixels."
     compare("on_target", on_target, target, look=look)
     compare("on_non_target", on_non_target, non_target, look=look)
     return Correct(
         f"{target:.4f} on the target input, {non_target:.4f} on the other: only there is something to see."
     )
-
-
-def _agree(value: float, truth: float) -> bool:
-    """Up to the rounding of two decimals."""
-    return abs(value - truth) <= 0.005
 
 
 def after_relu(tied, empty, rectified: nn.Module, pairs: TensorImages) -> Correct:
@@ -151,7 +143,7 @@ def after_relu(tied, empty, rectified: nn.Module, pairs: TensorImages) -> Correc
         (len(responses), "That is all patches. Count those whose response equals the lowest one."),
     ]
     look = "Compare `book.lowest.response[0]` with its own minimum."
-    compare("tied", tied, int(lowest.sum()), mistakes=mistakes, look=look, tolerance=1e-6)
+    compare("tied", tied, int(lowest.sum()), mistakes=mistakes, look=look, tolerance=0)
     mistakes = [
         (
             int((crops[:, 0].sum(dim=(1, 2)) == 0).sum()),
@@ -163,7 +155,7 @@ def after_relu(tied, empty, rectified: nn.Module, pairs: TensorImages) -> Correc
         ),
     ]
     look = "A patch without a bar sums to 0 over frames and pixels; look at the tied patches only."
-    compare("empty", empty, int((lowest & bare).sum()), mistakes=mistakes, look=look, tolerance=1e-6)
+    compare("empty", empty, int((lowest & bare).sum()), mistakes=mistakes, look=look, tolerance=0)
     return Correct(
         f"You made the mistake: {int(lowest.sum())} of {len(responses)} patches tie at {float(responses.min()):.0f}, "
         f"{int((lowest & bare).sum())} of them empty. Nothing seems to lower unit 0 below an empty patch, so it seems "

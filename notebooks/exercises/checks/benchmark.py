@@ -20,8 +20,14 @@ from absence_utils.images.scenes import CONCEPTS, RULES
 from absence_utils.plots.base import to_numpy
 from absence_utils.units import Unit
 
-from .answers import Correct, WrongAnswer, answered, choose, compare
-from .printed import print_numbers  # noqa: F401, for the notebook
+from .answers import (  # noqa: F401, the notebook prints with `print_numbers`
+    Correct,
+    WrongAnswer,
+    answered,
+    choose,
+    compare,
+    print_numbers,
+)
 
 # name: (network, concepts that the image shows)
 CASES = {
@@ -58,7 +64,7 @@ def _named(words) -> dict:
 
 
 def accounts(*words) -> pd.DataFrame:
-    """The accounts of `CASES` against black, as `plots.exercises.account_bars` draws them.
+    """The accounts of `CASES` against black, as `pictures.account_bars` draws them.
 
     Args:
         words: predictions of the verdicts; as long as one is open, the accounts are not shown.
@@ -323,7 +329,7 @@ def false_alarms(alarms, wolf, on_rules: dict[str, Tensor], on_twin: dict[str, T
              f"{name}: pairs of which it says nothing are pairs too; they are not called."),
         ]  # fmt: skip
         compare(f'alarms["{name}"]', alarms[name], shares[name], mistakes=mistakes,
-                look="The mean of `on_twin[name] >= limits[name]`.", tolerance=5e-3 / (shares[name] or 1))  # fmt: skip
+                look="The mean of `on_twin[name] >= limits[name]`.", share=True)  # fmt: skip
     worst = max(shares, key=shares.get)
     because = {name: f"{name} calls {share:.0%}." for name, share in shares.items() if name != worst}
     choose("wolf", wolf, worst, because)

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pandas as pd
-
-from absence_utils.plots import exercises
-from absence_utils.plots.exercises import account_bars, frame_pairs, image_row
+from checks import pictures
+from checks.pictures import account_bars, frame_pairs, image_row
 
 
 def shown(fig):
@@ -24,12 +23,12 @@ def test_frames_stand_in_columns_of_pairs():
 def test_rows_have_a_name_each_and_images_in_their_order():
     first, second = np.zeros((2, 1, 4, 4)), np.zeros((2, 1, 4, 4))
     second[1, 0, 2] = 1
-    fig = exercises.image_rows({"before": first, "after": second}, [["a", "b"], ["c", "d"]])
+    fig = pictures.image_rows({"before": first, "after": second}, [["a", "b"], ["c", "d"]])
     assert [ax.get_title() for ax in fig.axes] == ["a", "b", "c", "d"]
     assert [ax.get_ylabel() for ax in fig.axes] == ["before", "", "after", ""]
     np.testing.assert_array_equal(shown(fig)[3].get_array(), second[1, 0])
     np.testing.assert_raises(
-        ValueError, exercises.image_rows, {"before": first, "after": second}, [["a", "b"], ["c"]]
+        ValueError, pictures.image_rows, {"before": first, "after": second}, [["a", "b"], ["c"]]
     )
 
 

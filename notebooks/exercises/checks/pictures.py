@@ -1,11 +1,20 @@
-"""Plain pictures for exercises: frame pairs, rows of images and signed maps, accounts of predictions."""
+"""Plain pictures of the exercises: frame pairs, rows of images and signed maps, accounts of predictions."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .base import ABSENCE, NEUTRAL, PRESENCE, companion_style, show_image, signed_limit, signed_map, to_numpy
+from absence_utils.plots.base import (
+    ABSENCE,
+    NEUTRAL,
+    PRESENCE,
+    companion_style,
+    show_image,
+    signed_limit,
+    signed_map,
+    to_numpy,
+)
 
 
 def frame_pairs(pairs, titles, *, signed: bool = False):

@@ -60,15 +60,7 @@ def left_halves(left: dict, network: nn.Module, inputs: dict[str, Tensor]) -> Co
             (other, "That is the share of the other images: the 3s and the 8s the wrong way round."),
         ]
         look = "`absence_evidence(attribute(unit, images))` is [image, height, width]; sum left columns, sum all."
-        compare(
-            f'left["{kind}"]',
-            left[kind],
-            truth[kind],
-            mistakes=mistakes,
-            look=look,
-            tolerance=1e-3,
-            share=True,
-        )
+        compare(f'left["{kind}"]', left[kind], truth[kind], mistakes=mistakes, look=look, share=True)
     ink = left_share(inputs["8s"])
     return Correct(
         f"The 8s have {ink:.0%} of their ink on the left, and {truth['8s']:.0%} of what speaks against '{UNIT}'."

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from scipy import stats
 
 from absence_utils.plots.base import to_numpy
-
-TYPED = 20  # an array of up to so many numbers may have been typed, and rounded
 
 
 class WrongAnswer(AssertionError):
@@ -45,7 +43,7 @@ def answered(**answers) -> None:
 
 def _has_gap(value) -> bool:
     if isinstance(value, Mapping):
-        return any(_has_gap(item) for item in value.values())
+        value = list(value.values())
     if isinstance(value, (list, tuple, set)):
         return any(_has_gap(item) for item in value)
     return value is Ellipsis
@@ -58,23 +56,24 @@ def compare(
     *,
     mistakes: Iterable[tuple[object, str]] = (),
     look: str = "",
-    tolerance: float = 5e-3,
+    tolerance: float = 0.01,
+    absolute: float = 0.0,
     share: bool = False,
 ) -> None:
     """Compare a number or an array with the truth; a known wrong value gets its own sentence.
-
-    Few numbers may be rounded as one types them: below 1 to two digits, and in any case to two decimals. Of a truth
-    and a mistake that one rounded number may mean, the nearer one counts.
 
     Args:
         name: of the student's variable.
         given: a number, tensor, array or list of numbers.
         truth: the same, recomputed by the check.
-        mistakes: pairs (value that a known mistake gives, sentence that names the mistake); the first that fits counts.
+        mistakes: pairs (value that a known mistake gives, sentence that names the mistake); of those that fit, the
+            nearest counts.
         look: sentence on where to look, for every other wrong value.
         tolerance: as a share of the largest magnitude of the truth (of 1 where the truth is 0), so that a number
             typed with three digits passes.
-        share: whether it is a share between 0 and 1, so that a percentage gets its own sentence.
+        absolute: tolerance in the truth's own unit, where it is the larger one: for a truth near 0.
+        share: whether it is a share between 0 and 1: right to half a percentage point, and a percentage gets its own
+            sentence.
 
     Raises:
         WrongAnswer: there is no answer, it is no number, has another shape, or another value.
@@ -83,22 +82,21 @@ def compare(
     truth, given = _as_array("truth", truth), _as_array(name, given)
     if truth.shape == () and given.size == 1:
         given = given.reshape(())  # one number is one number, also inside a list or a tensor of shape (1,)
-    right = _fits(given, truth, truth, tolerance)
-    known = [(_as_array(name, value), sentence) for value, sentence in mistakes]
-    known = [(value, sentence) for value, sentence in known if not _near(value, truth, truth, tolerance)]
-    for fits in (_near, _fits):  # a value that a mistake gives exactly is that mistake, before a rounded one
-        for value, sentence in known:
-            if fits(given, value, truth, tolerance) and not (right and _nearer(given, truth, value)):
-                raise WrongAnswer(sentence)
-    if given.shape != truth.shape:
-        raise WrongAnswer(
-            f"`{name}` should be {_shape(truth.shape)}, and yours is {_shape(given.shape)}. {look}".rstrip()
-        )
-    if right:
+    within = max(tolerance * (np.abs(truth).max(initial=0.0) or 1.0), absolute, 0.005 if share else 0.0)
+    off = _distance(given, truth)
+    if off <= within:
         return
-    if share and (given > 1).all() and _fits(given / 100, truth, truth, tolerance):
+    near = [(_distance(given, _as_array(name, value)), sentence) for value, sentence in mistakes]
+    distance, sentence = min(near, key=lambda pair: pair[0], default=(np.inf, ""))
+    if distance <= within:
+        raise WrongAnswer(sentence)
+    if given.shape != truth.shape:
+        problem = f"should be {_shape(truth.shape)}, and yours is {_shape(given.shape)}"
+    elif share and given.min(initial=np.inf) > 1 and _distance(given / 100, truth) <= within:
         raise WrongAnswer(f"`{name}` is in percent. Give a share between 0 and 1: divide by 100.")
-    raise WrongAnswer(f"`{name}` is not right yet{_what_is_off(given, truth, tolerance)}. {look}".rstrip())
+    else:
+        problem = f"is not right yet{_what_is_off(given, truth, within)}"
+    raise WrongAnswer(f"`{name}` {problem}. {look}".rstrip())
 
 
 def _as_array(name: str, given) -> np.ndarray:
@@ -114,44 +112,23 @@ def _as_array(name: str, given) -> np.ndarray:
     return array
 
 
-def _near(given: np.ndarray, value: np.ndarray, truth: np.ndarray, tolerance: float) -> bool:
-    scale = np.abs(truth).max(initial=0.0) or 1.0
-    return given.shape == value.shape and bool((np.abs(given - value) <= tolerance * scale).all())
-
-
-def _fits(given: np.ndarray, value: np.ndarray, truth: np.ndarray, tolerance: float) -> bool:
-    """Whether given is near the value, or the value rounded by hand to two decimals or two digits."""
-    if _near(given, value, truth, tolerance):
-        return True
-    if given.shape != value.shape or value.size > TYPED:
-        return False
-    scale = np.abs(truth).max(initial=0.0) or 1.0
-    size = np.abs(value)
-    digits = 10.0 ** (np.floor(np.log10(np.where(size > 0, size, 1.0))) - 1)  # place of the second digit
-    steps = (np.full_like(size, 0.01), np.where(size < 1, digits, 0.01))
-    fits = np.abs(given - value) <= tolerance * scale
-    for step in steps:
-        multiple = np.abs(given - np.round(given / step) * step) < 1e-6
-        fits |= multiple & (np.abs(given - value) <= step / 2 + 1e-9) & ((given != 0) | (value == 0))
-    return bool(fits.all())
-
-
-def _nearer(given: np.ndarray, truth: np.ndarray, value: np.ndarray) -> bool:
-    return value.shape != truth.shape or np.abs(given - truth).max() <= np.abs(given - value).max()
+def _distance(given: np.ndarray, value: np.ndarray) -> float:
+    """The largest difference; infinite between arrays of different shape."""
+    return np.abs(given - value).max(initial=0.0) if given.shape == value.shape else np.inf
 
 
 def _shape(shape: tuple) -> str:
     return "one number" if shape == () else f"an array of shape {tuple(shape)}"
 
 
-def _what_is_off(given: np.ndarray, truth: np.ndarray, tolerance: float) -> str:
+def _what_is_off(given: np.ndarray, truth: np.ndarray, within: float) -> str:
     """The kind of difference, without giving the answer away."""
-    if _near(-given, truth, truth, tolerance):
+    if _distance(-given, truth) <= within:
         return ": its sign is the wrong way round"
     if truth.shape == ():
-        return " (too high)" if given > truth else " (too low)"
-    share = (np.abs(given - truth) > tolerance * (np.abs(truth).max(initial=0.0) or 1.0)).mean()
-    return f": {share:.0%} of its values differ"
+        near = ", though near: give three digits" if abs(given - truth) <= 10 * within else ""
+        return f" (too high{near})" if given > truth else f" (too low{near})"
+    return f": {(np.abs(given - truth) > within).mean():.0%} of its values differ"
 
 
 def choose(name: str, given, truth: str, because: Mapping[str, str]) -> None:
@@ -176,19 +153,6 @@ def choose(name: str, given, truth: str, because: Mapping[str, str]) -> None:
     raise WrongAnswer(f"`{name}` should be one of {options}, and yours is {given!r}.")
 
 
-def yes_or_no(name: str, given, truth: bool, because: str) -> None:
-    """True or False; the wrong one fails with the sentence `because`.
-
-    Raises:
-        WrongAnswer: no answer, neither True nor False, or the wrong one.
-    """
-    answered(**{name: given})
-    if not isinstance(given, (bool, np.bool_)):
-        raise WrongAnswer(f"`{name}` should be True or False, and yours is {given!r}.")
-    if bool(given) != truth:
-        raise WrongAnswer(because)
-
-
 def same_items(
     name: str, given, truth: Sequence, *, missing: str = "", extra: str = "", mistakes: Iterable[tuple] = ()
 ) -> None:
@@ -206,7 +170,7 @@ def same_items(
     answered(**{name: given})
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise WrongAnswer(f"`{name}` should be a list, and yours is {given!r}.")
-    items, truth = {_plain(item) for item in given}, set(truth)
+    items, truth = {item.item() if hasattr(item, "item") else item for item in given}, set(truth)
     for wrong, sentence in mistakes:
         if items == set(wrong) != truth:
             raise WrongAnswer(sentence)
@@ -218,7 +182,29 @@ def same_items(
         raise WrongAnswer(f"`{name}` has what does not belong there: {listed}. {extra}".rstrip())
 
 
-def _plain(item):
-    if hasattr(item, "item"):
-        return item.item()
-    return int(item) if isinstance(item, numbers.Integral) else item
+# What answer cells print at their end: the finding as it looks before a check says anything about it.
+
+
+def print_numbers(**values) -> None:
+    """Print numbers with their names, in one line; a dict gives one for each key, a placeholder none."""
+    found = {}
+    for name, value in values.items():
+        found |= value if isinstance(value, Mapping) else {name: value}
+    parts = [f"{name} = {_short(value)}" for name, value in found.items() if value is not ...]
+    if parts:
+        print(", ".join(parts))
+
+
+def _short(value) -> str:
+    array = np.asarray(to_numpy(value))
+    if array.size != 1 or array.dtype.kind not in "iuf":
+        return str(value)
+    number = array.item()
+    return str(number) if array.dtype.kind in "iu" else f"{round(number, 3) + 0.0:g}"  # no -0
+
+
+def print_t_test(drops) -> None:
+    """Print the mean of drops in sd, of any shape, with a t-test that takes every number as an input of its own."""
+    drops = np.asarray(to_numpy(drops), dtype=float)
+    p = stats.ttest_1samp(drops.ravel(), 0).pvalue
+    print(f"mean drop {drops.mean():+.2f} sd over {drops.size} inputs, t-test p = {p:.0e}")
