@@ -9,8 +9,6 @@ from torch import nn
 
 from absence_utils.errors import InputError
 
-# -- the same network, untrained
-
 
 @torch.no_grad()
 def random_copy(model: nn.Module, seed: int = 0) -> nn.Module:

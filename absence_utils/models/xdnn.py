@@ -157,14 +157,3 @@ class TwoTowers(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat((self.blind(images[:, :3]), self.seeing(images[:, 3:])), dim=1)
-
-
-def additive_terms(model: nn.Module) -> list[str]:
-    """Names of what keeps a network from being homogeneous: biases and normalisation layers; empty for an X-DNN."""
-    found = []
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)):
-            found.append(name)
-        elif getattr(module, "bias", None) is not None:
-            found.append(f"{name}.bias")
-    return found
