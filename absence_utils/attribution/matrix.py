@@ -58,17 +58,21 @@ def _group_mean(values: Tensor, membership: Tensor) -> Tensor:
     return share.T @ values
 
 
-def planted_cells(matrix: pd.DataFrame, units: Sequence[Unit], columns: Columns) -> list[tuple[int, int]]:
-    """(row, column) of the matrix where an absence was planted; empty for hidden units and unknown truth."""
-    if columns.planted is None:
+def planted_cells(
+    matrix: pd.DataFrame, units: Sequence[Unit], columns: Columns, outputs: int
+) -> list[tuple[int, int]]:
+    """(row, column) of the matrix where an absence was planted; empty where the truth is not known.
+
+    It is not for hidden units, nor for a network with another number of outputs than there are rules.
+    """
+    if columns.planted is None or outputs != len(columns.planted):
         return []
     return [
-        (row, matrix.columns.get_loc(name))
+        (row, matrix.columns.get_loc(columns.names[column]))
         for row, unit in enumerate(units)
-        for name, planted in zip(
-            columns.names, columns.planted[unit.channel % len(columns.planted)], strict=True
-        )
-        if planted and name in matrix and unit.layer in (None, "logits") and unit.direction is None
+        if unit.is_output
+        for column in columns.planted[unit.channel].nonzero().flatten().tolist()
+        if columns.names[column] in matrix
     ]
 
 

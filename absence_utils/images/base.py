@@ -84,6 +84,9 @@ class TensorImages:
         labels: [image] integers.
         class_names: one name for each column of `membership`.
         membership: [image, class] truth of "this image is a target input of this class"; one-hot labels by default.
+        concepts: names of what an image may show, where that is known; one for each column of `presence`.
+        presence: [image, concept] bool, which of them it shows.
+        planted: [class, concept] bool, whether the class encodes the concept's absence.
     """
 
     images: Tensor
@@ -93,6 +96,9 @@ class TensorImages:
     normalisation: Normalisation = IDENTITY
     source: str = "in memory"
     skipped: list[str] = field(default_factory=list)
+    concepts: tuple[str, ...] = ()
+    presence: Tensor | None = None
+    planted: Tensor | None = None
 
     def __post_init__(self):
         if len(self.images) != len(self.labels):
