@@ -401,7 +401,8 @@ def class_of_output(layer: str | None, channel: int, class_names: Sequence[str],
     A folder with ten of a thousand classes numbers them otherwise than the network does. So an output gets a name only
     if there are as many names as outputs.
     """
-    return class_names[channel] if layer in OUTPUTS and len(class_names) == outputs else None
+    known = layer in OUTPUTS and 0 < outputs == len(class_names)
+    return class_names[channel] if known else None
 
 
 def full_name(layer: str | None, channel: int, class_names: Sequence[str] = (), outputs: int = 0) -> str:

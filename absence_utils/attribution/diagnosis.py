@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from absence_utils.errors import InputError, require_choice
+from absence_utils.errors import InputError, require_choice, require_shape
 from absence_utils.images.base import Normalisation
 from absence_utils.units import Unit
 
@@ -208,9 +208,7 @@ def _one_image(image: Tensor) -> Tensor:
     """[1, channel, height, width]."""
     if isinstance(image, Tensor) and image.ndim == 3:
         image = image[None]
-    if not isinstance(image, Tensor) or image.ndim != 4 or len(image) != 1:
-        shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-        raise InputError("image", f"expected one image, got {shape}", "Give [channel, height, width].")
+    require_shape("image", image, 1, "channel", "height", "width")
     return image
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from absence_utils.errors import InputError
+from absence_utils.errors import require_shape
 from absence_utils.units import Unit
 
 from .columns import Columns
@@ -38,11 +38,7 @@ def absence_matrix(screening: Screening, membership: Tensor, names: Sequence[str
         InputError: membership does not fit the screening or the names.
     """
     membership = torch.as_tensor(membership).bool()
-    if membership.shape != (len(screening.response), len(names)):
-        wanted = f"[{len(screening.response)} images, {len(names)} names]"
-        raise InputError(
-            "membership", f"shape {tuple(membership.shape)}, not {wanted}", "Give one row an image."
-        )
+    require_shape("membership", membership, len(screening.response), len(names))
     sd = screening.response.double().std(dim=0)
     evidence = torch.where(sd > 0, screening.absence.double() / sd, 0.0)  # a unit that never changes has none
     inside = _group_mean(evidence, membership)

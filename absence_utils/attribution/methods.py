@@ -131,19 +131,10 @@ def _smoothgrad(unit, images, baseline, batch_size, samples=16, noise=0.15, seed
     for image, reference in zip(images.split(1), baseline.split(1), strict=True):
         sd = noise * float(image.max() - image.min())
         tunnel = NoiseTunnel(InputXGradient(lambda change, start=reference: unit.response(start + change)))
-        with (
-            torch.random.fork_rng()
-        ):  # captum draws from the global generator; each image gets the same draws
-            torch.manual_seed(seed)
-            maps.append(
-                tunnel.attribute(
-                    image - reference,
-                    nt_type="smoothgrad",
-                    nt_samples=samples,
-                    nt_samples_batch_size=min(batch_size, samples),
-                    stdevs=sd,
-                )
-            )
+        batches = {"nt_samples": samples, "nt_samples_batch_size": min(batch_size, samples)}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)  # captum draws from the global generator; each image gets the same draws
+            maps.append(tunnel.attribute(image - reference, nt_type="smoothgrad", stdevs=sd, **batches))
     return torch.cat(maps)
 
 

@@ -57,10 +57,8 @@ def normalisation_of(model: nn.Module) -> Normalisation:
     return IMAGENET if input_channels(model) == 3 else IDENTITY
 
 
-_OWN = (
-    "normalisation",
-    "_input_normalisation",
-)  # the second where a network uses the first name for its own ends
+# Attributes of a network; the second is for one that uses the first name for its own ends.
+_OWN = ("normalisation", "_input_normalisation")
 
 
 def set_input_spec(model: nn.Module, normalisation: Normalisation, channels: int) -> nn.Module:

@@ -75,9 +75,8 @@ class XResNet50(nn.Module):
                 nn.init.zeros_(module.conv3.weight)
                 if module.downsample is not None:
                     nn.init.kaiming_normal_(module.downsample.weight, mode="fan_out", nonlinearity="linear")
-        nn.init.normal_(
-            self.fc.weight, std=0.01
-        )  # Fixup's zero would leave nothing to look at before training
+        # Fixup's zero would leave nothing to look at before training.
+        nn.init.normal_(self.fc.weight, std=0.01)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.maxpool(self.relu(self.conv1(images)))
