@@ -21,7 +21,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
 
 class FolderImages:
-    """Images below `root/<class>/...`, classes in sorted order, decoded when asked for.
+    """Images below `root/<class>/...`, classes in sorted order, decoded when asked for; hidden files are left out.
 
     Args:
         root: folder with one folder for each class. A folder without folders is one class of that name.
@@ -64,11 +64,12 @@ class FolderImages:
         remedy = "Give a folder that holds one folder of images for each class, or images alone."
         if not self.root.is_dir():
             raise InputError("images", f"there is no folder {str(self.root)!r}", remedy)
-        classes = sorted(folder.name for folder in self.root.iterdir() if folder.is_dir())
+        folders = (folder.name for folder in self.root.iterdir() if folder.is_dir())
+        classes = sorted(name for name in folders if not name.startswith("."))
         found = [file for name in classes for file in sorted((self.root / name).rglob("*"))]
         if not classes:
             classes, found = [self.root.resolve().name], sorted(self.root.iterdir())
-        files = [file for file in found if file.suffix.lower() in SUFFIXES]
+        files = [file for file in found if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
         if not files:
             where = "in class folders" if any(self.root.glob("*/")) else "in it"
             raise InputError("images", f"the folder {str(self.root)!r} has no images {where}", remedy)
