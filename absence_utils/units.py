@@ -19,7 +19,7 @@ from __future__ import annotations
 import difflib
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -28,10 +28,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_choice
 from absence_utils.progress import progress
 
 POOLS = ("mean", "cls", "max", "min")
+OUTPUTS = (None, "logits")  # the layers whose channels are the network's outputs
 
 # Calls whose result is "after the nonlinearity".
 _ACTIVATIONS = {
@@ -258,7 +259,7 @@ def feature_map(model: nn.Module, layer: str | None, images: Tensor) -> Tensor:
     """
     images = to_network(model, images)
     with reading(model):
-        if layer in (None, "logits"):
+        if layer in OUTPUTS:
             return _model_output(model, images, signed=layer == "logits")
         module, call = find_layer(model, layer)
         probe = _probe(model, layer, module, call or 0, images)
@@ -345,8 +346,7 @@ def pool_space(features: Tensor, pool: str = "mean") -> Tensor:
     token. Vectors [batch, channel] pass through. Minimum pooling of a transformer's tokens manufactures the effect
     this package is about (design section 6): it is here to show that.
     """
-    if pool not in POOLS:
-        raise InputError("pool", f"{pool!r} is not a way of pooling", f"Use one of {', '.join(POOLS)}.")
+    require_choice("pool", pool, POOLS)
     if pool == "cls" and features.ndim != 3:
         raise InputError("pool", "'cls' needs a layer of tokens", "Use 'mean' for maps and vectors.")
     if features.ndim == 2:
@@ -370,6 +370,18 @@ def responses(model: nn.Module, layer: str | None, images: Tensor, pool: str = "
     return pool_space(feature_map(model, layer, images), pool)
 
 
+def image_batches(dataset, batch_size: int, description: str = "") -> Iterator[Tensor]:
+    """The images of a dataset of (image, label), in their order: [batch, channel, height, width].
+
+    Raises:
+        InputError: there are none.
+    """
+    if len(dataset) == 0:
+        raise InputError("dataset", "it has no images", "Give a dataset with at least one image.")
+    for numbers in progress(torch.arange(len(dataset)).split(batch_size), description):
+        yield torch.stack([dataset[number][0] for number in numbers.tolist()])
+
+
 @torch.inference_mode()
 def dataset_responses(
     model: nn.Module, layer: str | None, dataset, *, batch_size: int = 32, pool: str = "mean"
@@ -379,13 +391,25 @@ def dataset_responses(
     Returns:
         [image, unit] on the CPU, in the order of the dataset.
     """
-    if len(dataset) == 0:
-        raise InputError("dataset", "it has no images", "Give a dataset with at least one image.")
-    parts = []
-    for start in progress(range(0, len(dataset), batch_size), f"responses of {layer or 'the output'}"):
-        images = torch.stack([dataset[i][0] for i in range(start, min(start + batch_size, len(dataset)))])
-        parts.append(responses(model, layer, images, pool).cpu())
-    return torch.cat(parts)
+    batches = image_batches(dataset, batch_size, f"responses of {layer or 'the output'}")
+    return torch.cat([responses(model, layer, images, pool).cpu() for images in batches])
+
+
+def class_of_output(layer: str | None, channel: int, class_names: Sequence[str], outputs: int) -> str | None:
+    """The class that a channel stands for, None for hidden layers and where the names are of other classes.
+
+    A folder with ten of a thousand classes numbers them otherwise than the network does. So an output gets a name only
+    if there are as many names as outputs.
+    """
+    known = layer in OUTPUTS and 0 < outputs == len(class_names)
+    return class_names[channel] if known else None
+
+
+def full_name(layer: str | None, channel: int, class_names: Sequence[str] = (), outputs: int = 0) -> str:
+    """Layer, channel and, for an output, its class, as in "logits, unit 3: dog"; see `class_of_output`."""
+    name = class_of_output(layer, channel, class_names, outputs)
+    address = f"{layer or 'output'}, unit {channel}"
+    return address if name is None else f"{address}: {'class ' if name.isdigit() else ''}{name}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -410,12 +434,9 @@ class Unit:
     pool: str = "mean"
 
     def __post_init__(self):
-        if self.layer not in (None, "logits"):
+        if self.layer not in OUTPUTS:
             find_layer(self.model, self.layer)
-        if self.pool not in POOLS:
-            raise InputError(
-                "pool", f"{self.pool!r} is not a way of pooling", f"Use one of {', '.join(POOLS)}."
-            )
+        require_choice("pool", self.pool, POOLS)
         if isinstance(self.channel, bool) or not isinstance(self.channel, int) and self.direction is None:
             raise InputError(
                 "channel", f"{self.channel!r} is not a whole number", "Give the index of a channel."
@@ -426,6 +447,21 @@ class Unit:
         """Readable address, for titles and tables."""
         which = self.channel if self.direction is None else "direction"
         return f"{self.layer or 'output'}:{which}"
+
+    @property
+    def is_output(self) -> bool:
+        """Whether it is one of the network's outputs, which can stand for a class."""
+        return self.layer in OUTPUTS and self.direction is None
+
+    def label(self, class_names: Sequence[str] = (), outputs: int = 0) -> str:
+        """Short name for axes and tables: the class of an output, else the address.
+
+        Args:
+            class_names: of the dataset.
+            outputs: how many the network has, see `class_of_output`.
+        """
+        found = class_of_output(self.layer, self.channel, class_names, outputs) if self.is_output else None
+        return self.name if found is None else found
 
     @property
     def device(self) -> torch.device:

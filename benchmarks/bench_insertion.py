@@ -20,8 +20,9 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from absence_utils import load_model
 from absence_utils.images.cache import stack_images
-from absence_utils.insertion.execution import KEYS, PIXELS_PER_BATCH, PatchBank, input_images, run_insertions
+from absence_utils.insertion.execution import KEYS, PatchBank, input_images, run_insertions
 from absence_utils.patches.fuse import channels_last, fused
+from absence_utils.patches.mining import images_per_batch
 from absence_utils.units import feature_map, responses
 
 TARGET = "ours / bare <= 1.25"
@@ -44,7 +45,7 @@ def requests_for(units: int, images: int, patches: int) -> pd.DataFrame:
 def works(network, layer: str, stack, bank: PatchBank, requests: pd.DataFrame) -> dict:
     """Name to what is timed."""
     keys = requests[KEYS].drop_duplicates().sort_values("image").to_numpy()
-    size = max(1, PIXELS_PER_BATCH // stack.take([0])[0, 0].numel())
+    size = images_per_batch(torch.device("cpu"), *stack.take([0]).shape[-2:])
     batches = [input_images(stack, bank, part) for part in np.array_split(keys, -(-len(keys) // size))]
     fast = fused(network, layer, tuple(batches[0].shape[1:]))
     stored = [channels_last(batch) for batch in batches]

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from absence_utils.attribution.baselines import baseline_images
 from absence_utils.attribution.evidence import absence_evidence, presence_evidence, region_sums
 from absence_utils.attribution.methods import (
     METHODS,
     attribute,
-    baseline_images,
     completeness_gap,
     last_spatial_layer,
 )
@@ -386,8 +386,10 @@ def test_baselines():
     black = baseline_images(unit, images, "black")
     torch.testing.assert_close(black[1, :, 4, 5], torch.tensor([-1.0, -0.5, -1.0]))
     assert not baseline_images(unit, images, "zero").any()
-    blurred = baseline_images(unit, images, "blurred")
-    assert blurred.shape == images.shape and blurred.std() < 0.3 * images.std()
+    mean = baseline_images(unit, images, "mean")
+    torch.testing.assert_close(mean[1, 2, 3, 4], images[1, 2].mean())
+    spread = [baseline_images(unit, images, name).std() for name in ("blurred", "strongly blurred")]
+    assert 0.3 * images.std() > spread[0] > 1.5 * spread[1]
 
 
 def test_a_method_of_ones_own():

@@ -8,7 +8,7 @@ from torch import nn
 
 from absence_utils.attribution.columns import matrix_columns, top_columns
 from absence_utils.attribution.evidence import region_sums
-from absence_utils.attribution.maps import draw_maps, maps_table, unit_labels
+from absence_utils.attribution.maps import draw_maps, maps_table
 from absence_utils.attribution.matrix import absence_matrix, absence_share, planted_cells, planted_verdict
 from absence_utils.attribution.methods import attribute
 from absence_utils.attribution.screening import (
@@ -22,7 +22,10 @@ from absence_utils.attribution.screening import (
 )
 from absence_utils.errors import InputError
 from absence_utils.images.base import TensorImages
+from absence_utils.images.cache import stack_images
 from absence_utils.images.load import load_images
+from absence_utils.images.scenes import CONCEPTS, RULES, render_scenes, rule_truth, scene_dataset
+from absence_utils.images.subsets import Subset, shuffle_images
 from absence_utils.models.load import load_model
 from absence_utils.units import Unit
 
@@ -40,7 +43,7 @@ def small():
 def scenes():
     net = load_model("concept_scenes")
     dataset = load_images("concept_scenes", net, limit=384, seed=3)
-    return net, dataset, matrix_columns(dataset, 3), [Unit(net, "logits", k) for k in range(5)]
+    return net, dataset, matrix_columns(dataset), [Unit(net, "logits", k) for k in range(5)]
 
 
 # -- screening
@@ -185,7 +188,8 @@ def test_columns_with_most_evidence_are_kept_for_each_unit_in_turn():
 def test_planted_absences_stand_out_in_the_matrix_of_the_shipped_network(scenes):
     _, dataset, columns, units = scenes
     table = absence_matrix(screen(units, dataset), columns.membership, columns.names, contrast=True)
-    cells = planted_cells(table, units, columns)
+    cells = planted_cells(table, units, columns, 5)
+    assert planted_cells(table, units, columns, 1000) == []  # outputs that are no rules
     assert [(table.index[r], table.columns[c]) for r, c in cells] == [
         ("logits:0", "cross"),
         ("logits:1", "ring"),
@@ -209,17 +213,33 @@ def test_clipping_pixel_by_pixel_would_miss_a_planted_absence(scenes):
     table = absence_matrix(
         screen(units, dataset, regions=0), columns.membership, columns.names, contrast=True
     )
-    assert planted_margin(table, planted_cells(table, units, columns)) < 1
+    assert planted_margin(table, planted_cells(table, units, columns, 5)) < 1
 
 
 def test_hidden_units_and_folders_have_no_planted_truth(scenes, small):
     net, dataset, columns, _ = scenes
     hidden = [Unit(net, "block3", 0)]
     table = absence_matrix(screen(hidden, dataset), columns.membership, columns.names)
-    assert planted_cells(table, hidden, columns) == []
+    assert planted_cells(table, hidden, columns, 5) == []
     assert "No planted truth" in planted_verdict(table, [])
-    columns = matrix_columns(small[1], 0)
+    columns = matrix_columns(small[1])
     assert columns.planted is None and not columns.overlap and columns.names == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_columns_are_the_truth_of_the_images_themselves(seed):
+    """Whatever the seed they were drawn with, and in any order: a map of "not ring" depends on the ring alone."""
+    whole = scene_dataset(40, seed)
+    parts = [whole, shuffle_images(whole, 1), Subset(shuffle_images(whole, 2), torch.arange(5, 30))]
+    parts += [stack_images(part) for part in parts]
+    for part in parts:
+        columns = matrix_columns(part)
+        assert columns.names == list(CONCEPTS) and columns.overlap
+        assert torch.equal(rule_truth(columns.membership), part.membership)
+        planted = [(list(RULES)[rule], CONCEPTS[concept]) for rule, concept in columns.planted.nonzero()]
+        assert planted == [
+            ("disc and not cross", "cross"), ("not ring", "ring"), ("triangle and not bars", "bars"),
+        ]  # fmt: skip
 
 
 def test_non_target_inputs_carry_more_absence_evidence(scenes):
@@ -231,19 +251,17 @@ def test_non_target_inputs_carry_more_absence_evidence(scenes):
     ]
     share = absence_share(found, splits)
     assert (share["non-target"] > share["target"] + 0.2).all()
-    assert unit_labels(units, dataset, found.outputs) == dataset.class_names
+    assert [unit.label(dataset.class_names, found.outputs) for unit in units] == dataset.class_names
 
 
 def test_maps_of_chosen_scenes_lie_on_what_suppresses_the_unit(scenes):
     """Integrated gradients of "not ring": the most negative place of non-target maps is the ring."""
-    from absence_utils.images.scenes import CONCEPTS, draw_presence, render_scenes
-
     _, dataset, columns, units = scenes
     found = screen(units, dataset)
     split = target_split(units[1], dataset, found.response[:, 1], outputs=5)
     picks = top_absence_inputs(found.absence[:, 1], split, 6)
     maps = draw_maps(units[1], dataset, picks, columns, steps=16)
-    masks = render_scenes(draw_presence(len(dataset), 3), 3).masks[picks]
+    masks = render_scenes(dataset.presence, 3).masks[picks]
     evidence = torch.stack([(maps.signed * masks[:, k]).sum(dim=(1, 2)) for k in range(len(CONCEPTS))], dim=1)
     assert (evidence.argmin(dim=1) == CONCEPTS.index("ring")).all()
     assert all("ring" in caption for caption in maps.captions)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from helpers.compiled_by_hand import RESPONSE, TRUE
 
-from absence_utils.attribution.methods import attribute, baseline_images
+from absence_utils.attribution.baselines import baseline_images
+from absence_utils.attribution.methods import attribute
 from absence_utils.benchmark.compiled import (
     COMPILED,
     KINDS,

@@ -48,6 +48,14 @@ def test_folder_yields_normalised_squares_in_order(folder):
     torch.testing.assert_close(image.mean((1, 2)), expected, atol=0.05, rtol=0)  # JPEG is not exact
 
 
+def test_hidden_files_and_folders_are_no_images(folder):
+    for name in (".ipynb_checkpoints/a.png", "ant/._a.jpg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("not an image")
+    images = load_images(folder, Rgb(), size=16)
+    assert len(images) == 5 and images.class_names == ["ant", "bee"]
+
+
 def test_grey_networks_get_one_channel(folder):
     image, _ = load_images(folder, Rgb(1), size=16)[0]
     assert image.shape == (1, 16, 16) and 0 <= image.min() and image.max() <= 1
@@ -89,7 +97,7 @@ def test_bad_folders_are_named(folder, tmp_path):
         "`images`.*1 class folders hold no image.*'cow'": lambda: load_images(folder, Rgb()),
         "`images`.*empty": lambda: load_images("", Rgb()),
         "`broken`.*'ignore'": lambda: load_images(folder, Rgb(), broken="ignore"),
-        "`size`.*0 pixels": lambda: load_images(folder, Rgb(), size=0),
+        "`size`: 0.*1 or more": lambda: load_images(folder, Rgb(), size=0),
         "`limit`.*-1": lambda: load_images(folder, Rgb(), limit=-1),
         "`labels`.*1 for 2": lambda: TensorImages(torch.zeros(2, 1, 4, 4), torch.zeros(1), ["a"]),
     }

@@ -221,9 +221,8 @@ def test_rules_are_balanced_and_concepts_independent():
 # -- pairs and datasets
 
 
-@pytest.mark.parametrize("concept", ["cross", "B"])
-def test_counterfactual_pairs(concept):
-    shown, hidden = sc.counterfactual_pairs(concept, 30, 2)
+def test_counterfactual_pairs():
+    shown, hidden = sc.counterfactual_pairs("cross", 30, 2)
     assert shown.presence[:, 1].all() and not hidden.presence[:, 1].any()
     assert torch.equal((shown.pixels != hidden.pixels).any(dim=1), shown.masks[:, 1])
     others = [0, 2, 3, 4, 5, 6]
@@ -237,7 +236,9 @@ def test_counterfactual_pairs(concept):
 def test_scene_dataset_follows_the_protocol(net):
     dataset = sc.scene_dataset(200, 6)
     presence = sc.draw_presence(200, 6)
-    assert torch.equal(dataset.membership, sc.rule_truth(presence))
+    assert torch.equal(dataset.membership, sc.rule_truth(presence)) and torch.equal(
+        dataset.presence, presence
+    )
     assert dataset.class_names == list(sc.RULES)
     image, label = dataset[3]
     pixels = sc.render_scenes(presence, 6).pixels

@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torchvision
+from helpers.toy_networks import additive_terms
 from torch import nn
 
 from absence_utils import InputError
 from absence_utils.models.heads import new_head, two_class_network
 from absence_utils.models.load import load_model
-from absence_utils.models.xdnn import additive_terms
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_saved_book_comes_back(book, tmp_path):
     assert {field.name for field in fields(book)} - set(book.settings) == {
         *SIDES,
         "random",
-        "sketch",
+        "windows",
         "covered",
     }
     assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -1,9 +1,9 @@
 """Shards: ranges, resuming after any kill, what is redone, what is refused."""
 
+import itertools
 import multiprocessing
 import random
 import signal
-import time
 
 import pytest
 from helpers import mine_in_shards
@@ -124,36 +124,39 @@ def test_other_settings_are_mined_anew(tmp_path):
         assert same(mine(tmp_path, **change), mine_patches(network, "0", dataset, **HOW | change))
 
 
-def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(tmp_path):
-    folder, merged = tmp_path / "shards", tmp_path / "merged.safetensors"
+@pytest.mark.parametrize(("half_written", "death"), [(False, signal.SIGKILL), (True, signal.SIGXFSZ)])
+def test_killed_at_any_change_of_a_file_and_started_again_it_ends_with_the_same_bytes(
+    tmp_path, half_written, death
+):
+    """Killed at every point, once more at the first change of the second start, then left alone."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(
-        ["absence_utils.patches.shards"]
-    )  # torch is imported once, by the server
+    processes.set_forkserver_preload(["absence_utils.patches.shards"])  # the server imports torch once
 
-    def start(*paths):
-        process = processes.Process(target=mine_in_shards.run, args=paths)
+    def start(folder, step=0, half_written=False):
+        process = processes.Process(target=mine_in_shards.run, args=(folder, step, half_written))
         process.start()
-        return process
+        process.join()
+        return process.exitcode
 
-    start(tmp_path / "warm", tmp_path / "up").join(60)
-    began = time.monotonic()
-    start(tmp_path / "not killed", tmp_path / "at all").join(60)
-    lasts, chance, killed_with = time.monotonic() - began, random.Random(), []
-    for _ in range(60):
-        process = start(folder, merged)
-        if len(killed_with) < 10:
-            process.join(chance.uniform(0.2, 0.7) * lasts)
-            process.kill()
-        process.join(60)
-        if process.exitcode == 0:
+    how = mine_in_shards.SETTINGS
+    whole = mine_patches(mine_in_shards.network(), "1", mine_in_shards.images(), **how)
+    expected = whole.save(tmp_path / "whole").read_bytes()
+    names = [shard_path("", mine_in_shards.SHARDS, shard).name for shard in range(mine_in_shards.SHARDS)]
+    points, left_behind = 0, 0
+    for step in itertools.count(1):
+        folder = tmp_path / str(step)
+        exitcode = start(folder, step, half_written)
+        if exitcode == 0:  # it has no such step
             break
-        assert process.exitcode == -signal.SIGKILL
-        killed_with.append(len(list(folder.glob("shard*"))))
-    assert process.exitcode == 0 and killed_with, "it was killed at least once, and ended"
-    whole = mine_patches(mine_in_shards.network(), "1", mine_in_shards.images(), **mine_in_shards.SETTINGS)
-    assert merged.read_bytes() == whole.save(tmp_path / "whole.safetensors").read_bytes()
-    assert files(folder) == [shard_path("", 12, shard).name for shard in range(12)], killed_with
+        points += 1
+        left_behind += any(name.startswith(".") for name in files(folder))
+        assert exitcode == -death and start(folder, 1) == -signal.SIGKILL and start(folder) == 0
+        assert (folder / "merged.safetensors").read_bytes() == expected
+        rest = [name for name in files(folder) if not name.startswith(".merged")]
+        assert rest == ["merged.safetensors", *names]
+    # Every file is opened, renamed and cleaned up after; only the first of these is followed by a write of that file.
+    assert points == 3 * len([*names, "merged"]) - 2 * half_written
+    assert left_behind >= len(names)
 
 
 # ---------------------------------------------------------------------- merging files, opening books

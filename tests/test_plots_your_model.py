@@ -14,7 +14,7 @@ from absence_utils.your_model.card import CardOptions, collect_cards
 def card(layer_study):
     study, dataset = layer_study
     effort = CardOptions(shown=3, steps=2, facets=2, maps=2, evidence_images=40)
-    (found,) = collect_cards(study, dataset, matrix_columns(dataset, 0), [1], effort, {"network": "scenes"})
+    (found,) = collect_cards(study, dataset, matrix_columns(dataset), [1], effort, {"network": "scenes"})
     return found
 
 

@@ -12,7 +12,15 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from absence_utils.errors import InputError
 from absence_utils.images.base import TensorImages
-from absence_utils.units import Unit, dataset_responses, feature_map, layer_names, pool_space, responses
+from absence_utils.units import (
+    Unit,
+    dataset_responses,
+    feature_map,
+    full_name,
+    layer_names,
+    pool_space,
+    responses,
+)
 
 
 class InPlaceResidual(nn.Module):
@@ -344,3 +352,16 @@ def test_pools_and_names():
     )
     assert layer_names(Shared()) == ["conv", "relu"]
     assert Unit(Shared(), "conv", 0).name == "conv:0" and Unit(Shared()).name == "output:0"
+
+
+def test_an_output_bears_a_class_only_if_there_are_as_many_classes_as_outputs():
+    """Ten class folders under a network with a thousand outputs: logit 3 is not the fourth folder."""
+    net, names = Shared(), ["cat", "dog", "7"]
+    for layer in (None, "logits"):
+        unit = Unit(net, layer, 1)
+        assert unit.label(names, 3) == "dog" and unit.label(names, 1000) == unit.label() == unit.name
+    assert Unit(net, "conv", 1).label(names, 3) == "conv:1"
+    assert Unit(net, direction=torch.ones(3)).label(names, 3) == "output:direction"
+    assert full_name(None, 1, names, 3) == "output, unit 1: dog" and full_name("conv", 1) == "conv, unit 1"
+    assert full_name("logits", 2, names, 3) == "logits, unit 2: class 7"
+    assert full_name("logits", 2, names, 1000) == "logits, unit 2"

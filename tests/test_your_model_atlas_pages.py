@@ -16,7 +16,7 @@ EFFORT = CardOptions(shown=3, steps=2, facets=1, maps=1, evidence_images=40)
 @pytest.fixture(scope="module")
 def atlas(layer_study, tmp_path_factory):
     study, dataset = layer_study
-    cards = collect_cards(study, dataset, matrix_columns(dataset, 0), range(5), EFFORT, {"network": "scenes"})
+    cards = collect_cards(study, dataset, matrix_columns(dataset), range(5), EFFORT, {"network": "scenes"})
     return write_atlas(cards, study, tmp_path_factory.mktemp("atlas"), "Rules of the scenes")
 
 

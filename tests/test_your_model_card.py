@@ -21,7 +21,7 @@ EFFORT = CardOptions(shown=4, steps=4, facets=2, maps=2, evidence_images=60, smo
 @pytest.fixture(scope="module")
 def card(layer_study):
     study, dataset = layer_study
-    (found,) = collect_cards(study, dataset, matrix_columns(dataset, 0), [1], EFFORT, {"network": "scenes"})
+    (found,) = collect_cards(study, dataset, matrix_columns(dataset), [1], EFFORT, {"network": "scenes"})
     return found
 
 
@@ -92,7 +92,7 @@ def test_classes_that_suppress(card, layer_study):
 
 def test_classes_with_few_images_are_left_out_where_others_have_more(layer_study):
     study, dataset = layer_study
-    columns = matrix_columns(dataset, 0)
+    columns = matrix_columns(dataset)
     rare = columns.membership.clone()
     rare[:, 0] = False
     rare[:2, 0] = True
@@ -134,7 +134,7 @@ def test_numbers_of_a_card_hold_what_it_draws(card):
 
 def test_what_is_not_asked_for_is_not_made(layer_study):
     study, dataset = layer_study
-    columns = matrix_columns(dataset, 0)
+    columns = matrix_columns(dataset)
     for effort in (replace(EFFORT, facets=0, maps=0), replace(EFFORT, facets=0, evidence_images=0)):
         (card,) = collect_cards(study, dataset, columns, [0], effort)
         assert card.pair is None and card.evidence is None
@@ -144,7 +144,7 @@ def test_what_is_not_asked_for_is_not_made(layer_study):
 def test_units_that_were_not_studied_are_refused_at_once(layer_study):
     study, dataset = layer_study
     with pytest.raises(InputError, match="unit 7 was not studied.*0, 1, 2, 3, 4"):
-        collect_cards(study, dataset, matrix_columns(dataset, 0), [1, 7], EFFORT)
+        collect_cards(study, dataset, matrix_columns(dataset), [1, 7], EFFORT)
 
 
 def test_titles(layer_study):

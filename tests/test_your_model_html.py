@@ -23,7 +23,7 @@ EFFORT = CardOptions(shown=2, steps=2, facets=1, maps=1, evidence_images=40)
 def cards(layer_study):
     study, dataset = layer_study
     return list(
-        collect_cards(study, dataset, matrix_columns(dataset, 0), [0, 1, 4], EFFORT, {"network": "scenes"})
+        collect_cards(study, dataset, matrix_columns(dataset), [0, 1, 4], EFFORT, {"network": "scenes"})
     )
 
 

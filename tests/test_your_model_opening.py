@@ -207,6 +207,7 @@ def test_scenes_for_any_network():
     brought = open_model(Grey(), preprocessing={"mean": 0.2, "std": 0.4, "size": 28})
     scenes = brought.images("concept_scenes", limit=3, seed=4)
     assert scenes.images.shape == (3, 1, 28, 28) and torch.equal(scenes.membership, plain.membership)
+    assert torch.equal(scenes.presence, plain.presence)
     weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     grey = (plain.normalisation.undo(plain.images) * weights).sum(1).mean((1, 2))
     torch.testing.assert_close(

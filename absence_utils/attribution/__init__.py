@@ -1,6 +1,6 @@
 """Signed attribution maps on target and non-target inputs, and the absence matrix (notebook 05).
 
-Stands on `units`, `images` and `models`. Needs captum.
+Stands on `units`, `images` and `models`. Needs captum, but for `baselines`, `evidence` and `gradients`.
 """
 
 import lazy_loader as lazy
@@ -8,12 +8,14 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
+        "baselines": ["BASELINES", "baseline_images"],
         "columns": ["matrix_columns", "top_columns"],
         "diagnosis": ["Diagnosis", "diagnose"],
         "evidence": ["absence_evidence", "presence_evidence", "region_sums"],
-        "maps": ["draw_maps", "maps_table", "unit_labels"],
+        "maps": ["draw_maps", "maps_table"],
         "matrix": ["absence_matrix", "absence_share", "planted_cells", "planted_verdict"],
-        "methods": ["BASELINES", "METHODS", "attribute", "baseline_images", "completeness_gap"],
+        "gradients": ["input_x_gradient"],
+        "methods": ["METHODS", "attribute", "completeness_gap"],
         "removal": ["TREATMENTS", "removal_table", "remove_pixels", "remove_strokes"],
         "screening": [
             "rerank_by_occlusion",

@@ -43,15 +43,10 @@ class Columns:
     planted: Tensor | None = None
 
 
-def matrix_columns(dataset, seed: int) -> Columns:
-    """Single concepts and their planted truth for scenes drawn with `seed`; else the dataset's classes."""
-    if dataset.source.startswith("concept scenes"):
-        from absence_utils.images.scenes import (  # rendering is not needed for folders
-            CONCEPTS,
-            draw_presence,
-            planted_effects,
-        )
-
-        return Columns(draw_presence(len(dataset), seed), list(CONCEPTS), True, planted_effects() < -1e-6)
+def matrix_columns(dataset) -> Columns:
+    """The concepts that the images show, with the planted truth, where the dataset knows them; else its classes."""
+    presence = getattr(dataset, "presence", None)
+    if presence is not None:
+        return Columns(presence, list(dataset.concepts), True, dataset.planted)
     membership = torch.as_tensor(dataset.membership).bool()
     return Columns(membership, list(dataset.class_names), bool((membership.sum(dim=1) > 1).any()))

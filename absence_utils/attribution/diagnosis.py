@@ -23,17 +23,16 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
-from absence_utils.errors import InputError
-from absence_utils.images.base import Normalisation, normalisation_of
+from absence_utils.errors import InputError, require_choice, require_shape
+from absence_utils.images.base import Normalisation
 from absence_utils.units import Unit
 
+from .baselines import BASELINES, baseline_images
 from .evidence import region_sums
 from .methods import attribute
 
-BASELINES = ("black", "mean", "blurred")
-BLUR_SHARE = 0.5  # sd of the blur by the longer side: shapes are gone, a slow change of colour stays
+DIAGNOSIS_BASELINES = ("black", "mean", "strongly blurred")
 
 # Thresholds of the verdict, all but the first as shares of the scale, see `diagnose`.
 # Units of the layer: float32 rounds sums of numbers around 1 to about that.
@@ -100,7 +99,7 @@ class Diagnosis:
 def diagnose(
     unit: Unit,
     image: Tensor,
-    baselines: Sequence[str] | Mapping[str, Tensor] = BASELINES,
+    baselines: Sequence[str] | Mapping[str, Tensor] = DIAGNOSIS_BASELINES,
     method: str | Callable = "integrated_gradients",
     *,
     normalisation: Normalisation | None = None,
@@ -128,9 +127,8 @@ def diagnose(
     Args:
         unit: any unit, read before its nonlinearity (`Unit.signed` for an output that ends in one).
         image: [channel, height, width] or a batch of one, normalised as the network expects.
-        baselines: names out of `BASELINES`, or {name: [channel, height, width]} of your own, normalised as well.
-            "black": pixels of 0; "mean": the image's own mean colour; "blurred": the image under a Gaussian with sd of
-            half its longer side (much more than `attribute`'s "blurred"), reflected at the border.
+        baselines: names out of `attribution.BASELINES`, see `attribution.baseline_images`; or {name: [channel, height,
+            width]} of your own, normalised as well.
         method: see `attribution.attribute`; one that is not complete soon gives "undecided".
         normalisation: of the image, which says what black is; by default the network's own.
         regions: evidence is summed over that many squares along the longer side before its sign is read, see
@@ -200,31 +198,6 @@ def decompose(
     return Decomposition(baseline, response, baseline_response, presence, absence, gap, share, verdict)
 
 
-def describe(diagnosis: Diagnosis) -> str:
-    """One sentence for readers: the response, the verdict, and the numbers of the first baseline that gave it."""
-    start = f"{diagnosis.unit} responds with {diagnosis.rows[0].response:.3g}"
-    if diagnosis.verdict == DEPENDS:
-        found = "; ".join(f"{row.baseline}: {row.verdict}" for row in diagnosis.rows)
-        return f"{start}, and why depends on the baseline ({found}): name the baseline with every map."
-    row = next(row for row in diagnosis.rows if row.verdict == diagnosis.verdict)
-    terms = {"baseline": row.baseline_response, "presence evidence": row.presence}
-    terms |= {"absence evidence": row.absence, "gap": row.gap}
-    rounding = SILENT * max(map(abs, terms.values()))
-    numbers = ", ".join(f"{k} {0.0 if abs(v) <= rounding else v:.3g}" for k, v in terms.items())
-    return f"{start} and is {diagnosis.verdict}: {_REASONS[diagnosis.verdict]} ({row.baseline}: {numbers})."
-
-
-_REASONS = {
-    "presence-driven": "most of what speaks for it is seen in the image",
-    "absence-driven": "the response comes from the baseline, not from evidence, so it is a bias or an absence, "
-    "which only showing the concept can tell apart",
-    "vetoed": "something in the image speaks for it, and absence evidence outweighs that",
-    "suppressed": "hardly anything in the image speaks for it, and absence evidence takes the response down",
-    "silent": "too little in the image speaks for it, and nothing that is seen holds it down",
-    "undecided": "the attribution does not add up to the response, so use a complete method or more steps",
-}
-
-
 def _overall(verdicts: list[str]) -> str:
     if "undecided" in verdicts:
         return "undecided"
@@ -235,9 +208,7 @@ def _one_image(image: Tensor) -> Tensor:
     """[1, channel, height, width]."""
     if isinstance(image, Tensor) and image.ndim == 3:
         image = image[None]
-    if not isinstance(image, Tensor) or image.ndim != 4 or len(image) != 1:
-        shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-        raise InputError("image", f"expected one image, got {shape}", "Give [channel, height, width].")
+    require_shape("image", image, 1, "channel", "height", "width")
     return image
 
 
@@ -255,22 +226,5 @@ def _baselines(
                 raise InputError("baselines", problem, "Give [channel, height, width] for each name.")
         return {name: given.detach().to(images).view_as(images) for name, given in baselines.items()}
     for name in baselines:
-        if name not in BASELINES:
-            known = f"Use {', '.join(BASELINES)}, or a dict of your own."
-            raise InputError("baselines", f"{name!r} is not known", known)
-    return {name: _reference(unit, images, name, normalisation) for name in baselines}
-
-
-def _reference(unit: Unit, images: Tensor, name: str, normalisation: Normalisation | None) -> Tensor:
-    if name == "black":
-        normalisation = normalisation or normalisation_of(unit.model)
-        if len(normalisation.mean) not in (1, images.shape[1]):
-            problem = f"it has {len(normalisation.mean)} channels, the image {images.shape[1]}"
-            raise InputError("normalisation", problem, "Give the one the image was made with.")
-        return normalisation.apply(torch.zeros_like(images))
-    if name == "mean":  # normalising is affine, so the mean of the input is the normalised mean colour
-        return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
-    sigma = BLUR_SHARE * max(images.shape[-2:])
-    # reflection allows no kernel that reaches beyond the image; width first, as torchvision wants it
-    radius = [min(round(3 * sigma), edge - 1) for edge in images.shape[:-3:-1]]
-    return gaussian_blur(images, [2 * r + 1 for r in radius], [sigma, sigma])
+        require_choice("baselines", name, BASELINES)
+    return {name: baseline_images(unit, images, name, normalisation) for name in baselines}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .methods import _at_least
+from absence_utils.errors import require_at_least
 
 
 def absence_evidence(attribution: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def region_sums(attribution: Tensor, regions: int = 4) -> Tensor:
     Returns:
         [batch, row, column] signed, in the units of the layer; the sum is that of the attribution.
     """
-    _at_least("regions", regions, 1)
+    require_at_least("regions", regions, 1)
     height, width = attribution.shape[-2:]
     edge = -(-max(height, width) // regions)
     padded = F.pad(attribution.sum(dim=1, keepdim=True), (0, -width % edge, 0, -height % edge))

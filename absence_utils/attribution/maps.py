@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -61,16 +60,6 @@ def draw_maps(
     return Maps(
         positions, dataset.normalisation.undo(images), attribution.sum(dim=1), response, gap, captions
     )
-
-
-def unit_labels(units: Sequence[Unit], dataset, outputs: int) -> list[str]:
-    """Class names for class units of a dataset with the network's classes, addresses for all others."""
-    return [
-        dataset.class_names[unit.channel]
-        if unit.layer in (None, "logits") and unit.direction is None and outputs == len(dataset.class_names)
-        else unit.name
-        for unit in units
-    ]
 
 
 def maps_table(label: str, kind: str, maps: Maps) -> pd.DataFrame:

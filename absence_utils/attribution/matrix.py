@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from absence_utils.errors import InputError
+from absence_utils.errors import require_shape
 from absence_utils.units import Unit
 
 from .columns import Columns
@@ -38,11 +38,7 @@ def absence_matrix(screening: Screening, membership: Tensor, names: Sequence[str
         InputError: membership does not fit the screening or the names.
     """
     membership = torch.as_tensor(membership).bool()
-    if membership.shape != (len(screening.response), len(names)):
-        wanted = f"[{len(screening.response)} images, {len(names)} names]"
-        raise InputError(
-            "membership", f"shape {tuple(membership.shape)}, not {wanted}", "Give one row an image."
-        )
+    require_shape("membership", membership, len(screening.response), len(names))
     sd = screening.response.double().std(dim=0)
     evidence = torch.where(sd > 0, screening.absence.double() / sd, 0.0)  # a unit that never changes has none
     inside = _group_mean(evidence, membership)
@@ -58,17 +54,21 @@ def _group_mean(values: Tensor, membership: Tensor) -> Tensor:
     return share.T @ values
 
 
-def planted_cells(matrix: pd.DataFrame, units: Sequence[Unit], columns: Columns) -> list[tuple[int, int]]:
-    """(row, column) of the matrix where an absence was planted; empty for hidden units and unknown truth."""
-    if columns.planted is None:
+def planted_cells(
+    matrix: pd.DataFrame, units: Sequence[Unit], columns: Columns, outputs: int
+) -> list[tuple[int, int]]:
+    """(row, column) of the matrix where an absence was planted; empty where the truth is not known.
+
+    It is not for hidden units, nor for a network with another number of outputs than there are rules.
+    """
+    if columns.planted is None or outputs != len(columns.planted):
         return []
     return [
-        (row, matrix.columns.get_loc(name))
+        (row, matrix.columns.get_loc(columns.names[column]))
         for row, unit in enumerate(units)
-        for name, planted in zip(
-            columns.names, columns.planted[unit.channel % len(columns.planted)], strict=True
-        )
-        if planted and name in matrix and unit.layer in (None, "logits") and unit.direction is None
+        if unit.is_output
+        for column in columns.planted[unit.channel].nonzero().flatten().tolist()
+        if columns.names[column] in matrix
     ]
 
 

@@ -2,13 +2,13 @@
 
 The first of the paper's two extensions: attribute unit k on inputs that do *not* belong to k and read the
 negative part. It marks what suppresses k, that is, whose absence k encodes. Everything here keeps the sign.
-The methods are captum's; what is added makes them right for this use:
+Most methods are captum's; what is added makes them right for this use:
 
 * captum's `Saliency` and its image plots take absolute values by default; neither is used.
 * `DeepLift` needs every activation to be a module that is used once, out of place. torchvision's ResNets
   call one ReLU several times, others call `F.relu`, VGG and SqueezeNet work in place. Here each activation
   *call* of the forward pass is led through a module of its own, without touching or tracing the network
-  (module `separate`).
+  (module `deeplift`).
 * In captum 0.9 the rescale rule is lost where one hooked module feeds another directly, as a ReLU does a max
   pool (the first reads the gradient before the second has changed it), and the rule for max pooling drops
   contributions where windows overlap. Here every activation call gets its own copy of its input, and a
@@ -22,61 +22,21 @@ The methods are captum's; what is added makes them right for this use:
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from captum.attr import DeepLift, InputXGradient, IntegratedGradients, LayerGradCam, NoiseTunnel, Occlusion
+from captum.attr import DeepLift, InputXGradient, IntegratedGradients, NoiseTunnel, Occlusion
 from torch import Tensor, nn
-from torchvision.transforms.functional import gaussian_blur
 
-from absence_utils.errors import InputError
-from absence_utils.images.base import normalisation_of
+from absence_utils.errors import InputError, require_at_least, require_choice, require_shape
 from absence_utils.units import Unit, channel_axis, find_layer
 
+from .baselines import baseline_images
 from .deeplift import ModularActivations
-
-BASELINES = ("zero", "black", "blurred")
-
-
-def baseline_images(unit: Unit, images: Tensor, baseline: str | Tensor = "zero") -> Tensor:
-    """The inputs that stand for "nothing there".
-
-    Args:
-        images: [batch, channel, height, width], normalised.
-        baseline: "zero", the mean colour where images are normalised by their mean; "black", pixels of 0
-            before normalisation; "blurred", each image under a Gaussian with sd of a tenth of its longer
-            side; or a tensor that broadcasts to the images, normalised like them.
-
-    Returns:
-        [batch, channel, height, width].
-
-    Raises:
-        InputError: unknown name, or a tensor that doesn't broadcast to the images.
-    """
-    if isinstance(baseline, Tensor):
-        try:
-            return baseline.detach().to(images).expand_as(images)
-        except RuntimeError as error:
-            shapes = f"shape {tuple(baseline.shape)} does not broadcast to {tuple(images.shape)}"
-            raise InputError(
-                "baseline", shapes, "Give [channel, height, width] or one for each image."
-            ) from error
-    if baseline == "zero":
-        return torch.zeros_like(images)
-    if baseline == "black":
-        return normalisation_of(unit.model).apply(torch.zeros_like(images))
-    if baseline == "blurred":
-        sigma = max(images.shape[-2:]) / 10
-        radius = [
-            min(round(3 * sigma), edge - 1) for edge in images.shape[:-3:-1]
-        ]  # width first, as torchvision
-        return gaussian_blur(images, [2 * r + 1 for r in radius], [sigma, sigma])
-    raise InputError("baseline", f"{baseline!r} is not known", f"Use {', '.join(BASELINES)} or a tensor.")
+from .gradients import input_x_gradient
 
 
 def attribute(
@@ -124,10 +84,9 @@ def attribute(
         InputError: unknown method, option or baseline; nothing to attribute to; see also `Unit`.
     """
     function = _method(method, options)
-    if batch_size < 1:
-        raise InputError("batch_size", f"{batch_size} images", "Give at least 1.")
-    if not isinstance(images, Tensor) or images.ndim != 4 or len(images) == 0:
-        raise InputError("images", "expected [batch, channel, height, width] with a batch of at least 1", "")
+    require_at_least("batch_size", batch_size, 1)
+    require_shape("images", images, "batch", "channel", "height", "width")
+    require_at_least("images", len(images), 1)
     parts = []
     with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="captum")
@@ -145,9 +104,7 @@ def _chunks(unit, images, baseline, batch_size):
 def _method(method, options) -> Callable:
     if callable(method):
         return method
-    if method not in _METHODS:
-        near = difflib.get_close_matches(str(method), METHODS, n=1, cutoff=0.4) or METHODS
-        raise InputError("method", f"{method!r} is not an attribution method", f"Use {', '.join(near)}.")
+    require_choice("method", method, METHODS)
     known = list(inspect.signature(_METHODS[method]).parameters)[4:]
     for option in options:
         if option not in known:
@@ -157,36 +114,27 @@ def _method(method, options) -> Callable:
 
 
 def _integrated_gradients(unit, images, baseline, batch_size, steps=32):
-    _at_least("steps", steps, 1)
+    require_at_least("steps", steps, 1)
     return IntegratedGradients(unit.response).attribute(
         images, baselines=baseline, n_steps=steps, internal_batch_size=max(batch_size, len(images))
     )
 
 
 def _input_x_gradient(unit, images, baseline, batch_size):
-    # captum multiplies by the input; seen from the baseline, the input is the difference to it
-    return InputXGradient(lambda change: unit.response(baseline + change)).attribute(images - baseline)
+    change = (images - baseline).requires_grad_()
+    return input_x_gradient(unit.response(baseline + change)[:, None], change, 0)
 
 
 def _smoothgrad(unit, images, baseline, batch_size, samples=16, noise=0.15, seed=0):
-    _at_least("samples", samples, 1)
+    require_at_least("samples", samples, 1)
     maps = []
     for image, reference in zip(images.split(1), baseline.split(1), strict=True):
         sd = noise * float(image.max() - image.min())
         tunnel = NoiseTunnel(InputXGradient(lambda change, start=reference: unit.response(start + change)))
-        with (
-            torch.random.fork_rng()
-        ):  # captum draws from the global generator; each image gets the same draws
-            torch.manual_seed(seed)
-            maps.append(
-                tunnel.attribute(
-                    image - reference,
-                    nt_type="smoothgrad",
-                    nt_samples=samples,
-                    nt_samples_batch_size=min(batch_size, samples),
-                    stdevs=sd,
-                )
-            )
+        batches = {"nt_samples": samples, "nt_samples_batch_size": min(batch_size, samples)}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)  # captum draws from the global generator; each image gets the same draws
+            maps.append(tunnel.attribute(image - reference, nt_type="smoothgrad", stdevs=sd, **batches))
     return torch.cat(maps)
 
 
@@ -221,21 +169,32 @@ def _gradcam(unit, images, baseline, batch_size, cam_layer=None):
     if call is not None or _inside(layer, unit.layer):
         why = "is one call of several" if call is not None else "belongs to the unit's own layer"
         raise InputError("cam_layer", f"{layer!r} {why}", "Give a layer before the unit that runs once.")
-    probe = nn.Identity()
-    expected = unit.response(images[:1]).detach()
-    with _probed(module, probe, images):
-        try:
-            if not torch.allclose(unit.response(images[:1]), expected, rtol=1e-3, atol=1e-5):
-                raise AssertionError  # the layer holds the rectification that the signed unit looks behind
-            cells = LayerGradCam(unit.response, probe).attribute(images)
-        except (AssertionError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "not have been used" not in str(error):
-                raise
-            raise InputError(
-                "cam_layer",
-                f"the unit {unit.name} does not read {layer!r}",
-                "Give a layer that runs before it.",
-            ) from error
+    kept, expected = [], unit.response(images[:1]).detach()
+
+    def keep(_module, _inputs, output):
+        values, *rest = output if isinstance(output, tuple) else (output,)
+        if isinstance(values, Tensor):
+            kept.append(values.detach().clone().requires_grad_())
+            values = kept[-1].clone()  # what follows may work in place
+        return (values, *rest) if isinstance(output, tuple) else values
+
+    handle, gradient = module.register_forward_hook(keep), None
+    try:
+        response = unit.response(images)
+    finally:
+        handle.remove()
+    # Another response: the layer holds the rectification that the signed unit looks behind.
+    same = torch.allclose(response[:1], expected, rtol=1e-3, atol=1e-5)
+    if len(kept) == 1 and same and response.requires_grad:
+        (gradient,) = torch.autograd.grad(response.sum(), kept, allow_unused=True)
+    if gradient is None:
+        problem = f"the unit {unit.name} does not read {layer!r}"
+        raise InputError("cam_layer", problem, "Give a layer that runs before it, once.")
+    maps, slopes = (_as_maps(module, values, images) for values in (kept[0].detach(), gradient))
+    if maps is None:
+        problem = f"its output {tuple(gradient.shape)} has no space"
+        raise InputError("cam_layer", problem, "Give a layer of maps or of tokens.")
+    cells = (slopes.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1, keepdim=True)
     return _enlarge(cells, images.shape[-2:]).expand_as(images) / images.shape[1]
 
 
@@ -246,49 +205,21 @@ def _enlarge(cells: Tensor, size) -> Tensor:
     return F.interpolate(cells / weight, size, mode="bilinear")
 
 
-@contextmanager
-def _probed(module: nn.Module, probe: nn.Module, images: Tensor):
-    """Lead the layer's output through `probe` as maps [batch, channel, height, width], see `_as_maps`."""
+def _as_maps(layer: nn.Module, values, images: Tensor) -> Tensor | None:
+    """A layer's output as maps [batch, channel, height, width], None if it has no space.
 
-    def hook(layer, _inputs, output):
-        values, *rest = output if isinstance(output, tuple) else (output,)
-        found = _as_maps(layer, values, images)
-        if found is None:
-            shape = tuple(values.shape)
-            raise InputError(
-                "cam_layer", f"its output {shape} has no space", "Give a layer of maps or of tokens."
-            )
-        maps, back = found
-        values = back(probe(maps).clone())  # as captum's hook does, also when it is not there yet
-        return (values, *rest) if isinstance(output, tuple) else values
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _as_maps(layer: nn.Module, values, images: Tensor):
-    """A layer's output as maps [batch, channel, height, width] with the way back, or None if it has no space.
-
-    Tokens are laid out row by row in the proportions of the image; a class token in front is left as it is.
+    Tokens are laid out row by row in the proportions of the image; a class token in front is left out.
     """
     if not isinstance(values, Tensor) or values.ndim not in (3, 4):
         return None
     if values.ndim == 4:
-        axis = channel_axis(layer, values, images)
-        maps = values.movedim(axis, 1)
-        return (maps, lambda changed: changed.movedim(1, axis)) if maps[0, 0].numel() > 1 else None
+        maps = values.movedim(channel_axis(layer, values, images), 1)
+        return maps if maps[0, 0].numel() > 1 else None
     for extra in (0, 1):
         count = values.shape[1] - extra
         height = round((count * images.shape[-2] / images.shape[-1]) ** 0.5)
         if count > 1 and height and count % height == 0:
-            maps = values[:, extra:].unflatten(1, (height, count // height)).movedim(-1, 1)
-            front = values[:, :extra]
-            return maps, lambda changed, front=front: torch.cat(
-                [front, changed.movedim(1, -1).flatten(1, 2)], dim=1
-            )
+            return values[:, extra:].unflatten(1, (height, count // height)).movedim(-1, 1)
     return None
 
 
@@ -347,13 +278,8 @@ def _has_reach(response: Tensor, module: nn.Module, values, images: Tensor) -> b
     (gradient,) = torch.autograd.grad(response, values, retain_graph=True, allow_unused=True)
     if gradient is None:
         return False
-    used = (_as_maps(module, gradient, images)[0] != 0).any(dim=0)
+    used = (_as_maps(module, gradient, images) != 0).any(dim=0)
     return int(used.any(dim=(1, 2)).sum()) > 1 and int(used.any(dim=0).sum()) > 1
-
-
-def _at_least(parameter: str, value: int, smallest: int) -> None:
-    if value < smallest:
-        raise InputError(parameter, f"{value}", f"Give at least {smallest}.")
 
 
 _METHODS = {

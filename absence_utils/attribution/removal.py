@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_shape
 from absence_utils.models.training import predict
 from absence_utils.units import Unit
 
@@ -42,10 +42,8 @@ def remove_pixels(
     """
     space = (len(images), *images.shape[-2:])
     for name, values in (("score", score), ("among", among)):
-        if values is not None and tuple(values.shape) != space:
-            raise InputError(
-                name, f"shape {tuple(values.shape)} for images {tuple(images.shape)}", f"Give {space}."
-            )
+        if values is not None:
+            require_shape(name, values, *space)
     count = torch.as_tensor(count).expand(len(images))
     if (count < 0).any():
         raise InputError("count", f"{int(count.min())} pixels", "Use 0 or more.")

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from absence_utils.errors import InputError
-from absence_utils.progress import progress
-from absence_utils.units import Unit, feature_map, pool_space
+from absence_utils.units import Unit, feature_map, image_batches, pool_space
 
+from .baselines import baseline_images
 from .evidence import absence_evidence, presence_evidence, region_sums
-from .methods import attribute, baseline_images
+from .gradients import input_x_gradient
+from .methods import attribute
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,27 +64,24 @@ def screen(
         InputError: no units, units of different layers, an empty dataset.
     """
     first = _shared_layer(units)
-    if len(dataset) == 0:
-        raise InputError("dataset", "it has no images", "Give a dataset with at least one image.")
     parts = []
-    for start in progress(range(0, len(dataset), batch_size), f"screening {first.layer or 'the output'}"):
-        images = torch.stack([dataset[i][0] for i in range(start, min(start + batch_size, len(dataset)))])
+    for images in image_batches(dataset, batch_size, f"screening {first.layer or 'the output'}"):
         images = images.to(first.device)
         reference = baseline_images(first, images, baseline)
+        rows = []
         with torch.enable_grad():
-            pooled = pool_space(feature_map(first.model, first.layer, images.requires_grad_()), first.pool)
-            responses = [unit.of(pooled) for unit in units]
-            rows = []
-            for index, response in enumerate(responses):
-                keep = index + 1 < len(units)
-                (gradient,) = torch.autograd.grad(response.sum(), images, retain_graph=keep)
-                evidence = (images.detach() - reference) * gradient
+            change = (images - reference).requires_grad_()
+            pooled = pool_space(feature_map(first.model, first.layer, reference + change), first.pool)
+            outputs, found = pooled.shape[1], torch.stack([unit.of(pooled) for unit in units], dim=1)
+            for index in range(len(units)):
+                evidence = input_x_gradient(found, change, index)
                 signed = region_sums(evidence, regions)[:, None] if regions else evidence
                 totals = (part(signed).sum(dim=(1, 2)) for part in (absence_evidence, presence_evidence))
-                rows.append(torch.stack((response.detach(), *totals)))
+                rows.append(torch.stack((found[:, index].detach(), *totals)))
+        del pooled, found  # and with them the graph, before the next batch makes its own
         parts.append(torch.stack(rows).cpu())
     found = torch.cat(parts, dim=2)  # [unit, (response, absence, presence), image]
-    return Screening([unit.name for unit in units], *found.permute(1, 2, 0), outputs=pooled.shape[1])
+    return Screening([unit.name for unit in units], *found.permute(1, 2, 0), outputs=outputs)
 
 
 def _shared_layer(units: Sequence[Unit]) -> Unit:
@@ -139,8 +137,7 @@ def target_split(
         raise InputError(
             "target_class", f"{target_class} of {len(names)} classes", f"Use 0 to {len(names) - 1}."
         )
-    is_output = unit.direction is None and unit.layer in (None, "logits")
-    if target_class is None and is_output and outputs == len(names):
+    if target_class is None and unit.is_output and outputs == len(names):
         target_class = unit.channel
     if target_class is not None:
         target = torch.as_tensor(membership)[:, target_class].bool()

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from absence_utils.attribution.gradients import input_x_gradient
 from absence_utils.errors import InputError
 from absence_utils.models.training import predict
 from absence_utils.units import device_of
 
-from .objectives import input_x_gradient
 from .study import DebiasStudy, RunSpec
 from .tables import select
 from .tasks import Task
@@ -114,8 +114,5 @@ def _both_maps(model: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
     """Maps [class, height, width] and logits [class] of one image."""
     images = image[None].to(device_of(model)).requires_grad_(True)
     logits = model(images)
-    maps = [
-        input_x_gradient(model, images, logits, torch.tensor([column], device=logits.device))[0].sum(dim=0)
-        for column in range(logits.shape[1])
-    ]
-    return torch.stack(maps).detach().cpu(), logits[0].detach().cpu()
+    maps = [input_x_gradient(logits, images, column)[0].sum(dim=0) for column in range(logits.shape[1])]
+    return torch.stack(maps).cpu(), logits[0].detach().cpu()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from absence_utils.units import device_of
+from absence_utils.attribution.gradients import input_x_gradient
+from absence_utils.units import device_of, reading
 
-from .objectives import input_x_gradient
 from .tasks import ShortcutData
 from .training import flushed_denormals
 
@@ -42,14 +42,8 @@ def measure_shortcut(
             the logit encodes the artefact's absence; negative: its presence.
         images: how many there were.
     """
-    flags = {module: module.training for module in model.modules()}
-    try:
-        with flushed_denormals():
-            model.eval()
-            plain, marked, control, inside = _read(model, data, carrier, batch)
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
+    with flushed_denormals(), reading(model):
+        plain, marked, control, inside = _read(model, data, carrier, batch)
     right = {shown: (logits.argmax(1) == data.labels).double() for shown, logits in ((0, plain), (1, marked))}
     often = torch.where(data.labels == carrier, bias, 1 - bias).double()
     found = {}
@@ -92,9 +86,7 @@ def _inside(model, images, masks) -> dict[str, Tensor]:
     logits = model(images)
     found = {"share": [], "sum": []}
     for column in range(logits.shape[1]):
-        attribution = input_x_gradient(
-            model, images, logits, torch.full_like(logits[:, 0], column).long()
-        ).detach()
+        attribution = input_x_gradient(logits, images, column)
         size = attribution.abs().sum(dim=1)
         share = (size * masks).sum(dim=(1, 2)) / size.sum(dim=(1, 2)).clamp(min=1e-12)
         found["share"].append(share.double().cpu())

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from absence_utils.attribution.gradients import input_x_gradient
+
 
 @dataclass
 class Batch:
@@ -42,17 +44,6 @@ class Batch:
 Objective = Callable[[nn.Module, Batch, float, torch.Generator], Tensor]
 
 
-def input_x_gradient(model: nn.Module, images: Tensor, logits: Tensor, chosen: Tensor) -> Tensor:
-    """[batch, channel, height, width] attribution of logit `chosen` [batch], differentiable.
-
-    Args:
-        images: require a gradient; logits [batch, class] were computed from them.
-    """
-    picked = logits.gather(1, chosen[:, None]).sum()
-    (slope,) = torch.autograd.grad(picked, images, create_graph=True)
-    return images * slope
-
-
 def attribution_inside(attribution: Tensor, masks: Tensor) -> Tensor:
     """Mean over the masked pixels of |attribution| summed over channels; 0 where nothing is masked.
 
@@ -62,6 +53,10 @@ def attribution_inside(attribution: Tensor, masks: Tensor) -> Tensor:
     """
     inside = attribution.abs().sum(dim=1) * masks
     return inside.sum() / masks.sum().clamp(min=1)
+
+
+def _penalty(images: Tensor, logits: Tensor, chosen: Tensor, masks: Tensor) -> Tensor:
+    return attribution_inside(input_x_gradient(logits, images, chosen, create_graph=True), masks)
 
 
 def _logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -83,7 +78,7 @@ def none(model: nn.Module, batch: Batch, strength: float, generator: torch.Gener
 def presence(model: nn.Module, batch: Batch, strength: float, generator: torch.Generator) -> Tensor:
     """Penalty on the target logit's attribution: "right for the right reasons" as it is usually done."""
     images, logits = _logits(model, batch)
-    penalty = attribution_inside(input_x_gradient(model, images, logits, batch.labels), batch.masks)
+    penalty = _penalty(images, logits, batch.labels, batch.masks)
     return F.cross_entropy(logits, batch.labels) + strength * penalty
 
 
@@ -93,10 +88,7 @@ def presence_and_absence(
     """Half the penalty on the target logit, half on a non-target one (the paper's proposal)."""
     images, logits = _logits(model, batch)
     other = _other(batch.labels, logits.shape[1], generator)
-    penalty = sum(
-        attribution_inside(input_x_gradient(model, images, logits, chosen), batch.masks) / 2
-        for chosen in (batch.labels, other)
-    )
+    penalty = sum(_penalty(images, logits, chosen, batch.masks) / 2 for chosen in (batch.labels, other))
     return F.cross_entropy(logits, batch.labels) + strength * penalty
 
 
@@ -113,7 +105,7 @@ def random_logit(model: nn.Module, batch: Batch, strength: float, generator: tor
     """Penalty on the attribution of a logit drawn anew for every image: half the price of covering both."""
     images, logits = _logits(model, batch)
     drawn = torch.randint(logits.shape[1], batch.labels.shape, generator=generator).to(batch.labels.device)
-    penalty = attribution_inside(input_x_gradient(model, images, logits, drawn), batch.masks)
+    penalty = _penalty(images, logits, drawn, batch.masks)
     return F.cross_entropy(logits, batch.labels) + strength * penalty
 
 

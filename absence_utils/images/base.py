@@ -57,10 +57,8 @@ def normalisation_of(model: nn.Module) -> Normalisation:
     return IMAGENET if input_channels(model) == 3 else IDENTITY
 
 
-_OWN = (
-    "normalisation",
-    "_input_normalisation",
-)  # the second where a network uses the first name for its own ends
+# Attributes of a network; the second is for one that uses the first name for its own ends.
+_OWN = ("normalisation", "_input_normalisation")
 
 
 def set_input_spec(model: nn.Module, normalisation: Normalisation, channels: int) -> nn.Module:
@@ -84,6 +82,9 @@ class TensorImages:
         labels: [image] integers.
         class_names: one name for each column of `membership`.
         membership: [image, class] truth of "this image is a target input of this class"; one-hot labels by default.
+        concepts: names of what an image may show, where that is known; one for each column of `presence`.
+        presence: [image, concept] bool, which of them it shows.
+        planted: [class, concept] bool, whether the class encodes the concept's absence.
     """
 
     images: Tensor
@@ -93,6 +94,9 @@ class TensorImages:
     normalisation: Normalisation = IDENTITY
     source: str = "in memory"
     skipped: list[str] = field(default_factory=list)
+    concepts: tuple[str, ...] = ()
+    presence: Tensor | None = None
+    planted: Tensor | None = None
 
     def __post_init__(self):
         if len(self.images) != len(self.labels):

@@ -38,9 +38,8 @@ class ImageStack:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getattr__(
-        self, name: str
-    ):  # labels, membership, class_names, normalisation, source, fingerprint, ...
+    def __getattr__(self, name: str):
+        """The dataset's labels, membership, class_names, normalisation, source, fingerprint, ..."""
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._dataset, name)

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 from torchvision.datasets import MNIST
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.paths import cache_folder
 
 from .base import TensorImages
@@ -48,16 +48,10 @@ def digits(
     Raises:
         InputError: an unknown split or data set, a limit below 0, or MNIST is neither there nor to be had.
     """
-    if split not in ("train", "test"):
-        raise InputError("split", f"{split!r} is unknown", "Use 'train' or 'test'.")
-    if limit < 0:
-        raise InputError("limit", f"{limit} images", "Use 0 for all, or a positive number.")
-    if dataset == "sklearn":
-        images, labels = _sklearn_digits(split, fold, folds)
-    elif dataset == "mnist":
-        images, labels = _mnist(split, root)
-    else:
-        raise InputError("dataset", f"{dataset!r} is unknown", "Use 'sklearn' or 'mnist'.")
+    require_choice("split", split, ("train", "test"))
+    require_choice("dataset", dataset, ("sklearn", "mnist"))
+    require_at_least("limit", limit, 0)
+    images, labels = _mnist(split, root) if dataset == "mnist" else _sklearn_digits(split, fold, folds)
     if limit and limit < len(images):
         rows = torch.linspace(0, len(images) - 1, limit).round().long()
         images, labels = images[rows], labels[rows]
@@ -66,8 +60,7 @@ def digits(
 
 
 def _sklearn_digits(split: str, fold: int, folds: int) -> tuple[Tensor, Tensor]:
-    if folds < 2:
-        raise InputError("folds", f"{folds} folds leave nothing to train on", "Use 2 or more.")
+    require_at_least("folds", folds, 2, "one would leave nothing to train on")
     data = load_digits()
     # The one fixed shuffle (random_state=0) belongs to the definition of the folds, not to the seed of a run.
     parts = StratifiedKFold(folds, shuffle=True, random_state=0).split(data.images, data.target)

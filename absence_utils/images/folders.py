@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.models import ResNet50_Weights
 from torchvision.transforms import v2
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.progress import progress
 
 from .base import one_hot
@@ -21,7 +21,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
 
 class FolderImages:
-    """Images below `root/<class>/...`, classes in sorted order, decoded when asked for.
+    """Images below `root/<class>/...`, classes in sorted order, decoded when asked for; hidden files are left out.
 
     Args:
         root: folder with one folder for each class. A folder without folders is one class of that name.
@@ -40,12 +40,9 @@ class FolderImages:
     recipe = ""  # how pixels are made from files, where a subclass makes them in another way
 
     def __init__(self, root, normalisation, *, size=224, limit=0, seed=0, broken="raise", channels=3):
-        if broken not in ("raise", "skip"):
-            raise InputError("broken", f"{broken!r} is not known", "Use 'raise' or 'skip'.")
-        if size < 1:
-            raise InputError("size", f"{size} pixels", "Give a size of at least 1.")
-        if limit < 0:
-            raise InputError("limit", f"{limit} images", "Give 0 for all images or a positive number.")
+        require_choice("broken", broken, ("raise", "skip"))
+        require_at_least("size", size, 1)
+        require_at_least("limit", limit, 0, "0 takes all images")
         self.root, self.normalisation, self.channels = Path(root), normalisation, channels
         self.mode = "RGB" if channels == 3 else "L"
         self.source, self.skipped = f"folder {self.root.name}", []
@@ -67,16 +64,12 @@ class FolderImages:
         remedy = "Give a folder that holds one folder of images for each class, or images alone."
         if not self.root.is_dir():
             raise InputError("images", f"there is no folder {str(self.root)!r}", remedy)
-        classes = sorted(folder.name for folder in self.root.iterdir() if folder.is_dir())
-        files = [
-            file
-            for name in classes
-            for file in sorted((self.root / name).rglob("*"))
-            if file.suffix.lower() in SUFFIXES
-        ]
+        folders = (folder.name for folder in self.root.iterdir() if folder.is_dir())
+        classes = sorted(name for name in folders if not name.startswith("."))
+        found = [file for name in classes for file in sorted((self.root / name).rglob("*"))]
         if not classes:
-            classes = [self.root.resolve().name]
-            files = sorted(file for file in self.root.iterdir() if file.suffix.lower() in SUFFIXES)
+            classes, found = [self.root.resolve().name], sorted(self.root.iterdir())
+        files = [file for file in found if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
         if not files:
             where = "in class folders" if any(self.root.glob("*/")) else "in it"
             raise InputError("images", f"the folder {str(self.root)!r} has no images {where}", remedy)

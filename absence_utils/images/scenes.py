@@ -3,7 +3,7 @@
 A scene is a textured background on which glyphs are painted. Each glyph is a *concept*, present or absent
 independently of the others:
 
-    A disc   B cross   C ring   D triangle   E bars   F checker   G chevron (no rule uses it: a true zero)
+    disc, cross, ring, triangle, bars, checker, chevron (no rule uses it: a true zero)
 
 The place, size, tilt and colour of every glyph and the background are drawn from the seed, whether the glyph
 is painted or not. Two presence vectors with the same seed therefore give images that differ by the concept
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least, require_choice
 
 from .base import Normalisation, TensorImages
 from .glyphs import CELL, CELLS, DRAWS_PER_GLYPH, GLYPHS, SIZE, backgrounds, draws, paint
@@ -29,7 +29,6 @@ LOGIT, FURTHER = 8.0, 4.0  # what the network is trained to answer, see `Rule.lo
 NORMALISATION = Normalisation((0.35,) * 3, (0.2,) * 3)  # roughly the mean and spread of the pixels
 
 CONCEPTS: tuple[str, ...] = tuple(GLYPHS)
-LETTERS = tuple("ABCDEFG")
 
 # Chosen so that every rule holds in 35 to 65 % of scenes: 0.42, 0.50, 0.65, 0.35, 0.50.
 PRESENCE_PROBABILITY = {
@@ -72,11 +71,11 @@ class Rule:
 
 # Output units in this order.
 RULES: dict[str, Rule] = {
-    "disc and not cross": Rule(present=("disc",), absent=("cross",)),  # A and not B
-    "not ring": Rule(absent=("ring",)),  # not C
-    "triangle or bars": Rule(present=("triangle", "bars"), needs="any"),  # D or E
-    "triangle and not bars": Rule(present=("triangle",), absent=("bars",)),  # D and not E
-    "checker": Rule(present=("checker",)),  # F
+    "disc and not cross": Rule(present=("disc",), absent=("cross",)),
+    "not ring": Rule(absent=("ring",)),
+    "triangle or bars": Rule(present=("triangle", "bars"), needs="any"),
+    "triangle and not bars": Rule(present=("triangle",), absent=("bars",)),
+    "checker": Rule(present=("checker",)),
 }
 
 
@@ -156,8 +155,8 @@ def render_scenes(presence: Tensor, seed: int, first: int = 0) -> Scenes:
     if presence.ndim != 2 or presence.shape[1] != len(CONCEPTS) or presence.dtype != torch.bool:
         raise InputError("presence", f"got {presence.dtype} of shape {tuple(presence.shape)}",
                          f"Give a boolean [scene, concept] array with {len(CONCEPTS)} columns.")  # fmt: skip
-    if seed < 0 or first < 0:
-        raise InputError("seed" if seed < 0 else "first", "is negative", "Give an integer of at least 0.")
+    require_at_least("seed", seed, 0)
+    require_at_least("first", first, 0)
     n = len(presence)
     draw = draws(n, seed, first)
     cells, offset, glyphs, background = np.split(
@@ -182,18 +181,16 @@ def draw_presence(n: int, seed: int) -> Tensor:
 
 
 def concept_index(concept: str) -> int:
-    """Column of a concept, by its name ("cross") or its letter ("B")."""
-    for names in (CONCEPTS, LETTERS):
-        if concept in names:
-            return names.index(concept)
-    raise InputError("concept", f"{concept!r} is not known", f"Use one of {', '.join(CONCEPTS)}.")
+    """Column of a concept, by its name ("cross")."""
+    require_choice("concept", concept, CONCEPTS)
+    return CONCEPTS.index(concept)
 
 
 def counterfactual_pairs(concept: str, n: int, seed: int) -> tuple[Scenes, Scenes]:
     """The same n random scenes with and without one concept: they differ in its mask and nowhere else.
 
     Args:
-        concept: its name ("cross") or letter ("B").
+        concept: its name, one of `CONCEPTS`.
         n: number of pairs.
         seed: of the scenes and of the presence of the other concepts.
 
@@ -204,8 +201,7 @@ def counterfactual_pairs(concept: str, n: int, seed: int) -> tuple[Scenes, Scene
         InputError: unknown concept; n below 1.
     """
     index = concept_index(concept)
-    if n < 1:
-        raise InputError("n", f"{n} pairs", "Ask for at least 1.")
+    require_at_least("n", n, 1)
     presence = draw_presence(n, seed)
     return tuple(render_scenes(_with(presence, index, value), seed) for value in (True, False))
 
@@ -214,13 +210,22 @@ def scene_dataset(n: int, seed: int) -> TensorImages:
     """n random scenes as an image dataset, normalised for `ConceptNet`.
 
     `membership` [scene, rule] is the truth of each rule, `class_names` are the rules. Several rules hold in
-    most scenes: `labels` is the first rule that holds, and a scene in which none does gets -1.
+    most scenes: `labels` is the first rule that holds, and a scene in which none does gets -1. The dataset carries
+    its truth: `presence` [scene, concept], and `planted` [rule, concept], the absences that the rules ask for.
     """
-    if n < 1:
-        raise InputError("n", f"{n} scenes", "Ask for at least 1.")
+    require_at_least("n", n, 1)
     scenes = render_scenes(draw_presence(n, seed), seed)
     truth = rule_truth(scenes.presence)
     labels = torch.where(truth.any(dim=1), truth.int().argmax(dim=1), -1)
     images = NORMALISATION.apply(scenes.pixels)
-    source = f"concept scenes, n={n}, seed={seed}"
-    return TensorImages(images, labels, list(RULES), truth, NORMALISATION, source)
+    return TensorImages(
+        images,
+        labels,
+        list(RULES),
+        truth,
+        NORMALISATION,
+        f"concept scenes, n={n}, seed={seed}",
+        concepts=CONCEPTS,
+        presence=scenes.presence,
+        planted=planted_effects() < 0,
+    )

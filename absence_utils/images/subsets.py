@@ -35,7 +35,8 @@ class Subset:
         self.normalisation = getattr(dataset, "normalisation", None)
         self.source = f"{len(indices)} of {getattr(dataset, 'source', 'images')}"
         self.skipped = getattr(dataset, "skipped", [])
-        for name in ("labels", "membership"):
+        self.concepts, self.planted = getattr(dataset, "concepts", ()), getattr(dataset, "planted", None)
+        for name in ("labels", "membership", "presence"):
             whole = getattr(dataset, name, None)
             setattr(self, name, None if whole is None else whole[indices])
 

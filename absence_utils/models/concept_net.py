@@ -9,8 +9,6 @@ from absence_utils.images.scenes import LOGIT, NORMALISATION, RULES, draw_presen
 
 from .training import fit
 
-# -- the network
-
 
 class ConceptNet(nn.Module):
     """Four convolutional blocks and a small head; one logit for each rule.

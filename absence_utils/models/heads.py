@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least
 
 from .load import load_model
 from .xdnn import DenseXNet, SmallXNet
@@ -60,8 +60,7 @@ def new_head(model: nn.Module, classes: int = 2, seed: int = 0) -> nn.Module:
     Raises:
         InputError: it has no such layer.
     """
-    if classes < 1:
-        raise InputError("classes", f"{classes}", "Use 1 or more.")
+    require_at_least("classes", classes, 1)
     names = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     if not names:
         raise InputError("model", "it has no linear or convolutional layer", "Give a classifier.")

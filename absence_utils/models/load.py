@@ -91,7 +91,7 @@ def _build(name: str, seed: int, state: dict | None, options: dict) -> nn.Module
         if name in (
             "googlenet",
             "inception_v3",
-        ):  # they warn unless told, and take the auxiliary heads from the file
+        ):  # they warn unless told, and have auxiliary heads in the file
             options = {"init_weights": True, "aux_logits": state is not None} | options
         if state is not None and "num_classes" not in options:
             options = options | _classes_in(name, state, options)

@@ -9,8 +9,6 @@ from torch import nn
 
 from absence_utils.errors import InputError
 
-# -- the same network, untrained
-
 
 @torch.no_grad()
 def random_copy(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -64,9 +62,7 @@ def _reset(module: nn.Module) -> None:
             continue
         try:
             reset()
-        except (
-            Exception
-        ):  # one of that name with arguments of its own: what it leaves is redrawn by the caller
+        except Exception:  # it takes arguments of its own: what it leaves is redrawn by the caller
             continue
         stock = str(getattr(reset, "__module__", "")).startswith("torch.nn.")
         if stock and isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):

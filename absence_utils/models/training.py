@@ -6,9 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.progress import progress
-from absence_utils.units import device_of
+from absence_utils.units import device_of, reading
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -84,14 +84,9 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 512) -> Tensor:
 
     The training flag of every module is left as found.
     """
-    flags = {module: module.training for module in model.modules()}
     device = device_of(model)
-    try:
-        model.eval()
+    with reading(model):
         return torch.cat([model(batch.to(device)).cpu() for batch in images.split(batch_size)])
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 512) -> float:
@@ -104,8 +99,6 @@ def _check(images: Tensor, targets: Tensor, epochs: int, batch_size: int, schedu
         raise InputError(
             "targets", f"{len(targets)} targets for {len(images)} images", "Pass one for each image."
         )
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise InputError(name, f"{value} is not a positive number", "Use 1 or more.")
-    if schedule not in ("one_cycle", "constant"):
-        raise InputError("schedule", f"unknown schedule {schedule!r}", "Use 'one_cycle' or 'constant'.")
+    require_at_least("epochs", epochs, 1)
+    require_at_least("batch_size", batch_size, 1)
+    require_choice("schedule", schedule, ("one_cycle", "constant"))

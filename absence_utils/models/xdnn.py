@@ -75,9 +75,8 @@ class XResNet50(nn.Module):
                 nn.init.zeros_(module.conv3.weight)
                 if module.downsample is not None:
                     nn.init.kaiming_normal_(module.downsample.weight, mode="fan_out", nonlinearity="linear")
-        nn.init.normal_(
-            self.fc.weight, std=0.01
-        )  # Fixup's zero would leave nothing to look at before training
+        # Fixup's zero would leave nothing to look at before training.
+        nn.init.normal_(self.fc.weight, std=0.01)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.maxpool(self.relu(self.conv1(images)))
@@ -157,14 +156,3 @@ class TwoTowers(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat((self.blind(images[:, :3]), self.seeing(images[:, 3:])), dim=1)
-
-
-def additive_terms(model: nn.Module) -> list[str]:
-    """Names of what keeps a network from being homogeneous: biases and normalisation layers; empty for an X-DNN."""
-    found = []
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)):
-            found.append(name)
-        elif getattr(module, "bias", None) is not None:
-            found.append(f"{name}.bias")
-    return found

@@ -1,4 +1,4 @@
-"""The book of patches: the extreme ones of every unit, a random sample, quantiles; exact merging, pixels on demand.
+"""The book of patches: the extreme ones of every unit, and a random sample; exact merging, pixels on demand.
 
 A book holds (response, dataset index, box) and never pixels, so that it stays small for any number of images. All
 of it is one thing for a set of images and settings: batching, shards and the order of merges do not matter.
@@ -15,29 +15,25 @@ from torch import Tensor
 
 from absence_utils.errors import InputError
 
-from . import quantile_sketch as sketches
-from .storage import dense, read_book, sparse, write_book
+from .storage import read_book, write_book
 from .topk import RunningSample, top_k, window_key
 
-__all__ = ["SIDES", "Extremes", "PatchBook", "PatchPixels", "RandomCrops", "RandomPatches"]
 SIDES = ("highest", "lowest")
-
-
-def _boxes(place: Tensor, patch: int) -> tuple[Tensor, Tensor]:
-    """Image [...] and box [..., 4] of places, see `window_key`."""
-    top, left = (place >> 16) & 0xFFFF, place & 0xFFFF
-    side = torch.full_like(place, patch)
-    return (place >> 32).cpu(), torch.stack((top, left, side, side), dim=-1).cpu()
+PARTS = (*SIDES, "random")
 
 
 @dataclass(frozen=True)
-class Extremes:
-    """The k patches at one end of the scale, best first, for every unit.
+class Patches:
+    """Where patches are and what the units answer to them.
+
+    At one end of the scale every unit has its own, best first: positions are [unit, k]. A random sample, drawn without
+    replacement, is the same for all units and in random order: positions are [sample]. Which windows it holds depends
+    on the images' indices, the boxes and the seed, never on responses.
 
     Attributes:
-        response: [unit, k] signed, float32; descending for the highest, ascending for the lowest.
-        image: [unit, k] index in the dataset, int64.
-        box: [unit, k, 4] (top, left, height, width) in px, int64.
+        response: [unit, k] or [unit, sample] signed, float32; descending for the highest, ascending for the lowest.
+        image: [*position] index in the dataset, int64.
+        box: [*position, 4] (top, left, height, width) in px, int64.
     """
 
     response: Tensor
@@ -45,41 +41,17 @@ class Extremes:
     box: Tensor
 
     @classmethod
-    def of(cls, response: Tensor, place: Tensor, patch: int) -> Extremes:
-        """From response and place [unit, k], see `window_key`."""
-        return cls((response + 0.0).cpu(), *_boxes(place, patch))
+    def of(cls, response: Tensor, place: Tensor, patch: int) -> Patches:
+        """From responses and places, see `window_key`."""
+        top, left = (place >> 16) & 0xFFFF, place & 0xFFFF
+        side = torch.full_like(place, patch)
+        box = torch.stack((top, left, side, side), dim=-1)
+        return cls((response + 0.0).cpu().contiguous(), (place >> 32).cpu(), box.cpu())
 
     @property
     def place(self) -> Tensor:
-        """[unit, k] see `window_key`."""
+        """[*position] see `window_key`."""
         return window_key(self.image, self.box[..., 0], self.box[..., 1])
-
-
-@dataclass(frozen=True)
-class RandomPatches:
-    """A uniform random sample of all windows, without replacement and the same for all units, in random order.
-
-    Which windows it holds depends on the images' indices, the boxes and the seed, never on responses.
-
-    Attributes:
-        response: [unit, sample] signed, float32.
-        image: [sample] index in the dataset, int64.
-        box: [sample, 4] (top, left, height, width) in px, int64.
-    """
-
-    response: Tensor
-    image: Tensor
-    box: Tensor
-
-    @classmethod
-    def of(cls, sample: RunningSample, patch: int) -> RandomPatches:
-        """From a finished stream."""
-        return cls((sample.response + 0.0).cpu().contiguous(), *_boxes(sample.place, patch))
-
-    @property
-    def place(self) -> Tensor:
-        """[sample] see `window_key`."""
-        return window_key(self.image, self.box[:, 0], self.box[:, 1])
 
 
 class PatchPixels(NamedTuple):
@@ -102,19 +74,19 @@ class PatchBook:
     """The highest and lowest patches of every unit of a layer, a random sample, and how they were found.
 
     Attributes:
-        highest, lowest: `Extremes`, k columns (fewer only where a part of a dataset has fewer patches).
-        random: `RandomPatches`, `reservoir` columns (fewer only where there are fewer windows).
-        sketch: [unit, bucket] int32, how many responses fell into which bucket of `patches.quantile_sketch`.
+        highest, lowest: k `Patches` of each unit (fewer only where a part of a dataset has fewer patches).
+        random: `reservoir` of all windows (fewer only where there are fewer).
+        windows: number of patches that were searched.
         layer, patch, stride, k, pool, per_image, reservoir, seed, exact, precision: as given to `mine_patches`.
         region: "crop" (the network saw the patch alone) or "masked" (full size, the rest at the mean).
         fingerprint: of the dataset. network: sha256 of the weights.
         covered: ranges (start, stop) of dataset indices that were searched, ascending and disjoint.
     """
 
-    highest: Extremes
-    lowest: Extremes
-    random: RandomPatches
-    sketch: Tensor
+    highest: Patches
+    lowest: Patches
+    random: Patches
+    windows: int
     layer: str | None
     patch: int
     stride: int
@@ -136,29 +108,15 @@ class PatchBook:
         return self.highest.response.shape[0]
 
     @property
-    def windows(self) -> int:
-        """Number of patches that were searched."""
-        return int(self.sketch[0].sum())
-
-    @property
     def settings(self) -> dict:
         """Everything that two books must share to belong together."""
         return {name: getattr(self, name) for name in SETTINGS}
 
-    def quantile(self, q: float) -> Tensor:
-        """The q-quantile of each unit's responses to all windows: [unit], in the units of the layer.
-
-        The response of rank floor(q * (windows - 1)). Minimum and maximum are exact; in between, the relative error
-        is at most 1/65 for magnitudes of 2**-22 to 2**14, see `patches.quantile_sketch`.
-
-        Raises:
-            InputError: q lies outside 0 to 1.
-        """
-        value = sketches.quantile(self.sketch, q)
-        lowest, highest = self.lowest.response[:, 0], self.highest.response[:, 0]
-        if q in (0, 1):
-            return (highest if q else lowest).clone()
-        return value.clamp(lowest, highest)
+    def require_unit(self, unit: int) -> None:
+        """Refuse what is no unit of the layer."""
+        if isinstance(unit, bool) or not isinstance(unit, int) or not 0 <= unit < self.units:
+            remedy = f"Layer {self.layer} has units 0 to {self.units - 1}."
+            raise InputError("unit", f"{unit!r} is out of range", remedy)
 
     def merge(self, other: PatchBook) -> PatchBook:
         """The book of the images of both; associative, commutative, equal to the single pass over all.
@@ -184,22 +142,21 @@ class PatchBook:
                 self.k,
                 self.per_image,
             )
-            sides[side] = Extremes.of(sign * response, place, self.patch)
+            sides[side] = Patches.of(sign * response, place, self.patch)
         sample = RunningSample(self.reservoir, self.seed)
         for book in (self, other):
             sample.add(book.random.response, book.random.place)
-        random, sketch = RandomPatches.of(sample, self.patch), sketches.merged(self.sketch, other.sketch)
-        return replace(self, **sides, random=random, sketch=sketch, covered=covered)
+        random, windows = Patches.of(sample.response, sample.place, self.patch), self.windows + other.windows
+        return replace(self, **sides, random=random, windows=windows, covered=covered)
 
     def save(self, path: str | Path) -> Path:
         """Write the book to one safetensors file: complete under its name, or not there at all."""
         tensors = {
-            f"{part}.{field.name}": getattr(getattr(self, part), field.name).contiguous()
-            for part in (*SIDES, "random")
-            for field in fields(Extremes)
+            f"{part}.{name}": values.contiguous()
+            for part in PARTS
+            for name, values in vars(getattr(self, part)).items()
         }
-        tensors |= {f"sketch.{name}": values for name, values in sparse(self.sketch).items()}
-        return write_book(path, tensors, self.settings | {"covered": self.covered})
+        return write_book(path, tensors, self.settings | {name: getattr(self, name) for name in _SEARCHED})
 
     @classmethod
     def load(cls, path: str | Path) -> PatchBook:
@@ -210,13 +167,9 @@ class PatchBook:
         """
         tensors, about = read_book(path)
         about["covered"] = tuple(map(tuple, about["covered"]))
-        parts = {
-            part: kind(*(tensors[f"{part}.{field.name}"] for field in fields(kind)))
-            for part, kind in (("highest", Extremes), ("lowest", Extremes), ("random", RandomPatches))
-        }
-        units = len(parts["highest"].response)
-        sketch = dense(tensors["sketch.index"], tensors["sketch.count"], units, sketches.BUCKETS)
-        return cls(**parts, sketch=sketch, **about)
+        names = [field.name for field in fields(Patches)]
+        parts = {part: Patches(*(tensors[f"{part}.{name}"] for name in names)) for part in PARTS}
+        return cls(**parts, **about)
 
     def crops(self, dataset, unit: int) -> PatchPixels:
         """Pixels of the highest and lowest patches of `unit`, through the dataset's own normalisation.
@@ -224,10 +177,7 @@ class PatchBook:
         Raises:
             InputError: the unit does not exist, or the dataset is not the one that was searched.
         """
-        if not 0 <= unit < self.units:
-            raise InputError(
-                "unit", f"{unit} is out of range", f"Layer {self.layer} has units 0 to {self.units - 1}."
-            )
+        self.require_unit(unit)
         both = [getattr(self, side) for side in SIDES]
         image, box = torch.cat([it.image[unit] for it in both]), torch.cat([it.box[unit] for it in both])
         return PatchPixels(*self._cut(dataset, image, box).split([it.image.shape[1] for it in both]))
@@ -268,8 +218,8 @@ class PatchBook:
         return (normalisation.undo(pixels) if normalisation else pixels).clamp(0, 1)
 
 
-_PARTS = (*SIDES, "random", "sketch")
-SETTINGS = tuple(field.name for field in fields(PatchBook) if field.name not in (*_PARTS, "covered"))
+_SEARCHED = ("windows", "covered")  # what merging adds up
+SETTINGS = tuple(field.name for field in fields(PatchBook) if field.name not in (*PARTS, *_SEARCHED))
 
 
 def _join(a: tuple, b: tuple) -> tuple[tuple[int, int], ...]:

@@ -14,31 +14,26 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_choice
 from absence_utils.images.prefetch import prefetch_images
 from absence_utils.models.load import model_fingerprint
 from absence_utils.progress import progress
 from absence_utils.units import device_of, feature_map, pool_space, responses
 
-from .book import SIDES, Extremes, PatchBook, PatchPixels, RandomPatches
+from .book import SETTINGS, SIDES, PatchBook, Patches
 from .fuse import channels_last, fused
-from .quantile_sketch import RunningSketch
 from .topk import RunningSample, RunningTopK, window_key
 
-__all__ = [
-    "SIDES",
-    "Extremes",
-    "PatchBook",
-    "PatchPixels",
-    "batch_norm_sign",
-    "blank_patch_response",
-    "mine_patches",
-]
 REGIONS = ("auto", "crop", "masked")
-HOW = tuple("patch stride k pool region per_image reservoir seed exact precision".split())
+OPTIONS = tuple(name for name in SETTINGS if name not in ("layer", "fingerprint", "network"))
 PRECISIONS = ("float32", "bfloat16")
 # Of one channel. On a CPU larger batches no longer fit the caches and are slower; a GPU wants many rows at once.
 PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**21}
+
+
+def images_per_batch(device: torch.device, height: int, width: int) -> int:
+    """How many images of that size go through a network at a time on that device, at least one."""
+    return max(1, PIXELS_PER_BATCH.get(device.type, PIXELS_PER_BATCH["cuda"]) // (height * width))
 
 
 def mine_patches(
@@ -81,7 +76,7 @@ def mine_patches(
             published scheme with batches of the same shape, bit for bit. False, the default, folds batch norms
             into convolutions and stores maps channels last: up to twice as fast, and within 1e-4 of it, relative to
             the largest response of the unit.
-        precision: "float32" (the network's own), or "bfloat16" to run under autocast; `patch_tables.compare_books`
+        precision: "float32" (the network's own), or "bfloat16" to run under autocast; `patches.compare_books`
             reports how that changes the ranking.
         workers: threads that decode images while the network runs; 0 decodes in between.
         batch_size: patches in a forward pass; chosen by the size of the images if None.
@@ -114,10 +109,10 @@ def book_settings(model, layer, dataset, *, first: Tensor | None = None, number:
         first: image `number` of the dataset, if it is decoded already.
         how: `mine_patches`' patch to precision; what is left out has the default of `mine_patches`.
     """
-    defaults = {name: signature(mine_patches).parameters[name].default for name in HOW}
+    defaults = {name: signature(mine_patches).parameters[name].default for name in OPTIONS}
     for name in how:
         if name not in defaults:
-            raise InputError(name, "mining has no such setting", f"It has: {', '.join(HOW)}.")
+            raise InputError(name, "mining has no such setting", f"It has: {', '.join(OPTIONS)}.")
     how = defaults | how
     if first is None:
         _check(dataset, how, 0, None, None)
@@ -144,7 +139,7 @@ def _scan(model: nn.Module, settings: dict, batches: _Batches) -> dict:
     """Run all batches as far as the layer, and keep what the book keeps."""
     layer, patch, k = (settings[name] for name in ("layer", "patch", "k"))
     highest, lowest = (RunningTopK(k, settings["per_image"]) for _ in SIDES)
-    sample, sketch = RunningSample(settings["reservoir"], settings["seed"]), RunningSketch()
+    sample, windows = RunningSample(settings["reservoir"], settings["seed"]), 0
     exact, precision = settings["exact"], settings["precision"]
     with torch.inference_mode():
         network = model if exact else fused(model, layer, batches.shape)
@@ -164,28 +159,28 @@ def _scan(model: nn.Module, settings: dict, batches: _Batches) -> dict:
             highest.add(response, where)
             lowest.add(-response, where)
             sample.add(response, place)
-            sketch.add(response)
+            windows += len(place)
     return {
-        "highest": Extremes.of(highest.response, highest.place, patch),
-        "lowest": Extremes.of(-lowest.response, lowest.place, patch),
-        "random": RandomPatches.of(sample, patch),
-        "sketch": sketch.counts.cpu(),
+        "highest": Patches.of(highest.response, highest.place, patch),
+        "lowest": Patches.of(-lowest.response, lowest.place, patch),
+        "random": Patches.of(sample.response, sample.place, patch),
+        "windows": windows,
     }
 
 
 def _check(dataset, how: dict, workers: int, batch_size: int | None, part: range | None) -> range:
-    numbers = [(name, how[name], 1) for name in ("patch", "stride", "k")]
-    numbers += [(name, how[name], 0) for name in ("per_image", "reservoir", "seed")] + [
-        ("workers", workers, 0)
-    ]
-    for name, value, least in (*numbers, ("batch_size", 1 if batch_size is None else batch_size, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(
-                name, f"{value!r} is not a whole number of at least {least}", "Give another number."
-            )
-    for name, known in (("region", REGIONS), ("precision", PRECISIONS), ("exact", (True, False))):
-        if how[name] not in known:
-            raise InputError(name, f"{how[name]!r} is unknown", f"Choose from {', '.join(map(str, known))}.")
+    numbers = how | {"workers": workers, "batch_size": 1 if batch_size is None else batch_size}
+    least = dict.fromkeys(("patch", "stride", "k", "batch_size"), 1)
+    least |= dict.fromkeys(("per_image", "reservoir", "seed", "workers"), 0)
+    for name, smallest in least.items():
+        value = numbers[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+            problem = f"{value!r} is not a whole number of at least {smallest}"
+            raise InputError(name, problem, "Give another number.")
+    require_choice("region", how["region"], REGIONS)
+    require_choice("precision", how["precision"], PRECISIONS)
+    if not isinstance(how["exact"], bool):
+        raise InputError("exact", f"{how['exact']!r} is unknown", "Use True or False.")
     if len(dataset) == 0:
         raise InputError("dataset", "it holds no images", "Give at least one image.")
     part = range(len(dataset)) if part is None else part
@@ -221,13 +216,10 @@ class _Batches:
         self.device = device
         masked = self.region == "masked"
         self.shape = tuple(first.shape) if masked else (first.shape[0], self.patch, self.patch)
-        size = size or max(
-            1, PIXELS_PER_BATCH.get(device.type, PIXELS_PER_BATCH["cuda"]) // (self.shape[1] * self.shape[2])
-        )
+        size = size or images_per_batch(device, *self.shape[1:])
         positions = len(_corners(first, self.patch, self.stride, part.start))
-        self.size = min(
-            size, positions * len(dataset)
-        )  # of all images: parts run the same shape as the whole
+        # Of all images: parts run the same shape as the whole.
+        self.size = min(size, positions * len(dataset))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         pixels = torch.zeros(self.size, *self.shape, device=self.device)

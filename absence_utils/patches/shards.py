@@ -72,7 +72,7 @@ def mine_shards(
     for shard, path in enumerate(progress(paths, "mining shards")):
         part = shard_range(len(dataset), num_shards, shard)
         if not _is_done(path, settings, part):
-            for left in path.parent.glob(f".{path.name}.*.part"):  # what a killed run was writing
+            for left in path.parent.glob(f".{path.name}.*"):  # what a killed run was writing
                 left.unlink(missing_ok=True)
             mine_patches(
                 model, layer, dataset, **how, workers=workers, batch_size=batch_size, part=part

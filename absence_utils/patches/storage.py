@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,9 +12,10 @@ from safetensors.torch import save as write_tensors
 from torch import Tensor
 
 from absence_utils.errors import InputError
+from absence_utils.files import write_atomically
 
 KIND = "absence_utils.patches"
-FORMAT = f"{KIND} 2"
+FORMAT = f"{KIND} 3"  # 2 also held a sketch of quantiles
 
 
 def write_book(path: str | Path, tensors: dict[str, Tensor], about: dict) -> Path:
@@ -26,14 +25,7 @@ def write_book(path: str | Path, tensors: dict[str, Tensor], about: dict) -> Pat
     # One key, because the library writes several in any order and equal books shall be equal files.
     content = write_tensors(tensors, {"book": json.dumps(header, sort_keys=True)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, content)
     return path
 
 
@@ -70,20 +62,6 @@ def read_book(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             "Mine it again.",
         )
     return tensors, about
-
-
-def sparse(counts: Tensor) -> dict[str, Tensor]:
-    """Counts [unit, bucket] as what is not zero: most of a sketch is."""
-    flat = counts.flatten()
-    index = flat.nonzero().flatten()
-    return {"index": index.to(torch.int32), "count": flat[index]}
-
-
-def dense(index: Tensor, count: Tensor, units: int, buckets: int) -> Tensor:
-    """The inverse of `sparse`: [unit, bucket]."""
-    flat = torch.zeros(units * buckets, dtype=count.dtype)
-    flat[index.to(torch.int64)] = count
-    return flat.reshape(units, buckets)
 
 
 def _checksum(tensors: dict[str, Tensor], about: str = "") -> str:

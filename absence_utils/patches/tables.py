@@ -8,8 +8,9 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError
+from absence_utils.units import full_name
 
-from .book import SIDES, Extremes, PatchBook
+from .book import SIDES, PatchBook, Patches
 from .mining import batch_norm_sign, blank_patch_response
 
 
@@ -28,12 +29,12 @@ def patch_table(book: PatchBook, dataset, units: list[int], pairs: dict | None =
     rows, names = [], list(getattr(dataset, "class_names", []))
     labels = getattr(dataset, "labels", None)
     for unit in units:
-        _check_unit(book, unit)
+        book.require_unit(unit)
         for side in SIDES:
             if pairs:
                 response = getattr(pairs[unit], side).response[0].item()
                 rows.append((unit, side, 0, response, None, None, None, ""))
-            found: Extremes = getattr(book, side)
+            found: Patches = getattr(book, side)
             for rank, image in enumerate(found.image[unit].tolist()):
                 top, left = found.box[unit, rank, :2].tolist()
                 label = int(labels[image]) if labels is not None else -1
@@ -65,11 +66,8 @@ def range_table(book: PatchBook, model: nn.Module, dataset) -> pd.DataFrame:
 
 def unit_title(book: PatchBook, dataset, unit: int, batch_norm: str = "none") -> str:
     """Name of a unit for a reader: layer, number, class of a logit, sign of a batch norm behind it."""
-    _check_unit(book, unit)
-    names = getattr(dataset, "class_names", [])
-    title = f"{book.layer or 'output'}, unit {unit}"
-    if book.layer in (None, "logits") and len(names) == book.units:
-        title += f": {names[unit]}"
+    book.require_unit(unit)
+    title = full_name(book.layer, unit, getattr(dataset, "class_names", []), book.units)
     turned = {"-": "negative (highest and lowest swap behind it)", "+": "positive", "0": "zero"}
     if batch_norm != "none":
         title += f" – scale of the batch norm behind it: {turned.get(batch_norm, batch_norm)}"
@@ -107,7 +105,7 @@ def compare_books(a: PatchBook, b: PatchBook) -> pd.DataFrame:
     return pd.DataFrame({"unit": range(a.units), **columns, "rank_correlation": product.numpy()})
 
 
-def concept_coverage(extremes: Extremes, masks: Tensor) -> Tensor:
+def concept_coverage(extremes: Patches, masks: Tensor) -> Tensor:
     """How much of each concept the patches show: [unit, k, concept] in 0..1, 0 where the image lacks it.
 
     Args:
@@ -149,9 +147,3 @@ def concept_enrichment(
                 rows.append((unit, side, concept, effect, share, base, 100 * (share - base)))
     columns = ["unit", "side", "concept", "planted", "share", "usual", "excess"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _check_unit(book: PatchBook, unit: int) -> None:
-    if isinstance(unit, bool) or not isinstance(unit, int) or not 0 <= unit < book.units:
-        remedy = f"Layer {book.layer} has units 0 to {book.units - 1}."
-        raise InputError("unit", f"{unit!r} is out of range", remedy)

@@ -17,7 +17,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "render_pair",
             "suppress",
             "suppress_top",
-            "unit_names",
         ],
     },
 )

@@ -146,7 +146,7 @@ def suppression(
         unit: the unit to switch off.
         pixels: [channel, height, width] or a batch, in 0..1: the image from which the change is measured.
         target: response that counts as off, in the units of the layer.
-        penalty: price of changing every pixel by the full range 0..1.
+        penalty: weight of the mean change of the pixels, whose range is 0..1.
         start: response of `pixels`, which sets the scale; read from them if None.
         reading: name of the `Readings` child that holds the unit's layer.
 

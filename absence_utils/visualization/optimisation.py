@@ -27,9 +27,7 @@ from ._lucent import hook_model, param, transform
 from .objectives import Objective, Readings, response_in
 
 Transform = Callable[[Tensor], Tensor]
-Parametrised = tuple[
-    list[Tensor], Callable[[], Tensor]
-]  # variables, and a function from them to pixels in 0..1
+Parametrised = tuple[list[Tensor], Callable[[], Tensor]]  # variables, and what makes pixels in 0..1 of them
 
 
 def synthesise(

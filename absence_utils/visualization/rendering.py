@@ -170,7 +170,7 @@ def suppress(
         steps: number of Adam steps.
         seed: of the transforms.
         target: response that counts as switched off, in the units of the layer.
-        penalty: price of the change, see `objectives.suppression`.
+        penalty: weight of the change, see `objectives.suppression`.
         lr: step size of Adam.
         transforms: "standard" (see `standard_transforms`), "none", or functions from images to images. The
             target is to be reached under the transforms, on average, so the plain image usually ends a little
@@ -209,17 +209,6 @@ def suppress(
         unit=unit, image=pixels[0], original=original, change=change, before=before, after=response.item(),
         target=target, trajectory=trajectory[:, 0], size=change.abs().mean().item(),
     )  # fmt: skip
-
-
-def unit_names(units: Sequence[Unit], dataset) -> list[str]:
-    """Names to read: the class for a logit, as the dataset names its classes; else the channel."""
-    names = []
-    for unit in units:
-        if unit.layer == "logits" and unit.direction is None and unit.channel < len(dataset.class_names):
-            names.append(dataset.class_names[unit.channel])
-        else:
-            names.append(f"channel {unit.channel}" if unit.direction is None else "direction")
-    return names
 
 
 def suppress_top(

@@ -28,7 +28,7 @@ from absence_utils.attribution.screening import (
 from absence_utils.errors import InputError
 from absence_utils.images.subsets import Subset
 from absence_utils.insertion.scores import MIN_EFFECT, calibrate
-from absence_utils.units import Unit
+from absence_utils.units import Unit, full_name
 from absence_utils.visualization.rendering import RenderedPair, render_pair
 
 from .study import CONTEXT, NONE, SUPPRESSED, UNDECIDED, LayerStudy, describe_verdict
@@ -244,11 +244,8 @@ def _card(
 
 def card_title(study: LayerStudy, channel: int) -> str:
     """Layer and channel; for an output of a network with the dataset's classes the class's name, too."""
-    title = f"{study.layer or 'output'}, unit {channel}"
     names = getattr(study.images, "class_names", [])
-    if study.layer in (None, "logits") and len(names) == study.responses.shape[1]:
-        title += f": {'class ' if names[channel].isdigit() else ''}{names[channel]}"
-    return title
+    return full_name(study.layer, channel, names, study.responses.shape[1])
 
 
 def _label(images, index: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -132,14 +132,7 @@ def prepared_scenes(preprocessing: Preprocessing, limit: int, seed: int) -> Tens
         if plain:
             image = image.resize((preprocessing.size, preprocessing.size), Image.Resampling.BILINEAR)
         shown.append(preprocessing(image))
-    return TensorImages(
-        torch.stack(shown),
-        scenes.labels,
-        scenes.class_names,
-        scenes.membership,
-        preprocessing.normalisation,
-        scenes.source,
-    )
+    return replace(scenes, images=torch.stack(shown), normalisation=preprocessing.normalisation)
 
 
 # -- what was given as preprocessing

@@ -41,7 +41,7 @@ def rgb(n=3, size=16, seed=0):
 
 def same(a: PatchBook, b: PatchBook) -> bool:
     """Equal in every number of every part."""
-    return torch.equal(a.sketch, b.sketch) and all(
+    return a.windows == b.windows and all(
         torch.equal(getattr(getattr(a, part), name), getattr(getattr(b, part), name))
         for part in (*SIDES, "random")
         for name in ("response", "image", "box")
@@ -74,3 +74,14 @@ class Untraceable(nn.Module):
         if images.sum() > 0:
             images = self.third(images)
         return self.second(images)
+
+
+def additive_terms(model: nn.Module) -> list[str]:
+    """Names of what keeps a network from being homogeneous: biases and normalisation layers; empty for an X-DNN."""
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)):
+            found.append(name)
+        elif getattr(module, "bias", None) is not None:
+            found.append(f"{name}.bias")
+    return found

@@ -1,0 +1,61 @@
+"""Baselines: the inputs that stand for "nothing there", against which an attribution explains the response."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from absence_utils.errors import InputError, require_choice
+from absence_utils.images.base import Normalisation, normalisation_of
+from absence_utils.units import Unit
+
+# Name to the sd of the Gaussian, as a share of the image's longer side. A tenth takes details away; under a half shapes
+# are gone and a slow change of colour stays.
+BLURS = {"blurred": 0.1, "strongly blurred": 0.5}
+BASELINES = ("zero", "black", "mean", *BLURS)
+
+
+def baseline_images(
+    unit: Unit, images: Tensor, baseline: str | Tensor = "zero", normalisation: Normalisation | None = None
+) -> Tensor:
+    """The inputs that stand for "nothing there".
+
+    Args:
+        images: [batch, channel, height, width], normalised.
+        baseline: "zero", the mean colour where images are normalised by their mean; "black", pixels of 0
+            before normalisation; "mean", each image's own mean colour; "blurred" and "strongly blurred", each image
+            under a Gaussian with sd of a tenth and of half its longer side, reflected at the border; or a tensor that
+            broadcasts to the images, normalised like them.
+        normalisation: of the images, which says what black is; by default the network's own.
+
+    Returns:
+        [batch, channel, height, width].
+
+    Raises:
+        InputError: unknown name, a tensor that doesn't broadcast to the images, or a normalisation with another number
+            of channels.
+    """
+    if isinstance(baseline, Tensor):
+        try:
+            return baseline.detach().to(images).expand_as(images)
+        except RuntimeError as error:
+            shapes = f"shape {tuple(baseline.shape)} does not broadcast to {tuple(images.shape)}"
+            raise InputError(
+                "baseline", shapes, "Give [channel, height, width] or one for each image."
+            ) from error
+    require_choice("baseline", baseline, BASELINES)
+    if baseline == "zero":
+        return torch.zeros_like(images)
+    if baseline == "black":
+        normalisation = normalisation or normalisation_of(unit.model)
+        if len(normalisation.mean) not in (1, images.shape[1]):
+            problem = f"it has {len(normalisation.mean)} channels, the image {images.shape[1]}"
+            raise InputError("normalisation", problem, "Give the one the image was made with.")
+        return normalisation.apply(torch.zeros_like(images))
+    if baseline == "mean":  # normalising is affine, so the mean of the input is the normalised mean colour
+        return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+    sigma = BLURS[baseline] * max(images.shape[-2:])
+    # reflection allows no kernel that reaches beyond the image; width first, as torchvision wants it
+    radius = [min(round(3 * sigma), edge - 1) for edge in images.shape[:-3:-1]]
+    return gaussian_blur(images, [2 * r + 1 for r in radius], [sigma, sigma])
