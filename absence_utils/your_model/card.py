@@ -154,6 +154,13 @@ class Card:
         """The verdict in a few words."""
         return HEADLINES[self.verdict["verdict"]]
 
+    @property
+    def short_ends(self) -> list[str]:
+        """The sides at which some real image goes beyond every synthesised one."""
+        highest, lowest = self.pair.highest.response.max(), self.pair.lowest.response.min()
+        beyond = {"highest": highest < self.responses.max(), "lowest": lowest > self.responses.min()}
+        return [side for side, falls_short in beyond.items() if falls_short]
+
 
 def collect_cards(
     study: LayerStudy,
