@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.brought_networks import (
+from helpers.user_networks import (
     CIFAR,
     Around,
     Blocks,
@@ -145,7 +145,7 @@ def test_checkpoint_of_a_network_that_is_not_in_torchvision(tmp_path):
     trained = trained_cifar()
     state = {f"module.{key}": value for key, value in trained.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "net.pth")
-    brought = open_model("brought_networks:cifar", tmp_path / "net.pth")
+    brought = open_model("helpers.user_networks:cifar", tmp_path / "net.pth")
     images = some(4, 3, 32, 32)
     assert validate_model(brought.model, "layer2", images).ok
     block = trained.layer2

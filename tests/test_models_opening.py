@@ -1,22 +1,26 @@
 """Networks by function, checkpoints of networks that torchvision does not know, untrained copies."""
 
 import copy
+import re
 import sys
+from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 import torch
-from helpers.brought_networks import CIFAR, Blocks, CifarResNet, Dense, Grey, trained_cifar
+from helpers.user_networks import CIFAR, Blocks, CifarResNet, Dense, Grey, trained_cifar
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 
-from absence_utils import InputError, Unit, open_model, render_pair, responses
+from absence_utils import InputError, Unit, load_model, open_model, render_pair, responses
 from absence_utils.images.base import IMAGENET, input_channels, normalisation_of
 from absence_utils.images.cache import stack_images
 from absence_utils.models.load import model_fingerprint
 from absence_utils.models.random_weights import random_copy
+from absence_utils.paths import ROOT
 
 CODE = '''
 """A file as a reader has it: it imports a file beside it."""
@@ -108,7 +112,7 @@ def test_a_wrapped_checkpoint_is_loaded_into_the_function_s_network(tmp_path, su
         torch.save({"state_dict": state, "epoch": 3}, path)
     else:
         save_file(state, path)
-    brought = open_model("brought_networks:cifar", path)
+    brought = open_model("helpers.user_networks:cifar", path)
     assert model_fingerprint(brought.model) == model_fingerprint(trained)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(brought.model(images), trained(images))
@@ -126,13 +130,13 @@ def test_weights_are_never_executed(tmp_path):
 
     torch.save({"weight": Program()}, tmp_path / "net.pt")
     with pytest.raises(InputError, match="nothing is unpickled"):
-        open_model("brought_networks:cifar", tmp_path / "net.pt")
+        open_model("helpers.user_networks:cifar", tmp_path / "net.pt")
     assert not ran.exists()
 
 
 def test_the_function_draws_from_the_seed_and_leaves_the_global_state():
     before = torch.random.get_rng_state()
-    first, again, other = (open_model("brought_networks:plain", seed=seed).model for seed in (0, 0, 1))
+    first, again, other = (open_model("helpers.user_networks:plain", seed=seed).model for seed in (0, 0, 1))
     assert torch.equal(before, torch.random.get_rng_state())
     assert model_fingerprint(first) == model_fingerprint(again) != model_fingerprint(other)
 
@@ -145,15 +149,15 @@ def test_what_cannot_be_opened_says_why(file, tmp_path):
         "`model`.*no module 'nowhere.to'.*PYTHONPATH": ("nowhere.to:make", ""),
         "`model`.*no file .*nowhere.py": ("folder/nowhere.py:make", ""),
         "`model`.*has no function 'make'.*It has make_net, alone, with_nan": (f"{file}:make", ""),
-        "`model`.*'brought_networks' has no function 'CIFAR'": ("brought_networks:CIFAR", ""),
-        r"`model`.*failed \(RuntimeError: no data here\)": ("brought_networks:broken", ""),
-        r"`model`.*returned dict.*Return an nn.Module": ("brought_networks:wrong", ""),
+        "`model`.*'helpers.user_networks' has no function 'CIFAR'": ("helpers.user_networks:CIFAR", ""),
+        r"`model`.*failed \(RuntimeError: no data here\)": ("helpers.user_networks:broken", ""),
+        r"`model`.*returned dict.*Return an nn.Module": ("helpers.user_networks:wrong", ""),
         "`model`.*names a file.*my_model.py:make_net": (str(file), ""),
         "`model`.*cannot be imported.*not_there_at_all": (f"{tmp_path}/wrong.py:make", ""),
         "`model`.*cannot be imported.*SystemExit": (f"{tmp_path}/exits.py:make", ""),
         "`model`.*'resnet81' is neither": ("resnet81", ""),
-        r"`weights`.*do not fit 'brought_networks:cifar'.*first 'conv1.weight'.*first 'a'": (
-            "brought_networks:cifar",
+        r"`weights`.*do not fit 'helpers.user_networks:cifar'.*first 'conv1.weight'.*first 'a'": (
+            "helpers.user_networks:cifar",
             tmp_path / "other.safetensors",
         ),
         "`weights`.*not finite, first 'weight'": (f"{file}:with_nan", ""),
@@ -163,6 +167,29 @@ def test_what_cannot_be_opened_says_why(file, tmp_path):
             open_model(name, weights)
     with pytest.raises(InputError, match="`images`.*empty"):
         open_model("concept_scenes").images("")
+
+
+def test_untrained_networks_are_built_anew_by_name_and_copied_otherwise(file):
+    scenes = open_model("concept_scenes")
+    named = load_model("concept_scenes", "random", seed=3)
+    assert model_fingerprint(scenes.untrained(3)) == model_fingerprint(named)
+    opened = open_model(f"{file}:make_net")
+    assert model_fingerprint(opened.untrained(3)) == model_fingerprint(random_copy(opened.model, 3))
+    assert normalisation_of(opened.untrained(3)) == opened.preprocessing.normalisation
+
+
+@pytest.mark.parametrize("notebook", ["04", "05", "06", "07", "shards/mine_shard"])
+def test_the_first_cells_of_notebooks_open_a_function_and_a_folder(notebook, file, folder):
+    (path,) = (ROOT / "notebooks").glob(f"{notebook}*.ipynb")
+    cells = [cell["source"] for cell in nbformat.read(path, 4)["cells"] if cell["cell_type"] == "code"]
+    opening = next(cell for cell in cells if "open_model(" in cell)
+    lines = [line for line in opening.splitlines() if re.search(r"open_model\(|opened\.", line)]
+    given = {"model": f"{file}:make_net", "images": str(folder), "open_model": open_model}
+    names = {"run": SimpleNamespace(device="cpu"), "dataset": None, "loaded": None}
+    exec(cells[0], names)
+    exec("\n".join(lines), names | given, found := {})
+    dataset = found.get("dataset") or found["loaded"]
+    assert found["net"] is found["opened"].model and found["net"](dataset[0][0][None]).shape == (1, 5, 18, 18)
 
 
 # -- what a network takes is known to all that ask it

@@ -1,4 +1,4 @@
-"""Bring a network of your own: by name, or from a function in a module or a Python file, with its preprocessing.
+"""Open any network, the user's own too: by name, or from a function in a module or a Python file.
 
 The named function is executed, with all that its file does when imported: name only code that you trust. Weights are
 data and are never executed: they are read with safetensors or with `weights_only=True`.
@@ -21,26 +21,39 @@ from torch import nn
 
 from absence_utils.errors import InputError
 from absence_utils.images.base import set_input_spec
-from absence_utils.models.load import check_finite, fill_weights, load_model, read_weights
+from absence_utils.images.preprocessing import (
+    PreparedFolder,
+    Preprocessing,
+    prepared_scenes,
+    resolve_preprocessing,
+)
+from absence_utils.units import device_of
 
-from .preprocessing import PreparedFolder, Preprocessing, prepared_scenes, resolve_preprocessing
-
-HOW = "Return an nn.Module, or (nn.Module, preprocessing)."
+from .load import check_finite, fill_weights, load_model, read_weights
+from .random_weights import random_copy
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A network ready to be asked, and what happens to an image before the network sees it.
+    """A network, and what happens to an image before the network sees it.
 
     Attributes:
         model: in eval mode, on its device; `normalisation_of` and `input_channels` know what it takes.
-        preprocessing: see `preprocessing.Preprocessing`.
+        preprocessing: see `images.preprocessing.Preprocessing`.
         name: the name or "module:function" it was opened by.
+        by_name: it is one that `load_model` knows.
     """
 
     model: nn.Module
     preprocessing: Preprocessing
     name: str
+    by_name: bool = False
+
+    def untrained(self, seed: int = 0) -> nn.Module:
+        """The network with random weights: built anew where it has a name, else a `random_copy`; on the same device."""
+        if not self.by_name:
+            return random_copy(self.model, seed)
+        return load_model(self.name, "random", seed=seed, device=device_of(self.model))
 
     def images(self, source, *, limit: int = 0, seed: int = 0, broken: str = "raise"):
         """The image dataset called `source`, preprocessed for this network.
@@ -83,7 +96,7 @@ def open_model(
         preprocessing: in place of what the function returns: None for 224 px and `normalisation_of(model)`; a dict
             with some of mean, std (in units of pixels in 0..1), size, channels and resize (px of the shorter side
             before the crop); or a function from a PIL image to a tensor [channel, height, width], for example
-            `weights.transforms()`, which is measured (`preprocessing.infer_preprocessing`).
+            `weights.transforms()`, see `images.preprocessing.read_transform`.
         size: px of the squares the network takes, where its preprocessing does not say; 0 for the size of
             torchvision's official weights of that name, else 224.
         seed: of random weights, and of whatever the function draws from torch's global generator.
@@ -113,7 +126,8 @@ def open_model(
     check_finite(model.state_dict())
     model = model.eval().to(device)
     ready = resolve_preprocessing(model, given if preprocessing is None else preprocessing, size)
-    return LoadedModel(set_input_spec(model, ready.normalisation, ready.channels), ready, label)
+    by_name = isinstance(name, str) and ":" not in name
+    return LoadedModel(set_input_spec(model, ready.normalisation, ready.channels), ready, label, by_name)
 
 
 def _without_folders(name: str) -> str:
@@ -158,7 +172,9 @@ def _call_factory(function: Callable, name: str, seed: int) -> tuple[nn.Module, 
         what = type(made).__name__
         if isinstance(made, tuple):
             what = f"({', '.join(type(part).__name__ for part in made)})"
-        raise InputError("model", f"{name!r} returned {what}", HOW)
+        raise InputError(
+            "model", f"{name!r} returned {what}", "Return an nn.Module, or (nn.Module, preprocessing)."
+        )
     return model, given
 
 

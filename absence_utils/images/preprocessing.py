@@ -1,13 +1,12 @@
-"""What happens to an image before a network of one's own sees it: described, measured, and undone for drawing.
+"""What happens to an image before a user's network sees it: from files to network inputs, and back for drawing.
 
 A card needs three things of a preprocessing: network inputs from files, pixels in 0..1 from network inputs, and the
-size and channels of synthesised images. A function such as `weights.transforms()` only says the first. The others are
-measured: images of one colour tell mean, std, size and channels, and a few more tell whether that is all it does.
+size and channels of synthesised images. A dict with mean, std and size says all; of a torchvision transform they are
+read from its steps. A transform with any other step is refused: a guessed normalisation would be silently wrong.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,15 +14,22 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import v2
+from torchvision import transforms as T
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.functional import to_pil_image
 
-from absence_utils.errors import InputError
-from absence_utils.images.base import Normalisation, TensorImages, input_channels, normalisation_of
-from absence_utils.images.folders import FolderImages
+from absence_utils.errors import InputError, require_choice
+
+from .base import Normalisation, TensorImages, input_channels, normalisation_of
+from .folders import FolderImages
 
 KEYS = ("mean", "std", "size", "channels", "resize")
-LEVEL = 1 / 255  # one grey level
+STEPS = (
+    "Resize, CenterCrop, Grayscale(1), ToTensor, PILToTensor, ToImage, ConvertImageDtype, ToDtype, Normalize"
+)
+ADVICE = "Use the transform for evaluation, or give dict(mean=..., std=..., size=...) in its place."
+OVERSHOOT = (InterpolationMode.BICUBIC, InterpolationMode.LANCZOS)
+TRIED = (320, 240)  # px of the black and white images that a transform is tried with
 
 
 @dataclass(frozen=True)
@@ -83,17 +89,12 @@ class Preprocessing:
 
     @property
     def recipe(self) -> str:
-        """What pixels depend on besides the file, for the cache: settings, or what the transform does to noise."""
-        if self.transform is None:
-            return f"resize {self.resize} unless {self.size}, {self.mode}"
-        digest = hashlib.sha256(self.mode.encode())
-        for image in _noise_images():
-            digest.update(self.pixels(image).numpy().tobytes())
-        return digest.hexdigest()
+        """What pixels depend on besides the file, for the cache of decoded images."""
+        return repr(self.transform or f"resize {self.resize} unless {self.size}") + self.mode
 
 
 class PreparedFolder(FolderImages):
-    """An image folder as a preprocessing of one's own shows it; arguments as for `FolderImages`."""
+    """An image folder as a preprocessing shows it; arguments as for `FolderImages`."""
 
     def __init__(self, root, preprocessing: Preprocessing, *, limit=0, seed=0, broken="raise"):
         super().__init__(
@@ -117,10 +118,7 @@ class PreparedFolder(FolderImages):
 
 def prepared_scenes(preprocessing: Preprocessing, limit: int, seed: int) -> TensorImages:
     """`limit` concept scenes (512 for 0) as the preprocessing shows them; enlarged whole, nothing is cut off."""
-    from absence_utils.images.scenes import (  # rendering is not needed for folders
-        NORMALISATION,
-        scene_dataset,
-    )
+    from .scenes import NORMALISATION, scene_dataset  # rendering is not needed for folders
 
     scenes = scene_dataset(limit or 512, seed)
     edge, plain = scenes.images.shape[-1], preprocessing.transform is None
@@ -151,25 +149,24 @@ def resolve_preprocessing(model: nn.Module, given, size: int = 0) -> Preprocessi
     Args:
         model: the network; it fills in what is not given.
         given: None; a dict with some of `KEYS` (mean and std in units of pixels in 0..1); a Preprocessing; or a
-            function from a PIL image to a tensor, see `infer_preprocessing`.
+            torchvision transform, see `read_transform`.
         size: px, used where nothing else says it; 0 for 224.
 
     Raises:
-        InputError: unknown keys, numbers that cannot be, a function that is not usable, a number of channels that
-            nothing tells.
+        InputError: unknown keys, numbers that cannot be, a transform that is not usable, a number of channels
+            that nothing tells.
     """
     if isinstance(given, Preprocessing):
         return given
     if callable(given):
-        return infer_preprocessing(given, model)
+        return read_transform(given, model)
     if given is not None and not isinstance(given, dict):
         raise InputError(
             "preprocessing", f"a {type(given).__name__}", "Give a dict, torchvision transforms, or nothing."
         )
     given = dict(given or {})
-    unknown = [key for key in given if key not in KEYS]
-    if unknown:
-        raise InputError("preprocessing", f"unknown key {unknown[0]!r}", f"Known are {', '.join(KEYS)}.")
+    for key in given:
+        require_choice("preprocessing", key, KEYS)
     if ("mean" in given) != ("std" in given):
         raise InputError(
             "preprocessing", "mean without std, or the reverse", "Give both, for pixels in 0..1."
@@ -237,110 +234,74 @@ def _values(values, channels: int, key: str) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def infer_preprocessing(transform: Callable[[Image.Image], Tensor], model: nn.Module) -> Preprocessing:
-    """What a function from PIL images to tensors does, found out by giving it images.
-
-    Images of one colour give size, channels, mean and std. That it does nothing else to a pixel's value is tried with
-    other greys, pure colours, an image of two greys (contrast that depends on the image shows), noise (values beyond
-    black and white show) and by asking twice (chance shows).
+def read_transform(transform: Callable[[Image.Image], Tensor], model: nn.Module) -> Preprocessing:
+    """What a torchvision transform does to pixels, from its own steps; black and white images confirm it.
 
     Args:
-        transform: PIL image to float tensor [channel, height, width]; for example `weights.transforms()`.
-        model: tells whether it is to be given RGB or grey images, by what it takes.
+        transform: what `weights.transforms()` returns, or a Compose of the steps in `STEPS`: PIL image to float tensor
+            [channel, height, width].
+        model: its first convolution tells whether images are to be given in RGB or in grey.
 
     Raises:
-        InputError: it fails, or is not an affine map of the pixels of each channel after resizing and cropping.
+        InputError: it has a step whose effect on pixels is not known, it fails, or it does something else than its
+            steps say.
     """
-    found, reason = None, None
+    mean, std = _affine(transform)
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    channels = len(mean) if first is None else first.in_channels
+    made, reason = None, None
     for mode in ("RGB", "L"):
         try:
-            trial = _affine(transform, mode)
+            made = _tensor(transform, Image.new(mode, TRIED, "black"))
         except InputError as error:
             reason = reason or error
             continue
-        if _model_accepts(model, trial):
-            found = trial
+        if len(made) == channels:
             break
-        found = found or trial
-    if found is None:
+    if made is None:
         raise reason
-    _verify_affine(found)
+    if made.shape != (channels, made.shape[2], made.shape[2]) or channels not in (1, 3):
+        raise _refusal(
+            f"it makes a tensor {tuple(made.shape)}, the network takes {channels} channels",
+            "Use 1 or 3 channels and cut out squares (CenterCrop with one number): synthesised images are square.",
+        )
+    normalisation = Normalisation(*(_values(values, channels, "mean or std") for values in (mean, std)))
+    found = Preprocessing(normalisation, made.shape[2], channels, transform=transform, mode=mode)
+    grey_level = 1 / 255 / min(map(abs, normalisation.std))
+    for colour, level in (("black", 0.0), ("white", 1.0)):
+        expected = normalisation.apply(torch.full((channels, 1, 1), level))
+        if (found(Image.new(mode, TRIED, colour)) - expected).abs().max() > grey_level / 4:
+            raise _refusal(f"{colour} does not come out as its mean and std say", ADVICE)
     return found
 
 
-def _affine(transform, mode: str) -> Preprocessing:
-    black, white = (_tensor(transform, _flat(level, mode)) for level in (0, 255))
-    channels, height, width = black.shape
-    if white.shape != black.shape or height != width or channels not in (1, 3):
-        raise _refusal(
-            f"it makes tensors {tuple(black.shape)}",
-            "Use 1 or 3 channels and cut out squares (CenterCrop with one number): synthesised images are square.",
-        )
-    low, high = (made[:, height // 2, width // 2].double() for made in (black, white))
-    if not ((high - low).abs() > 1e-9).all() or not (high - low).isfinite().all():
-        raise _refusal(
-            "black and white come out alike, or not finite",
-            "Images standardised one by one have no fixed mean and std: do that inside the network.",
-        )
-    std = (1 / (high - low)).tolist()
-    mean = (-low / (high - low)).tolist()
-    normalisation = Normalisation(
-        *(tuple(float(f"{value:.6g}") for value in values) for values in (mean, std))
-    )
-    return Preprocessing(normalisation, height, channels, transform=transform, mode=mode)
-
-
-def _model_accepts(model: nn.Module, preprocessing: Preprocessing) -> bool:
-    """Does the network take such images? Where it has convolutions, the first says; else one is tried."""
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is not None:
-        return first.in_channels == preprocessing.channels
-    parameter = next(model.parameters(), torch.empty(0))
-    try:
-        with torch.no_grad():
-            model(preprocessing(_flat(128, preprocessing.mode))[None].to(parameter.device, parameter.dtype))
-    except Exception:  # whatever a network raises that is given an image it was not made for
-        return False
-    return True
-
-
-def _verify_affine(preprocessing: Preprocessing) -> None:
-    """Compare what the transform does to images with what its mean and std say."""
-    middle, size, mode = preprocessing.size // 2, preprocessing.size, preprocessing.mode
-    expected = preprocessing.normalisation.apply
-    tolerance = LEVEL / torch.tensor(preprocessing.normalisation.std).abs().min().item()
-
-    def off(made, colour) -> bool:
-        pixels = torch.tensor(colour, dtype=torch.float32)[: len(made), None, None] / 255
-        return bool((made - expected(pixels)[:, 0, 0]).abs().max() > tolerance)
-
-    remedy = "End with Normalize(mean, std) after ToTensor, and do anything else inside the network."
-    for level in (64, 128, 192):
-        if off(preprocessing(_flat(level, mode))[:, middle, middle], (level,) * 3):
-            raise _refusal(f"grey {level} of 255 is not between black and white where it should be", remedy)
-    if preprocessing.channels == 3:
-        for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)):
-            if off(preprocessing(_flat(colour, mode))[:, middle, middle], colour):
-                problem = f"the colour {colour} comes out with its channels mixed or in another order"
-                raise _refusal(problem, "Keep RGB here and reorder or mix channels inside the network.")
-    two = _flat(64, mode)
-    two.paste(_flat(160, mode).crop((0, 0, two.width // 2, two.height)), (0, 0))
-    made = preprocessing(two)
-    for place, level in ((size // 8, 160), (size - 1 - size // 8, 64)):
-        if size >= 8 and off(made[:, middle, place], (level,) * 3):
-            raise _refusal("a grey comes out differently beside another grey, or moved", remedy)
-    for image in _noise_images():
-        made = preprocessing(image)
-        if any(not torch.equal(made, preprocessing(image)) for _ in range(4)):
-            raise _refusal(
-                "the same image comes out differently each time", "Use the transforms for evaluation."
-            )
-        shown = preprocessing.normalisation.apply(preprocessing.normalisation.undo(made))
-        if (shown - made).abs().max() > tolerance:
-            raise _refusal(
-                "it makes values beyond black and white",
-                "Resize the PIL image, before ToTensor, or clamp to 0..1.",
-            )
+def _affine(transform) -> tuple[Sequence[float], Sequence[float]]:
+    """mean and std, in units of pixels in 0..1, that a transform subtracts and divides by."""
+    if all(hasattr(transform, name) for name in ("mean", "std", "crop_size")):  # `weights.transforms()`
+        return transform.mean, transform.std
+    white, is_float, normalise = 1, False, None  # of the pixels before the next step
+    for step in getattr(transform, "transforms", [transform]):
+        to_float = getattr(getattr(step, "dtype", torch.float32), "is_floating_point", False)
+        if normalise is not None:
+            raise _refusal(f"{type(step).__name__} comes after Normalize", f"End with Normalize. {ADVICE}")
+        if isinstance(step, (T.Normalize, v2.Normalize)):
+            normalise = step
+        elif isinstance(step, (T.PILToTensor, v2.PILToTensor, v2.ToImage)):
+            white = 255
+        elif isinstance(step, (T.ToTensor, T.ConvertImageDtype, v2.ConvertImageDtype)) and to_float:
+            white, is_float = 1, True
+        elif isinstance(step, v2.ToDtype) and to_float:
+            white, is_float = 1 if step.scale else white, True
+        elif isinstance(step, (T.Resize, v2.Resize)):
+            if is_float and InterpolationMode(step.interpolation) in OVERSHOOT:
+                raise _refusal("its Resize makes values beyond black and white", "Resize before ToTensor.")
+        elif isinstance(step, (T.Grayscale, v2.Grayscale)) and step.num_output_channels == 1:
+            pass
+        elif not isinstance(step, (T.CenterCrop, v2.CenterCrop, v2.ToPureTensor)):
+            name = getattr(step, "__name__", type(step).__name__)
+            raise _refusal(f"what {name!r} does to a pixel is not known", f"Known are {STEPS}. {ADVICE}")
+    mean, std = (normalise.mean, normalise.std) if normalise is not None else ([0.0], [1.0])
+    return [float(value) / white for value in mean], [float(value) / white for value in std]
 
 
 def _tensor(transform, image: Image.Image) -> Tensor:
@@ -356,19 +317,6 @@ def _tensor(transform, image: Image.Image) -> Tensor:
         what = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise _refusal(f"it returns {what}", "Return a tensor [channel, height, width]: end with ToTensor().")
     return made.as_subclass(Tensor).detach().float()
-
-
-def _flat(colour, mode: str) -> Image.Image:
-    colour = (colour,) * 3 if isinstance(colour, int) else colour
-    return Image.new("RGB", (320, 240), colour).convert(mode)
-
-
-def _noise_images() -> list[Image.Image]:
-    """A wide image of fine coloured noise and a tall one of large squares at full contrast, always the same."""
-    generator = np.random.default_rng(0)
-    fine = generator.integers(0, 256, (240, 320, 3))
-    coarse = generator.integers(0, 2, (20, 15, 3)).repeat(20, axis=0).repeat(20, axis=1) * 255
-    return [Image.fromarray(pixels.astype(np.uint8)) for pixels in (fine, coarse)]
 
 
 def _refusal(problem: str, remedy: str) -> InputError:
