@@ -201,24 +201,19 @@ def resolve_preprocessing(model: nn.Module, given, size: int = 0) -> Preprocessi
 
 
 def _channels(model: nn.Module, given: dict) -> int:
-    lengths = [
-        len(v) for v in (given.get("mean"), given.get("std")) if isinstance(v, Sequence) and len(v) > 1
-    ]
+    """Number of channels, from the numbers that are given, the network's own, or its first convolution."""
+    own = getattr(model, "normalisation", None)
+    declared = [given.get("mean"), given.get("std"), own.mean if isinstance(own, Normalisation) else None]
+    lengths = [len(values) for values in declared if isinstance(values, Sequence) and len(values) > 1]
     if lengths:
         return lengths[0]
-    known = getattr(model, "_input_channels", None) or any(isinstance(m, nn.Conv2d) for m in model.modules())
-    own = (
-        len(normalisation_of(model).mean)
-        if isinstance(getattr(model, "normalisation", None), Normalisation)
-        else 1
+    if getattr(model, "_input_channels", None) or any(isinstance(m, nn.Conv2d) for m in model.modules()):
+        return input_channels(model)
+    raise InputError(
+        "preprocessing",
+        "nothing says how many channels the network takes: it has no convolution",
+        "Return (network, dict(mean=..., std=..., size=..., channels=3)), or channels=1 for grey images.",
     )
-    if not known and own == 1:
-        raise InputError(
-            "preprocessing",
-            "nothing says how many channels the network takes: it has no convolution",
-            "Return (network, dict(mean=..., std=..., size=..., channels=3)), or channels=1 for grey images.",
-        )
-    return input_channels(model) if known else own
 
 
 def _values(values, channels: int, key: str) -> tuple[float, ...]:

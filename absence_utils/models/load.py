@@ -214,6 +214,12 @@ def fill_weights(model: nn.Module, name: str, state: dict[str, Tensor]) -> None:
     model.load_state_dict(state, strict=False)  # num_batches_tracked may be absent
 
 
+def tensor_hash(value: Tensor) -> str:
+    """sha256 of a tensor's bytes."""
+    content = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    return hashlib.sha256(content.numpy()).hexdigest()
+
+
 def model_fingerprint(model: nn.Module) -> str:
     """sha256 of the network's weights and buffers, names included, for the record."""
     digest = hashlib.sha256()

@@ -152,8 +152,28 @@ def _usual_size(name: str) -> int:
 def _build_from_path(name: str, seed: int) -> tuple[nn.Module, object]:
     """Call the named function: (network, preprocessing or None)."""
     place, _, attribute = name.rpartition(":")
-    with _importable(Path(place).expanduser().parent if place.endswith(".py") else Path.cwd()):
-        return _call_factory(_function(place, attribute, name), name, seed)
+    file = Path(place).expanduser() if place.endswith(".py") else None
+    if file and not file.is_file():
+        raise InputError("model", f"there is no file {str(file)!r}", "Give the path of a Python file.")
+    with _importable(file.parent if file else Path.cwd()):
+        try:
+            module = _import_file(file) if file else importlib.import_module(place)
+        except (Exception, SystemExit) as error:
+            raise InputError(
+                "model",
+                f"{place!r} cannot be imported ({type(error).__name__}: {error})",
+                "Make it run by itself first. A module is installed or in the working directory; a file is given as "
+                f"'folder/file.py:{attribute}'.",
+            ) from error
+        function = getattr(module, attribute, None)
+        if not callable(function):
+            own = [
+                key for key, value in vars(module).items()
+                if callable(value) and getattr(value, "__module__", None) == module.__name__
+            ]  # fmt: skip
+            remedy = f"It has {', '.join(own)}." if own else "Define it there, without arguments."
+            raise InputError("model", f"{place!r} has no function {attribute!r}", remedy)
+        return _call_factory(function, name, seed)
 
 
 def _call_factory(function: Callable, name: str, seed: int) -> tuple[nn.Module, object]:
@@ -162,19 +182,15 @@ def _call_factory(function: Callable, name: str, seed: int) -> tuple[nn.Module, 
             torch.manual_seed(seed)
             made = function()
     except Exception as error:
-        raise InputError(
-            "model",
-            f"{name!r} failed ({type(error).__name__}: {error})",
-            "It is called without arguments: make it run by itself first.",
-        ) from error
+        problem = f"{name!r} failed ({type(error).__name__}: {error})"
+        remedy = "It is called without arguments: make it run by itself first."
+        raise InputError("model", problem, remedy) from error
     model, given = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
-        what = type(made).__name__
-        if isinstance(made, tuple):
-            what = f"({', '.join(type(part).__name__ for part in made)})"
-        raise InputError(
-            "model", f"{name!r} returned {what}", "Return an nn.Module, or (nn.Module, preprocessing)."
-        )
+        parts = ", ".join(type(part).__name__ for part in made) if isinstance(made, tuple) else ""
+        what = f"({parts})" if parts else type(made).__name__
+        remedy = "Return an nn.Module, or (nn.Module, preprocessing)."
+        raise InputError("model", f"{name!r} returned {what}", remedy)
     return model, given
 
 
@@ -189,49 +205,7 @@ def _importable(folder: Path) -> Iterator[None]:
         sys.path.remove(entry)
 
 
-def _function(place: str, attribute: str, name: str) -> Callable:
-    try:
-        module = (
-            _from_file(Path(place).expanduser()) if place.endswith(".py") else importlib.import_module(place)
-        )
-    except InputError:
-        raise
-    except ModuleNotFoundError as error:
-        if place.endswith(".py") or not place.startswith(error.name or "?"):
-            raise _import_failed(place, error) from error
-        raise InputError(
-            "model",
-            f"there is no module {place!r}",
-            f"Give a file ('folder/{place.rpartition('.')[2]}.py:{attribute}'), install the module, or add its folder "
-            "to PYTHONPATH.",
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise _import_failed(place, error) from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        known = [
-            key for key, value in vars(module).items()
-            if callable(value) and getattr(value, "__module__", None) == module.__name__
-        ]  # fmt: skip
-        raise InputError(
-            "model",
-            f"{place!r} has no function {attribute!r}",
-            f"It has {', '.join(known)}." if known else "Define it there, without arguments.",
-        )
-    return function
-
-
-def _import_failed(place: str, error: BaseException) -> InputError:
-    return InputError(
-        "model",
-        f"{place!r} cannot be imported ({type(error).__name__}: {error})",
-        "Make it run by itself first, in this environment.",
-    )
-
-
-def _from_file(path: Path):
-    if not path.is_file():
-        raise InputError("model", f"there is no file {str(path)!r}", "Give the path of a Python file.")
+def _import_file(path: Path):
     tag = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     spec = importlib.util.spec_from_file_location(f"{path.stem}_{tag}", path)
     module = importlib.util.module_from_spec(spec)
