@@ -126,7 +126,7 @@ def test_a_dict_and_nothing():
     nothing = resolve_preprocessing(Blocks(), None)
     assert nothing.normalisation == IMAGENET and (nothing.size, nothing.resize) == (224, 256)
     assert resolve_preprocessing(Dense(), {"mean": (0.1, 0.2, 0.3), "std": 1.0}).channels == 3
-    assert resolve_preprocessing(Blocks(), found) is found
+    assert resolve_preprocessing(Blocks(), found) is found  # a Preprocessing with any transform
 
 
 def test_images_of_the_right_size_are_taken_as_they_are(folder):

@@ -146,7 +146,10 @@ def test_what_cannot_be_opened_says_why(file, tmp_path):
     (tmp_path / "wrong.py").write_text("import not_there_at_all\n")
     (tmp_path / "exits.py").write_text("raise SystemExit(3)\n")
     cases = {
-        "`model`.*'nowhere.to' cannot be imported.*a file is given as 'folder/file.py:make'": ("nowhere.to:make", ""),
+        "`model`.*'nowhere.to' cannot be imported.*a file is given as 'folder/file.py:make'": (
+            "nowhere.to:make",
+            "",
+        ),
         "`model`.*no file .*nowhere.py": ("folder/nowhere.py:make", ""),
         "`model`.*has no function 'make'.*It has make_net, alone, with_nan": (f"{file}:make", ""),
         "`model`.*'helpers.user_networks' has no function 'CIFAR'": ("helpers.user_networks:CIFAR", ""),

@@ -8,7 +8,7 @@ read from its steps. A transform with any other step is refused: a guessed norma
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,10 +24,8 @@ from .base import Normalisation, TensorImages, input_channels, normalisation_of
 from .folders import FolderImages
 
 KEYS = ("mean", "std", "size", "channels", "resize")
-STEPS = (
-    "Resize, CenterCrop, Grayscale(1), ToTensor, PILToTensor, ToImage, ConvertImageDtype, ToDtype, Normalize"
-)
-ADVICE = "Use the transform for evaluation, or give dict(mean=..., std=..., size=...) in its place."
+STEPS = "Resize, CenterCrop, Grayscale, ToTensor, PILToTensor, ToImage, ConvertImageDtype, ToDtype, Normalize"
+ADVICE = "Use the transform for evaluation, or dict(mean=..., std=..., size=...) in its place."
 OVERSHOOT = (InterpolationMode.BICUBIC, InterpolationMode.LANCZOS)
 TRIED = (320, 240)  # px of the black and white images that a transform is tried with
 
@@ -56,11 +54,8 @@ class Preprocessing:
     def __str__(self) -> str:
         both = (self.normalisation.mean, self.normalisation.std)
         mean, std = (", ".join(f"{value:.3g}" for value in each) for each in both)
-        how = (
-            "a transform of its own"
-            if self.transform
-            else f"shorter side to {self.resize} px, centre cut out"
-        )
+        plain = f"shorter side to {self.resize} px, centre cut out"
+        how = "a transform of its own" if self.transform else plain
         return f"{self.mode}, {self.size} x {self.size} px ({how}), mean {mean}, sd {std}"
 
     def pixels(self, image: Image.Image) -> Tensor:
@@ -69,23 +64,15 @@ class Preprocessing:
         if self.transform is not None:
             return (self.normalisation.undo(self(image)) * 255).round().to(torch.uint8)
         if image.size != (self.size, self.size):
-            image = v2.functional.center_crop(
-                v2.functional.resize(image, self.resize, antialias=True), self.size
-            )
+            image = v2.functional.resize(image, self.resize, antialias=True)
+            image = v2.functional.center_crop(image, self.size)
         return v2.functional.pil_to_tensor(image)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """[channel, size, size] float32 network input."""
         if self.transform is None:
             return self.normalisation.apply(self.pixels(image).float() / 255)
-        made = _tensor(self.transform, image.convert(self.mode))
-        if made.shape != (self.channels, self.size, self.size):
-            raise _refusal(
-                f"it makes an image of {image.width} x {image.height} px a tensor {tuple(made.shape)}, "
-                f"others {(self.channels, self.size, self.size)}",
-                "End with a crop to one size.",
-            )
-        return made
+        return self.transform(image.convert(self.mode)).as_subclass(Tensor).float()
 
     @property
     def recipe(self) -> str:
@@ -96,16 +83,9 @@ class Preprocessing:
 class PreparedFolder(FolderImages):
     """An image folder as a preprocessing shows it; arguments as for `FolderImages`."""
 
-    def __init__(self, root, preprocessing: Preprocessing, *, limit=0, seed=0, broken="raise"):
-        super().__init__(
-            root,
-            preprocessing.normalisation,
-            size=preprocessing.size,
-            limit=limit,
-            seed=seed,
-            broken=broken,
-            channels=preprocessing.channels,
-        )
+    def __init__(self, root, preprocessing: Preprocessing, **how):
+        taken = {"size": preprocessing.size, "channels": preprocessing.channels}
+        super().__init__(root, preprocessing.normalisation, **taken, **how)
         self.preprocessing, self.recipe, self.mode = preprocessing, preprocessing.recipe, preprocessing.mode
 
     def pixels(self, index: int) -> Tensor:
@@ -130,14 +110,7 @@ def prepared_scenes(preprocessing: Preprocessing, limit: int, seed: int) -> Tens
         if plain:
             image = image.resize((preprocessing.size, preprocessing.size), Image.Resampling.BILINEAR)
         shown.append(preprocessing(image))
-    return TensorImages(
-        torch.stack(shown),
-        scenes.labels,
-        scenes.class_names,
-        scenes.membership,
-        preprocessing.normalisation,
-        scenes.source,
-    )
+    return replace(scenes, images=torch.stack(shown), normalisation=preprocessing.normalisation)
 
 
 # -- what was given as preprocessing
@@ -148,8 +121,8 @@ def resolve_preprocessing(model: nn.Module, given, size: int = 0) -> Preprocessi
 
     Args:
         model: the network; it fills in what is not given.
-        given: None; a dict with some of `KEYS` (mean and std in units of pixels in 0..1); a Preprocessing; or a
-            torchvision transform, see `read_transform`.
+        given: None; a dict with some of `KEYS` (mean and std in units of pixels in 0..1); a torchvision transform, see
+            `read_transform`; or a Preprocessing, which is taken as it is, its transform as well.
         size: px, used where nothing else says it; 0 for 224.
 
     Raises:

@@ -95,8 +95,8 @@ def open_model(
             "state_dict" and "module." are taken off) to load, or "" to keep the weights it comes with. Never executed.
         preprocessing: in place of what the function returns: None for 224 px and `normalisation_of(model)`; a dict
             with some of mean, std (in units of pixels in 0..1), size, channels and resize (px of the shorter side
-            before the crop); or a function from a PIL image to a tensor [channel, height, width], for example
-            `weights.transforms()`, see `images.preprocessing.read_transform`.
+            before the crop); a torchvision transform, for example `weights.transforms()`, see
+            `images.preprocessing.read_transform`; or a `Preprocessing`.
         size: px of the squares the network takes, where its preprocessing does not say; 0 for the size of
             torchvision's official weights of that name, else 224.
         seed: of random weights, and of whatever the function draws from torch's global generator.

@@ -52,7 +52,7 @@ def card_rows(card) -> list[Row]:
     """Everything a card draws, from top to bottom.
 
     Args:
-        card: a `card.Card`.
+        card: a `your_model.card.Card`.
     """
     rows = [Row("Responses and scores", _drawings(card))]
     if card.pair:
@@ -83,7 +83,7 @@ def card_figure(card):
     """The whole card as one picture: verdict, drawings, and the highest beside the lowest responses.
 
     Args:
-        card: a `card.Card`.
+        card: a `your_model.card.Card`.
 
     Returns:
         The figure, 7.5 inches wide.
@@ -206,7 +206,7 @@ def score_intervals(ax, scores, limit: float, least: float) -> None:
     """Every score with its 95 % interval, against zero and against the 95th percentile of random-weight units (dashed).
 
     Args:
-        scores: as in a `unit_card.Card`.
+        scores: as in a `your_model.card.Card`.
         limit: in sd; NaN for none.
         least: smallest veto score that counts, in sd.
     """
@@ -260,7 +260,7 @@ def layer_overview(study, marked=()):
     """The verdicts of a layer: absence scores beside those of the random copies, and the vetoes.
 
     Args:
-        study: a `unit_study.LayerStudy`.
+        study: a `your_model.study.LayerStudy`.
         marked: units whose number is written at their point, those that got a card.
 
     Returns:
