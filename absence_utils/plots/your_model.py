@@ -148,11 +148,9 @@ def _picture_row(card, title: str, pictures: dict, names: dict | None = None, no
 
 def _strip(part, title: str, colour: str, pictures: list) -> None:
     part.suptitle(title, color=colour, fontsize=8.5, fontweight="bold")
-    axes = part.subplots(-(-len(pictures) // COLUMNS), COLUMNS, squeeze=False).ravel()
-    for ax in axes:
-        ax.axis("off")
-    for ax, (picture, caption) in zip(axes, pictures, strict=False):
-        ax.set_axis_on()
+    grid = part.add_gridspec(-(-len(pictures) // COLUMNS), COLUMNS)
+    for place, (picture, caption) in zip(grid, pictures, strict=False):
+        ax = part.add_subplot(place)
         show_image(ax, picture)
         ax.set_xlabel(caption, fontsize=6.5, labelpad=2)
 
