@@ -12,8 +12,8 @@ from time import perf_counter
 import pandas as pd
 import torch
 
+from absence_utils.models.opening import open_model
 from absence_utils.models.random_weights import random_copy
-from absence_utils.your_model.opening import open_model
 from absence_utils.your_model.study import NONE, UNDECIDED, auto_config, null_false_positives, study_layer
 
 NETWORKS = [

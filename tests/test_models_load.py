@@ -111,7 +111,7 @@ def test_official_weights_without_a_network_say_which_file_goes_where(monkeypatc
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", offline)
     with pytest.raises(InputError, match=r"`weights`.*resnet18-.*\.pth into .*checkpoints, or pass its path"):
         load_model("resnet18", "torchvision")
-    with pytest.raises(InputError, match="`weights`.*no version 'V9'.*IMAGENET1K_V1"):
+    with pytest.raises(InputError, match="`weights`.*'V9' is not known.*IMAGENET1K_V1"):
         load_model("resnet18", "torchvision:V9")
 
 

@@ -1,4 +1,4 @@
-"""Image datasets: normalisation, folders, a cache of decoded images, digits, concept scenes with a known answer.
+"""Image datasets: preprocessing, folders, a cache of decoded images, digits, concept scenes with a known answer.
 
 Imports `errors`, `paths`, `files` and `progress` alone.
 """
@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "cache": ["ImageStack", "stack_images"],
         "folders": ["FolderImages"],
         "load": ["load_images"],
+        "preprocessing": ["Preprocessing"],
         "scenes": [
             "CONCEPTS",
             "NORMALISATION",

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_choice
 from absence_utils.paths import DATA
 
 SCENES_WEIGHTS = DATA / "concept_scenes.safetensors"
@@ -177,10 +177,8 @@ def _official(name: str, version: str) -> dict:
         raise InputError(
             "weights", f"torchvision has none for {name!r}", "Give the path of a file."
         ) from error
-    if version and version not in available.__members__:
-        raise InputError(
-            "weights", f"no version {version!r}", f"Use one of {', '.join(available.__members__)}."
-        )
+    if version:
+        require_choice("weights", version, available.__members__)
     chosen = available[version] if version else available.DEFAULT
     try:
         return chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
@@ -212,6 +210,12 @@ def fill_weights(model: nn.Module, name: str, state: dict[str, Tensor]) -> None:
             "Give the network that was trained.",
         )
     model.load_state_dict(state, strict=False)  # num_batches_tracked may be absent
+
+
+def tensor_hash(value: Tensor) -> str:
+    """sha256 of a tensor's bytes."""
+    content = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    return hashlib.sha256(content.numpy()).hexdigest()
 
 
 def model_fingerprint(model: nn.Module) -> str:

@@ -1,10 +1,11 @@
-"""The signed unit card as one picture, its panels as drawings for a page, and the overview of a layer's verdicts."""
+"""The drawings of a unit card, each drawn alike on the notebook's figure and on the card's page; a layer's verdicts."""
 
 from __future__ import annotations
 
-import re
 import textwrap
-from io import StringIO
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,11 +14,171 @@ from .attribution import overlay_colours, robust_limit, smoothed
 from .base import ABSENCE, NEUTRAL, PRESENCE, companion_style, show_image, to_numpy
 from .patches import signed_number
 
-INK = "#0a0b0c"  # stands for the page's own text colour, see `as_svg`
-SIDES = {"highest": ("what drives it up", PRESENCE), "lowest": ("what drives it down", ABSENCE)}
+WIDTH = 7.5  # inches of the whole card
+COLUMNS = 6  # pictures beside each other on half a card
+INK = "#1b1b1f"
+SIDES = {"highest": PRESENCE, "lowest": ABSENCE}
 SCORES = {"absence": ABSENCE, "presence": PRESENCE, "veto": INK, "check": NEUTRAL}
 VERDICTS = {"veto": INK, "suppressed": ABSENCE, "no absence found": "#9a9a9a", "undecided": "#d8b365"}
 CLASSES = 8  # classes shown of those that suppress the unit most
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing of a card.
+
+    Attributes:
+        draw: function of a figure or a subfigure.
+        width, height: what it is drawn for, inches.
+        alt: what it shows, in words.
+    """
+
+    draw: Callable
+    width: float
+    height: float
+    alt: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """Panels that stand beside each other, with a title and a note for the page."""
+
+    title: str
+    panels: list[Panel]
+    note: str = ""
+
+
+def card_rows(card) -> list[Row]:
+    """Everything a card draws, from top to bottom.
+
+    Args:
+        card: a `your_model.card.Card`.
+    """
+    rows = [Row("Responses and scores", _drawings(card))]
+    if card.pair:
+        ends = {side: getattr(card.pair, side) for side in SIDES}
+        pictures = {side: _captioned(end.image, end.response) for side, end in ends.items()}
+        note = f"Same seed, {card.effort.steps} steps each. A direction, not a picture of what real images reach."
+        if card.short_ends:
+            note += f" Real images go further at the {' and the '.join(card.short_ends)} end: more steps would help."
+        rows.append(_picture_row(card, "Synthesised images", pictures, note=note))
+    for title, found in (("Patches", card.patches), ("Images", card.images)):
+        pictures = {side: _captioned(end.pixels, end.response, end.label) for side, end in found.items()}
+        rows.append(_picture_row(card, title, pictures))
+    if card.evidence:
+        maps = {"highest": card.evidence.target, "lowest": card.evidence.other}
+        names = {"highest": "target inputs, signed maps", "lowest": "non-target inputs, signed maps"}
+        note = (
+            f"Inputs split by {card.evidence.split}: target inputs with the most presence evidence, non-target inputs "
+            f"with the most absence evidence; {card.effort.method.replace('_', ' ')}. Red raises the response, blue "
+            f"lowers it; full colour at ±{map_limit(card):.2g} a pixel, net evidence under a Gaussian of "
+            f"{card.smooth:.0%} of the edge."
+        )
+        pictures = {side: _maps(card, found) for side, found in maps.items()}
+        rows.append(_picture_row(card, "Signed attribution", pictures, names, note))
+    return rows
+
+
+def card_figure(card):
+    """The whole card as one picture: verdict, drawings, and the highest beside the lowest responses.
+
+    Args:
+        card: a `your_model.card.Card`.
+
+    Returns:
+        The figure, 7.5 inches wide.
+    """
+    rows = card_rows(card)
+    title = textwrap.fill(f"{card.title}: {card.headline}", 78)
+    sentence = textwrap.fill(card.sentence, 115)
+    about = [f"{name}: {card.about[name]}" for name in ("network", "layer", "images") if name in card.about]
+    heights = [0.19 * title.count("\n") + 0.14 * sentence.count("\n") + 0.5]
+    heights += [max(panel.height for panel in row.panels) for row in rows] + [0.2]
+    with companion_style():
+        figure = plt.figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+        head, *parts, foot = figure.subfigures(len(heights), 1, height_ratios=heights)
+        head.text(0.01, 0.96, title, fontsize=11, fontweight="bold", va="top")
+        head.text(0.01, 0.02, sentence, fontsize=8, va="bottom")
+        for part, row in zip(parts, rows, strict=True):
+            widths = [panel.width for panel in row.panels]
+            places = part.subfigures(1, len(widths), width_ratios=widths)
+            for place, panel in zip(places, row.panels, strict=True):
+                panel.draw(place)
+        foot.text(0.01, 0.5, " · ".join(about), fontsize=7, color=NEUTRAL, va="center")
+    return figure
+
+
+def _drawings(card) -> list[Panel]:
+    """Histogram, scores, and the classes that suppress the unit where there is more than one class."""
+    panels = [
+        Panel(
+            lambda part: response_histogram(part.subplots(), card.responses), 2.2, 2.4,
+            f"Histogram of the unit's responses to {len(card.responses)} images, {(card.responses < 0).mean():.0%} of "
+            "them negative",
+        ),
+        Panel(
+            lambda part: score_intervals(part.subplots(), card.scores, card.limit, card.least), 3.0, 2.4,
+            f"Scores with 95 % intervals: absence {card.verdict['absence']:.2f}, veto {card.verdict['veto']:.2f} "
+            "standard deviations; all are in the table of scores",
+        ),
+    ]  # fmt: skip
+    if card.evidence is not None and len(card.evidence.classes):
+        named = ", ".join(map(str, card.evidence.classes["name"].head(3)))
+        alt = f"Absence evidence by class, most first: {named}"
+        panels.append(Panel(lambda part: class_bars(part.subplots(), card.evidence), 2.3, 2.4, alt))
+    return panels
+
+
+def _picture_row(card, title: str, pictures: dict, names: dict | None = None, note: str = "") -> Row:
+    """A row with the highest responses on the left and the lowest on the right.
+
+    Args:
+        pictures: side to [(picture, caption)].
+        names: what each side shows, where it is not the title.
+    """
+    panels = []
+    for side, shown in pictures.items():
+        name = f"{side.capitalize()} response: {names[side] if names else title.lower()}"
+        captions = "; ".join(caption.replace("\n", " ") for _, caption in shown)
+        height = 0.25 + 0.95 * -(-len(shown) // COLUMNS)
+        draw = partial(_strip, title=name, colour=SIDES[side], pictures=shown)
+        panels.append(Panel(draw, WIDTH / 2, height, f"{name} of {card.title}: {captions}"))
+    return Row(title, panels, note)
+
+
+def _strip(part, title: str, colour: str, pictures: list) -> None:
+    part.suptitle(title, color=colour, fontsize=8.5, fontweight="bold")
+    grid = part.add_gridspec(-(-len(pictures) // COLUMNS), COLUMNS)
+    for place, (picture, caption) in zip(grid, pictures, strict=False):
+        ax = part.add_subplot(place)
+        show_image(ax, picture)
+        ax.set_xlabel(caption, fontsize=6.5, labelpad=2)
+
+
+def _captioned(pixels, responses, labels=None) -> list[tuple]:
+    """[(picture, its response and, on at most two lines, its label)]."""
+    captions = []
+    for value, label in zip(responses, labels or [""] * len(pixels), strict=True):
+        lines = textwrap.wrap(str(label), 13, max_lines=2, placeholder="…")
+        captions.append("\n".join([signed_number(float(value)), *lines]))
+    return list(zip(pixels, captions, strict=True))
+
+
+def _maps(card, maps) -> list[tuple]:
+    """Every input with its signed map, all of a card on one scale."""
+    limit, signed = map_limit(card), smoothed(maps.signed, card.smooth)
+    inputs = _captioned(maps.pixels, maps.response, maps.captions)
+    pictures = []
+    for (pixels, caption), values in zip(inputs, signed, strict=True):
+        colours = overlay_colours(pixels, values, limit).transpose(2, 0, 1)
+        pictures += [(pixels, caption), (colours, f"±{limit:.2g}")]
+    return pictures
+
+
+def map_limit(card) -> float:
+    """Magnitude at full colour for all maps of a card: per pixel, in the units of the layer."""
+    both = (card.evidence.target, card.evidence.other)
+    return robust_limit(np.concatenate([smoothed(maps.signed, card.smooth).ravel() for maps in both]))
 
 
 def response_histogram(ax, responses) -> None:
@@ -34,17 +195,16 @@ def response_histogram(ax, responses) -> None:
     if len(responses):
         ax.axvline(np.median(responses), color=NEUTRAL, linestyle=":", linewidth=1.4)
     below = (responses < 0).mean() if len(responses) else 0
-    ax.set(
-        xlabel="response, signed, in the units of the layer", ylabel="images",
-        title=f"{below:.0%} of {len(responses):,} images below zero (dotted: median)",
-    )  # fmt: skip
+    ax.set_xlabel("signed response, units of the layer", fontsize=8)
+    ax.set_ylabel("images", fontsize=8)
+    ax.set_title(f"{below:.0%} of {len(responses):,} images below 0\n(dotted: median)", fontsize=8)
 
 
 def score_intervals(ax, scores, limit: float, least: float) -> None:
-    """Every score with its 95 % interval, against zero and against the random copies' 95th percentile (dashed).
+    """Every score with its 95 % interval, against zero and against the 95th percentile of random-weight units (dashed).
 
     Args:
-        scores: as in a `unit_card.Card`.
+        scores: as in a `your_model.card.Card`.
         limit: in sd; NaN for none.
         least: smallest veto score that counts, in sd.
     """
@@ -66,7 +226,8 @@ def score_intervals(ax, scores, limit: float, least: float) -> None:
         )
     ax.set_yticks(range(len(names)), names, fontsize=7)
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set(xlabel="score, sd of the response", title="scores (dashed: random weights)")
+    ax.set_xlabel("score, sd of the response", fontsize=8)
+    ax.set_title("scores (dashed: 95th percentile\nof random-weight units)", fontsize=8)
 
 
 def _condition(score) -> str:
@@ -88,154 +249,23 @@ def class_bars(ax, evidence) -> None:
     ax.set_yticks(range(len(rows)), names, fontsize=7)
     ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)
     ax.axvline(0, color=INK, linewidth=1)
-    title = (
-        "absence evidence by concept,\nbeyond images without it"
-        if evidence.contrast
-        else "absence evidence by class"
-    )
-    ax.set(xlabel="sd of the response", title=title)
-
-
-def shows_classes(card) -> bool:
-    """There is evidence, and of more than one class."""
-    return card.evidence is not None and len(card.evidence.classes) > 0
-
-
-def as_svg(draw, width: float, height: float, name: str) -> str:
-    """A panel as an SVG for a page: transparent, with text and axes in the page's own colour.
-
-    Args:
-        draw: function of one axes.
-        width, height: inches.
-        name: makes the ids within the drawing different from those of other drawings of a page.
-    """
-    ink = {
-        key: INK for key in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    }
-    with companion_style(), plt.rc_context({**ink, "svg.hashsalt": name, "svg.fonttype": "path"}):
-        figure, ax = plt.subplots(figsize=(width, height), layout="constrained")
-        draw(ax)
-        target = StringIO()
-        figure.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        plt.close(figure)
-    drawing = target.getvalue()
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing[drawing.index("<svg") :], flags=re.DOTALL)
-    # Ids are those of the page: what is not referred to ("axes_1") goes, and the letters get the drawing's own.
-    used = set(re.findall(r"#([\w-]+)", drawing))
-    drawing = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", drawing)
-    drawing = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", drawing)
-    return drawing.replace(INK, "currentColor").replace(NEUTRAL, "var(--pale, #777777)")
-
-
-def map_limit(card) -> float:
-    """Magnitude at full colour for all maps of a card: per pixel, in the units of the layer."""
-    both = (card.evidence.target, card.evidence.other)
-    return robust_limit(np.concatenate([smoothed(maps.signed, card.smooth).ravel() for maps in both]))
-
-
-def map_colours(card, maps) -> list[np.ndarray]:
-    """[height, width, RGB] of every map of one side over its input."""
-    limit = map_limit(card)
-    signed = smoothed(maps.signed, card.smooth)
-    return [
-        overlay_colours(pixels, values, limit) for pixels, values in zip(maps.pixels, signed, strict=True)
-    ]
-
-
-def card_figure(card):
-    """The whole card as a picture: verdict, drawings, and what drives the unit up beside what drives it down.
-
-    Args:
-        card: a `unit_card.Card`.
-
-    Returns:
-        The figure.
-    """
-    strips = _strips(card)
-    with companion_style():
-        figure = plt.figure(figsize=(11, 5.1 + 1.42 * len(strips)), layout="constrained")
-        parts = figure.subfigures(3 + len(strips), 1, height_ratios=[0.8, 2.7, *[1.25] * len(strips), 0.5])
-        _head(parts[0], card)
-        panels = parts[1].subplots(1, 3 if shows_classes(card) else 2)
-        response_histogram(panels[0], card.responses)
-        score_intervals(panels[1], card.scores, card.limit, card.least)
-        if shows_classes(card):
-            class_bars(panels[2], card.evidence)
-        for part, (name, sides) in zip(parts[2:-1], strips, strict=True):
-            halves = part.subfigures(1, 2)
-            for half, (side, pictures) in zip(halves, sides.items(), strict=True):
-                _strip(half, f"{SIDES[side][0]}: {name[side]}", SIDES[side][1], pictures)
-        _foot(parts[-1], card)
-    return figure
-
-
-def _head(part, card) -> None:
-    part.text(0.004, 0.97, f"{card.title}: {card.headline}", fontsize=14, fontweight="bold", va="top")
-    part.text(0.004, 0.62, "\n".join(textwrap.wrap(card.sentence, 150)), fontsize=9, va="top")
-
-
-def _foot(part, card) -> None:
-    about = " · ".join(f"{name}: {value}" for name, value in card.about.items())
-    part.text(0.004, 0.95, "\n".join(textwrap.wrap(about, 250)), fontsize=6, va="top", color=NEUTRAL)
-
-
-def _strips(card) -> list[tuple[dict, dict]]:
-    """(name of each side, {side: [(picture, caption)]}) of every row of pictures."""
-    rows = []
-    if card.pair:
-        rows.append((
-            dict.fromkeys(SIDES, "synthesised"),
-            {side: _captioned(getattr(card.pair, side).image, getattr(card.pair, side).response) for side in SIDES},
-        ))  # fmt: skip
-    for name, found in (("patches", card.patches), ("images", card.images)):
-        pictures = {
-            side: _captioned(found[side].pixels, found[side].response, found[side].label) for side in SIDES
-        }
-        rows.append((dict.fromkeys(SIDES, name), pictures))
-    if card.evidence:
-        maps = dict(zip(SIDES, (card.evidence.target, card.evidence.other), strict=True))
-        names = {"highest": "evidence on target inputs", "lowest": "evidence on non-target inputs"}
-        rows.append((names, {side: _maps(card, each) for side, each in maps.items()}))
-    return rows
-
-
-def _captioned(pixels, responses, labels=None) -> list[tuple]:
-    labels = labels or [""] * len(pixels)
-    return [
-        (picture, f"{signed_number(float(value))}\n{textwrap.shorten(label, 16, placeholder='…')}".strip())
-        for picture, value, label in zip(pixels, responses, labels, strict=True)
-    ]
-
-
-def _maps(card, maps) -> list[tuple]:
-    pictures = []
-    for pixels, colours, response in zip(maps.pixels, map_colours(card, maps), maps.response, strict=True):
-        pictures += [(pixels, signed_number(float(response))), (colours.transpose(2, 0, 1), "signed map")]
-    return pictures
-
-
-def _strip(part, title: str, colour: str, pictures: list) -> None:
-    part.suptitle(title, color=colour, fontsize=9, fontweight="bold")
-    axes = part.subplots(1, max(6, len(pictures)), squeeze=False)[0]
-    for ax in axes:
-        ax.axis("off")
-    for ax, (picture, caption) in zip(axes, pictures, strict=False):
-        show_image(ax, picture)
-        ax.set_title(caption, fontsize=7, pad=2)
+    title = "by concept, with − without" if evidence.contrast else "by class"
+    ax.set_xlabel("sd of the response", fontsize=8)
+    ax.set_title(f"absence evidence\n{title}", fontsize=8)
 
 
 def layer_overview(study, marked=()):
     """The verdicts of a layer: absence scores beside those of the random copies, and the vetoes.
 
     Args:
-        study: a `unit_study.LayerStudy`.
+        study: a `your_model.study.LayerStudy`.
         marked: units whose number is written at their point, those that got a card.
 
     Returns:
         The figure.
     """
     with companion_style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8))
+        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
         _against_null(left, study)
         _verdicts(right, study.verdicts, marked, study.least)
         left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
@@ -244,7 +274,7 @@ def layer_overview(study, marked=()):
             ax.set_xlabel("absence score, sd")
             ax.legend(fontsize=7, frameon=False)
         name = f"{study.layer or 'output'}: {len(study.verdicts)} units"
-        figure.suptitle(f"{name} (dashed: what 95 % of units with random weights stay below)", fontsize=10)
+        figure.suptitle(f"{name} (dashed: 95th percentile of random-weight units)", fontsize=10)
     return figure
 
 
@@ -261,7 +291,7 @@ def _against_null(ax, study) -> None:
         ax.hist(values_of, np.linspace(values.min(), values.max(), 33), weights=share, color=colour, alpha=0.7,
                 label=label)  # fmt: skip
     ax.axvline(0, color=INK, linewidth=1)
-    ax.set(ylabel="share of units", title="lowest patches lower the response of any unit")
+    ax.set(ylabel="share of units", title="absence score: network vs random weights")
 
 
 def _verdicts(ax, table, marked, least) -> None:
@@ -273,4 +303,4 @@ def _verdicts(ax, table, marked, least) -> None:
     ax.axhspan(-least, least, color="#999999", alpha=0.3, linewidth=0)
     for row in table[table["unit"].isin(list(marked))].dropna(subset=["absence", "veto"]).itertuples():
         ax.annotate(str(row.unit), (row.absence, row.veto), (4, 4), textcoords="offset points", fontsize=7)
-    ax.set(ylabel="veto score, sd", title="more than chance, and only in context?")
+    ax.set(ylabel="veto score, sd", title="absence score vs veto score")

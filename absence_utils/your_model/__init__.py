@@ -1,4 +1,4 @@
-"""Any network: open it, check it, study its units; the unit card and the atlas (notebook 10).
+"""Any network: check it, study its units; the unit card and the atlas (notebook 10).
 
 Stands on the four method packages and `plots`.
 """
@@ -10,8 +10,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submod_attrs={
         "card": ["CardOptions", "card_numbers", "collect_cards"],
         "html": ["summary", "write_atlas", "write_card"],
-        "opening": ["open_model"],
-        "preprocessing": ["Preprocessing"],
         "study": [
             "parse_units",
             "auto_config",

@@ -1,13 +1,13 @@
 """The signed unit card: everything this package can say of one unit, gathered once, to be drawn as a page or a picture.
 
-`collect_card` computes, `plots.card` draws, `card_page` writes HTML. Both signs are asked with the same effort: as many
-patches and images, the same seed and budget for the synthesised ones.
+`collect_cards` computes, `plots.your_model` draws, `html` writes pages. Both signs get the same effort: as many patches
+and images, the same seed and budget for the synthesised ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,7 @@ class CardOptions:
 
     Attributes:
         shown: patches and images at each end.
-        steps, size, facets, smoothness: of the synthesised pair, see `visualize.render_pair`; 0 facets for none.
+        steps, size, facets, smoothness: of the synthesised pair, see `rendering.render_pair`; 0 facets for none.
         maps: inputs of each kind with attribution maps; 0 for none.
         method, baseline: of the maps, see `attribution.attribute`.
         smooth: Gaussian under which maps are drawn, a share of the image's edge, see `Card.smooth`.
@@ -154,6 +154,13 @@ class Card:
         """The verdict in a few words."""
         return HEADLINES[self.verdict["verdict"]]
 
+    @property
+    def short_ends(self) -> list[str]:
+        """The sides at which some real image goes beyond every synthesised one."""
+        highest, lowest = self.pair.highest.response.max(), self.pair.lowest.response.min()
+        beyond = {"highest": highest < self.responses.max(), "lowest": lowest > self.responses.min()}
+        return [side for side, falls_short in beyond.items() if falls_short]
+
 
 def collect_cards(
     study: LayerStudy,
@@ -168,7 +175,7 @@ def collect_cards(
     Args:
         study: of the layer; the units must be among those studied.
         dataset: the images as they were given to `study_layer`.
-        columns: what the images show, see `screening.matrix_columns`.
+        columns: what the images show, see `attribution.columns.matrix_columns`.
         units: channels.
         effort: see `CardOptions`.
         about: for the foot of every card.
@@ -187,59 +194,35 @@ def collect_cards(
 
 
 def _collect(
-    study: LayerStudy, dataset, columns: Columns, units: list[int], effort: CardOptions, about: dict
+    study: LayerStudy, dataset, columns: Columns, channels: list[int], effort: CardOptions, about: dict
 ):
-    screened = _screened(study, dataset, columns, units, effort)
+    units = [Unit(study.model, study.layer, int(channel), pool=study.setting.pool) for channel in channels]
+    count = min(effort.evidence_images, len(dataset)) if effort.maps else 0
+    if count:
+        chosen = torch.linspace(0, len(dataset) - 1, count).round().long()
+        few, shown = Subset(dataset, chosen), replace(columns, membership=columns.membership[chosen])
+        screened = screen(units, few, baseline=effort.baseline)
     scores = calibrate(study.fair.scores, study.null)
-    for position, channel in enumerate(units):
-        evidence = None
-        if screened:
-            evidence = _evidence(_unit(study, channel), position, *screened, effort)
-        own = sorted_scores(scores[scores["unit"] == channel].drop(columns="unit"))
-        yield _card(study, channel, own, evidence, effort, about)
-
-
-def _screened(study, dataset, columns: Columns, units, effort: CardOptions):
-    """(screening, subset, its columns) of an even draw of the images; None if no evidence is asked for."""
-    if not effort.evidence_images or not effort.maps:
-        return None
-    count = min(effort.evidence_images, len(dataset))
-    chosen = torch.linspace(0, len(dataset) - 1, count).round().long()
-    few = Subset(dataset, chosen)
-    shown = Columns(columns.membership[chosen], columns.names, columns.overlap, columns.planted)
-    addressed = [_unit(study, channel) for channel in units]
-    return screen(addressed, few, baseline=effort.baseline), few, shown
-
-
-def _unit(study: LayerStudy, channel: int) -> Unit:
-    return Unit(study.model, study.layer, int(channel), pool=study.setting.pool)
-
-
-def _card(
-    study: LayerStudy, channel: int, scores, evidence: Evidence | None, effort: CardOptions, about
-) -> Card:
-    unit = _unit(study, channel)
-    verdict = study.verdicts.set_index("unit", drop=False).loc[channel]
-    pair = None
-    if effort.facets:
-        pair = render_pair(
-            unit, effort.steps, effort.size, effort.seed, effort.facets, smoothness=effort.smoothness
-        )  # fmt: skip
-    return Card(
-        unit=unit,
-        title=card_title(study, channel),
-        verdict=verdict,
-        sentence=describe_verdict(verdict, study.setting.patch),
-        responses=study.responses[:, channel],
-        pair=pair,
-        patches=_patches(study, channel, effort.shown),
-        images=_images(study, channel, effort.shown),
-        evidence=evidence,
-        scores=scores,
-        limit=study.limit,
-        effort=effort,
-        about=about,
-    )
+    verdicts = study.verdicts.set_index("unit", drop=False)
+    synthesis = (effort.steps, effort.size, effort.seed, effort.facets)
+    for position, unit in enumerate(units):
+        channel = unit.channel
+        pair = render_pair(unit, *synthesis, smoothness=effort.smoothness) if effort.facets else None
+        yield Card(
+            unit=unit,
+            title=card_title(study, channel),
+            verdict=verdicts.loc[channel],
+            sentence=describe_verdict(verdicts.loc[channel], study.setting.patch),
+            responses=study.responses[:, channel],
+            pair=pair,
+            patches=_patches(study, channel, effort.shown),
+            images=_images(study, channel, effort.shown),
+            evidence=_evidence(unit, position, screened, few, shown, effort) if count else None,
+            scores=sorted_scores(scores[scores["unit"] == channel].drop(columns="unit")),
+            limit=study.limit,
+            effort=effort,
+            about=about,
+        )
 
 
 def card_title(study: LayerStudy, channel: int) -> str:
@@ -248,12 +231,14 @@ def card_title(study: LayerStudy, channel: int) -> str:
     return full_name(study.layer, channel, names, study.responses.shape[1])
 
 
-def _label(images, index: int) -> str:
-    labels, names = getattr(images, "labels", None), list(getattr(images, "class_names", []))
-    number = (
-        int(labels[index]) if labels is not None and len(names) > 1 else -1
-    )  # a single class says nothing
-    return names[number] if 0 <= number < len(names) else ""
+def _classes_of(images, numbers) -> list[str]:
+    """The class of each image, "" where there is none; a single class says nothing."""
+    names = list(getattr(images, "class_names", []))
+    labels = getattr(images, "labels", None) if len(names) > 1 else None
+    if labels is None:
+        return [""] * len(numbers)
+    chosen = [int(labels[number]) for number in numbers]
+    return [names[label] if 0 <= label < len(names) else "" for label in chosen]
 
 
 def _patches(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
@@ -264,7 +249,7 @@ def _patches(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
         sides[side] = Extreme(
             crops[:shown],
             found.response[channel, :shown].tolist(),
-            [_label(study.images, index) for index in found.image[channel, :shown].tolist()],
+            _classes_of(study.images, found.image[channel, :shown].tolist()),
         )
     return sides
 
@@ -279,7 +264,7 @@ def _images(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
         sides[side] = Extreme(
             normalisation.undo(pixels) if normalisation else pixels,
             own[chosen].tolist(),
-            [_label(study.images, index) for index in chosen.tolist()],
+            _classes_of(study.images, chosen.tolist()),
         )
     return sides
 

@@ -1,4 +1,4 @@
-"""The checks of `validate.validate_model`, each a function from a `BenchmarkTask` to (passed, found, remedy)."""
+"""The checks of `validation.validate_model`, each a function from a `CheckContext` to (passed, found, remedy)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from absence_utils.errors import InputError
 from absence_utils.units import feature_map, find_layer, first_tensor, pool_space, reading, to_network
-
-from .gradients import zero_gradient_units
 
 SAME = 1e-6  # of the largest value: two passes of the same input
 ALIKE = 1e-3  # of the largest value: alone and in a batch, where other kernels may run
 FLAT = 1e-6  # of the largest value: less is rounding, not a response to the image
 FEW = 64  # values from which on it is no accident that none is below zero
+SAMPLED = 16  # units whose gradients are looked at, evenly spread over the layer
 FLOOR = 0.01  # share of values at exactly 0 from which on 0 is a floor
 
 Found = tuple[bool, str, str]  # passed, found, remedy
@@ -124,8 +122,7 @@ class CheckContext:
 
 def weights_finite(subject: CheckContext) -> Found:
     state = {**dict(subject.model.named_parameters()), **dict(subject.model.named_buffers())}
-    suspects = {name: value for name, value in state.items() if not value.sum().isfinite()}  # one quick look
-    bad = [name for name, value in suspects.items() if not value.isfinite().all()]
+    bad = [name for name, value in state.items() if not value.isfinite().all()]
     if bad:
         found = f"{len(bad)} of {len(state)} tensors have values that are not finite, first {bad[0]!r}"
         return False, found, "Use a checkpoint from before training diverged."
@@ -134,14 +131,10 @@ def weights_finite(subject: CheckContext) -> Found:
 
 def eval_mode(subject: CheckContext) -> Found:
     modules = dict(subject.model.named_modules())
-    training = [name or "the network itself" for name, module in modules.items() if module.training]
+    training = {name: module for name, module in modules.items() if module.training}
     if training:
-        active = [
-            name
-            for name, module in modules.items()
-            if module.training
-            and isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd))
-        ]
+        kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+        active = [name for name, module in training.items() if isinstance(module, kinds)]
         what = f", with active dropout or batch norm (first {active[0]!r})" if active else ""
         found = f"{len(training)} modules are in training mode{what}"
         return False, found, "Call `model.eval()`, and switch on no module again."
@@ -160,15 +153,7 @@ def takes_images(subject: CheckContext) -> Found:
 
 
 def deterministic(subject: CheckContext) -> Found:
-    pairs = []
-    if isinstance(subject.first_pass, Tensor):
-        pairs.append((subject.first_pass, subject.output(subject.images)))
-    try:
-        pairs.append((subject.layer_values, subject.features(subject.images)[0]))
-    except Unreadable:  # the check of the layer's shape says why
-        if not pairs:
-            raise
-    largest = max(_distance(one, other) for one, other in pairs)
+    largest = _difference(subject, subject.images)
     if not largest <= SAME:
         found = f"the same images give values that differ by {largest:.1g} of the largest"
         remedy = (
@@ -180,16 +165,7 @@ def deterministic(subject: CheckContext) -> Found:
 
 
 def alone_as_in_batch(subject: CheckContext) -> Found:
-    one, pairs = subject.images[:1], []
-    if isinstance(subject.first_pass, Tensor):
-        pairs.append((subject.output(one), subject.first_pass[:1]))
-    try:
-        batched = subject.layer_values[:1]
-        pairs.append((subject.features(one)[0], batched))
-    except Unreadable:
-        if not pairs:
-            raise
-    largest = max(_distance(alone, batched) for alone, batched in pairs)
+    largest = _difference(subject, subject.images[:1])
     if not largest <= ALIKE:
         found = f"an image alone and in a batch gives values that differ by {largest:.1g} of the largest"
         remedy = (
@@ -198,6 +174,24 @@ def alone_as_in_batch(subject: CheckContext) -> Found:
         )
         return False, found, remedy
     return True, f"to {largest:.1g} of the largest value", ""
+
+
+def _difference(subject: CheckContext, images: Tensor) -> float:
+    """Largest difference between a new pass of the first images and the pass of all, in output and layer.
+
+    Raises:
+        Unreadable: neither can be read.
+    """
+    count, differences = len(images), []
+    if isinstance(subject.first_pass, Tensor):
+        differences.append(_distance(subject.output(images), subject.first_pass[:count]))
+    try:
+        values = subject.layer_values[:count]
+        differences.append(_distance(subject.features(images)[0], values))
+    except Unreadable:  # the check of the layer's shape says why
+        if not differences:
+            raise
+    return max(differences)
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
@@ -247,21 +241,6 @@ def runs_once(subject: CheckContext) -> Found:
     return True, "once in a pass" if call is None else f"call {call} of {calls}", ""
 
 
-def others_run_once(subject: CheckContext) -> Found:
-    """Never fails: calls are told apart here. It is said because captum used by hand needs separate modules."""
-    modules = dict(subject.model.named_modules())
-    several = {
-        name: count
-        for name, count in _calls(subject).items()
-        if count > 1 and not any(modules[name].children())
-    }
-    if not several:
-        return True, "all that run", ""
-    first = next(iter(several))
-    found = f"{len(several)} run more than once (first {first!r}, {several[first]} times), which is fine here"
-    return True, found, "Nothing to do; captum's DeepLIFT used by hand would need a module for each call."
-
-
 def _calls(subject: CheckContext) -> Counter:
     subject.first_pass  # noqa: B018  fills `returned`
     return Counter(subject.returned)
@@ -276,28 +255,28 @@ def gradients_flow(subject: CheckContext) -> Found:
     remedy = (
         "Between image and layer do without `detach()`, `no_grad()`, `.data`, `argmax`, rounding and NumPy."
     )
-    with (
-        warnings.catch_warnings(),
-        sdpa_kernel(SDPBackend.MATH),
-    ):  # the only attention with second derivatives
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         values = pool_space(feature_map(subject.model, subject.layer, images * 1))  # it may overwrite them
-        if not values.requires_grad:
-            return False, "the layer has no gradient with respect to the image", remedy
-        (gradient,) = torch.autograd.grad(values.sum(), images, retain_graph=True, allow_unused=True)
-        if gradient is None:
-            return False, "the layer has no gradient with respect to the image", remedy
-        if not gradient.isfinite().all():
-            advice = "Look for a root, a logarithm or a norm of 0; add a small number inside."
-            return False, "gradients are not finite", advice
-        units, silent = zero_gradient_units(values, images)
-    if len(silent) == len(units):
+    if not values.requires_grad:
+        return False, "the layer has no gradient with respect to the image", remedy
+
+    def gradient(chosen: Tensor) -> Tensor:
+        found = torch.autograd.grad(chosen.sum(), images, retain_graph=True, allow_unused=True)[0]
+        return torch.zeros_like(images) if found is None else found
+
+    if not gradient(values).isfinite().all():
+        advice = "Look for a root, a logarithm or a norm of 0; add a small number inside."
+        return False, "gradients are not finite", advice
+    units = torch.linspace(0, values.shape[1] - 1, min(SAMPLED, values.shape[1])).round().long()
+    silent = torch.stack([(gradient(values[:, unit]) == 0).all() for unit in units]).cpu()
+    if silent.all():
         return False, "the gradient is zero for every unit", remedy
-    cut = silent[subject.varying[silent.to(subject.varying.device)].cpu()]
+    cut = units[silent & subject.varying.cpu()[units]]
     if len(cut):
         found = f"{len(cut)} of {len(units)} units have none, but their responses differ ({_some(cut)})"
         return False, found, remedy
-    return True, f"from {len(units) - len(silent)} of {len(units)} units", ""
+    return True, f"from {int((~silent).sum())} of {len(units)} units", ""
 
 
 # -- responses
@@ -307,11 +286,8 @@ def responses_finite(subject: CheckContext) -> Found:
     bad = (~subject.layer_values.isfinite()).flatten(1).any(dim=1)
     if bad.any():
         found = f"{int(bad.sum())} of {len(bad)} images give values that are not finite"
-        return (
-            False,
-            found,
-            "Check weights and preprocessing; half precision may overflow: use `model.float()`.",
-        )
+        remedy = "Check weights and preprocessing; half precision may overflow: use `model.float()`."
+        return False, found, remedy
     low, high = subject.layer_values.aminmax()
     return True, f"between {low.item():.3g} and {high.item():.3g}", ""
 
@@ -416,7 +392,6 @@ CHECKS = {
     "alone as in a batch": alone_as_in_batch,
     "layer's shape": layer_shape,
     "layer runs once": runs_once,
-    "modules run once": others_run_once,
     "gradients flow": gradients_flow,
     "responses finite": responses_finite,
     "responses differ": responses_differ,

@@ -1,10 +1,9 @@
 """What can be said of the units of a layer of any network: is there an absence, how sure is that, against which null?
 
-The insertion experiment that can say no (`protocols.controlled_protocol`) on a network and, through the same code, on
-copies of it with random weights. A unit's lowest patches lower its response in any network, so the absence score
-counts only where it exceeds what the copies reach; a veto counts by itself, because no unit that only adds up has
-one. The rule
-was chosen so that a network which learnt nothing has nothing found in it: see `decide`.
+The insertion experiment with controls (`insertion.protocols.controlled_protocol`) on a network and, through the same
+code, on copies of it with random weights. A unit's lowest patches lower its response in any network, so the absence
+score counts only where it exceeds what the copies reach; a veto counts by itself, because no additive unit has one. The
+rule was chosen so that nothing is found in a network which learnt nothing: see `decide`.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ FEWEST = 3  # patches of each kind with which an interval still means something
 
 @dataclass(eq=False)
 class LayerStudy:
-    """A layer's units under the fair protocol, beside copies with random weights.
+    """A layer's units under the controlled protocol, and those of copies with random weights.
 
     Attributes:
         model, layer, setting: what was studied, and how.
@@ -86,7 +85,7 @@ def auto_config(
         edge: px of their shorter side.
         patch, stride: px; 0 for a quarter of the edge, and for half a patch.
         k, images: most patches of each kind, and most images of each unit and group.
-        top_share, seed: see `protocols.controlled_protocol` and `insertion_design.InsertionConfig`.
+        top_share, seed: see `insertion.protocols.controlled_protocol` and `insertion.design.InsertionConfig`.
 
     Raises:
         InputError: too few images for three patches of each kind; says how many are needed.
@@ -127,13 +126,13 @@ def study_layer(
         dataset: an image dataset, see `images`; it is shuffled with the setting's seed.
         setting: of the insertion experiment, see `auto_config`.
         random_copies: the same network with random weights, several, because one draw of weights says little of
-            another (`bring.random_copy`).
+            another (`models.random_copy`).
         units: channels that must be studied; none in particular if None.
         most: study at most this many, those asked for and others evenly spread over the layer; 0 for the whole layer.
             A verdict is corrected for all units studied, so a unit that is asked alone, perhaps since it looked best
             among many, gets the verdict that it gets among many.
         null_units: units of the random copies, evenly spread, together.
-        redraws, top_share, control_units, feather: see `protocols.controlled_protocol`.
+        redraws, top_share, control_units, feather: see `insertion.protocols.controlled_protocol`.
 
     Raises:
         InputError: no random copy, units that do not exist, too few images.

@@ -1,11 +1,13 @@
 """Is a network fit to be asked what it encodes by absence? Checked before anything is computed from it.
 
 Nothing is assumed of the network but that it is an `nn.Module`. Every check runs even where others fail, none raises,
-and each failure says what to do. The checks themselves are in `validate_checks`.
+and each failure says what to do. The checks themselves are in `checks`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError
+from absence_utils.models.load import tensor_hash
 
 from .checks import CHECKS, CheckContext, Row, Unreadable, reason
-from .state import preserve_state
 
 MOST = 16  # images that are used
 NOT_CHECKED = "not checked"
@@ -92,21 +94,65 @@ def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Valid
         raise InputError("model", f"a {type(model).__name__}", "Give an nn.Module; `open_model` makes one.")
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
         subject, rows = CheckContext(model, layer, _usable(images)), []
-        with preserve_state(model) as changes:
+        with preserve_state(model) as changed:
             for name, check in CHECKS.items():
                 try:
-                    passed, found, remedy = check(subject)
+                    found = check(subject)
                 except Unreadable as error:
-                    passed, found, remedy = False, f"{NOT_CHECKED}, {error}", ""
+                    found = False, f"{NOT_CHECKED}, {error}", ""
                 except Exception as error:  # a network of someone else's may raise anything
-                    passed, found, remedy = (
-                        False,
-                        f"the check failed ({reason(error)})",
-                        "See the other checks.",
-                    )
-                rows.append(Row(name, passed, found, remedy))
-        rows.append(Row("left as found", *changes.found()))
+                    found = False, f"the check failed ({reason(error)})", "See the other checks."
+                rows.append(Row(name, *found))
+        rows.append(Row("left as found", *_left_as_found(changed)))
     return Validation(layer, pd.DataFrame(rows, columns=Row._fields).astype({"passed": bool}))
+
+
+@contextmanager
+def preserve_state(model: nn.Module) -> Iterator[list[str]]:
+    """Put buffers and modes back after some passes, also after an exception.
+
+    Returns:
+        A list, which at the end holds the names of all that the passes changed.
+    """
+    before, changed = _state(model), []
+    modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    modes = [(module, module.training) for module in modules]
+    buffers = [
+        (module, key, value, value.detach().clone())
+        for module in modules
+        for key, value in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield changed
+    finally:
+        after = _state(model)
+        changed += [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        with torch.no_grad():
+            for module, key, value, kept in buffers:
+                module._buffers[key] = value.copy_(kept)
+        for module, training in modes:
+            module.training = training
+
+
+def _state(model: nn.Module) -> dict[str, object]:
+    """The hash of every weight and buffer, the mode of every module and the number of its hooks, by name."""
+    values = [*model.named_parameters(), *model.named_buffers()]
+    state: dict[str, object] = {repr(name): tensor_hash(value) for name, value in values}
+    for name, module in model.named_modules():
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        state[f"the hooks of {name!r}"] = sum(map(len, hooks))
+        state[f"the mode of {name!r}"] = module.training
+    return state
+
+
+def _left_as_found(changed: list[str]) -> tuple[bool, str, str]:
+    if not changed:
+        return True, "weights, buffers, hooks, modes", ""
+    found = f"a forward pass changes {', '.join(changed[:3])}" + ", ..." * (len(changed) > 3)
+    remedy = (
+        "Let the forward pass change nothing in eval mode; results would depend on what was asked before."
+    )
+    return False, found, remedy
 
 
 def _usable(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Networks as people bring them, for the tests of `bring` and `validate`."""
+"""Networks of all kinds as users have them, to be opened and checked."""
 
 from types import SimpleNamespace
 

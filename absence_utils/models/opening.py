@@ -1,4 +1,4 @@
-"""Bring a network of your own: by name, or from a function in a module or a Python file, with its preprocessing.
+"""Open any network, the user's own too: by name, or from a function in a module or a Python file.
 
 The named function is executed, with all that its file does when imported: name only code that you trust. Weights are
 data and are never executed: they are read with safetensors or with `weights_only=True`.
@@ -21,26 +21,39 @@ from torch import nn
 
 from absence_utils.errors import InputError
 from absence_utils.images.base import set_input_spec
-from absence_utils.models.load import check_finite, fill_weights, load_model, read_weights
+from absence_utils.images.preprocessing import (
+    PreparedFolder,
+    Preprocessing,
+    prepared_scenes,
+    resolve_preprocessing,
+)
+from absence_utils.units import device_of
 
-from .preprocessing import PreparedFolder, Preprocessing, prepared_scenes, resolve_preprocessing
-
-HOW = "Return an nn.Module, or (nn.Module, preprocessing)."
+from .load import check_finite, fill_weights, load_model, read_weights
+from .random_weights import random_copy
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A network ready to be asked, and what happens to an image before the network sees it.
+    """A network, and what happens to an image before the network sees it.
 
     Attributes:
         model: in eval mode, on its device; `normalisation_of` and `input_channels` know what it takes.
-        preprocessing: see `preprocessing.Preprocessing`.
+        preprocessing: see `images.preprocessing.Preprocessing`.
         name: the name or "module:function" it was opened by.
+        by_name: it is one that `load_model` knows.
     """
 
     model: nn.Module
     preprocessing: Preprocessing
     name: str
+    by_name: bool = False
+
+    def untrained(self, seed: int = 0) -> nn.Module:
+        """The network with random weights: built anew where it has a name, else a `random_copy`; on the same device."""
+        if not self.by_name:
+            return random_copy(self.model, seed)
+        return load_model(self.name, "random", seed=seed, device=device_of(self.model))
 
     def images(self, source, *, limit: int = 0, seed: int = 0, broken: str = "raise"):
         """The image dataset called `source`, preprocessed for this network.
@@ -82,8 +95,8 @@ def open_model(
             "state_dict" and "module." are taken off) to load, or "" to keep the weights it comes with. Never executed.
         preprocessing: in place of what the function returns: None for 224 px and `normalisation_of(model)`; a dict
             with some of mean, std (in units of pixels in 0..1), size, channels and resize (px of the shorter side
-            before the crop); or a function from a PIL image to a tensor [channel, height, width], for example
-            `weights.transforms()`, which is measured (`preprocessing.infer_preprocessing`).
+            before the crop); a torchvision transform, for example `weights.transforms()`, see
+            `images.preprocessing.read_transform`; or a `Preprocessing`.
         size: px of the squares the network takes, where its preprocessing does not say; 0 for the size of
             torchvision's official weights of that name, else 224.
         seed: of random weights, and of whatever the function draws from torch's global generator.
@@ -113,7 +126,8 @@ def open_model(
     check_finite(model.state_dict())
     model = model.eval().to(device)
     ready = resolve_preprocessing(model, given if preprocessing is None else preprocessing, size)
-    return LoadedModel(set_input_spec(model, ready.normalisation, ready.channels), ready, label)
+    by_name = isinstance(name, str) and ":" not in name
+    return LoadedModel(set_input_spec(model, ready.normalisation, ready.channels), ready, label, by_name)
 
 
 def _without_folders(name: str) -> str:
@@ -138,8 +152,28 @@ def _usual_size(name: str) -> int:
 def _build_from_path(name: str, seed: int) -> tuple[nn.Module, object]:
     """Call the named function: (network, preprocessing or None)."""
     place, _, attribute = name.rpartition(":")
-    with _importable(Path(place).expanduser().parent if place.endswith(".py") else Path.cwd()):
-        return _call_factory(_function(place, attribute, name), name, seed)
+    file = Path(place).expanduser() if place.endswith(".py") else None
+    if file and not file.is_file():
+        raise InputError("model", f"there is no file {str(file)!r}", "Give the path of a Python file.")
+    with _importable(file.parent if file else Path.cwd()):
+        try:
+            module = _import_file(file) if file else importlib.import_module(place)
+        except (Exception, SystemExit) as error:
+            raise InputError(
+                "model",
+                f"{place!r} cannot be imported ({type(error).__name__}: {error})",
+                "Make it run by itself first. A module is installed or in the working directory; a file is given as "
+                f"'folder/file.py:{attribute}'.",
+            ) from error
+        function = getattr(module, attribute, None)
+        if not callable(function):
+            own = [
+                key for key, value in vars(module).items()
+                if callable(value) and getattr(value, "__module__", None) == module.__name__
+            ]  # fmt: skip
+            remedy = f"It has {', '.join(own)}." if own else "Define it there, without arguments."
+            raise InputError("model", f"{place!r} has no function {attribute!r}", remedy)
+        return _call_factory(function, name, seed)
 
 
 def _call_factory(function: Callable, name: str, seed: int) -> tuple[nn.Module, object]:
@@ -148,17 +182,15 @@ def _call_factory(function: Callable, name: str, seed: int) -> tuple[nn.Module, 
             torch.manual_seed(seed)
             made = function()
     except Exception as error:
-        raise InputError(
-            "model",
-            f"{name!r} failed ({type(error).__name__}: {error})",
-            "It is called without arguments: make it run by itself first.",
-        ) from error
+        problem = f"{name!r} failed ({type(error).__name__}: {error})"
+        remedy = "It is called without arguments: make it run by itself first."
+        raise InputError("model", problem, remedy) from error
     model, given = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
-        what = type(made).__name__
-        if isinstance(made, tuple):
-            what = f"({', '.join(type(part).__name__ for part in made)})"
-        raise InputError("model", f"{name!r} returned {what}", HOW)
+        parts = ", ".join(type(part).__name__ for part in made) if isinstance(made, tuple) else ""
+        what = f"({parts})" if parts else type(made).__name__
+        remedy = "Return an nn.Module, or (nn.Module, preprocessing)."
+        raise InputError("model", f"{name!r} returned {what}", remedy)
     return model, given
 
 
@@ -173,49 +205,7 @@ def _importable(folder: Path) -> Iterator[None]:
         sys.path.remove(entry)
 
 
-def _function(place: str, attribute: str, name: str) -> Callable:
-    try:
-        module = (
-            _from_file(Path(place).expanduser()) if place.endswith(".py") else importlib.import_module(place)
-        )
-    except InputError:
-        raise
-    except ModuleNotFoundError as error:
-        if place.endswith(".py") or not place.startswith(error.name or "?"):
-            raise _import_failed(place, error) from error
-        raise InputError(
-            "model",
-            f"there is no module {place!r}",
-            f"Give a file ('folder/{place.rpartition('.')[2]}.py:{attribute}'), install the module, or add its folder "
-            "to PYTHONPATH.",
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise _import_failed(place, error) from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        known = [
-            key for key, value in vars(module).items()
-            if callable(value) and getattr(value, "__module__", None) == module.__name__
-        ]  # fmt: skip
-        raise InputError(
-            "model",
-            f"{place!r} has no function {attribute!r}",
-            f"It has {', '.join(known)}." if known else "Define it there, without arguments.",
-        )
-    return function
-
-
-def _import_failed(place: str, error: BaseException) -> InputError:
-    return InputError(
-        "model",
-        f"{place!r} cannot be imported ({type(error).__name__}: {error})",
-        "Make it run by itself first, in this environment.",
-    )
-
-
-def _from_file(path: Path):
-    if not path.is_file():
-        raise InputError("model", f"there is no file {str(path)!r}", "Give the path of a Python file.")
+def _import_file(path: Path):
     tag = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     spec = importlib.util.spec_from_file_location(f"{path.stem}_{tag}", path)
     module = importlib.util.module_from_spec(spec)

@@ -1,22 +1,25 @@
-"""Networks by function, checkpoints of networks that torchvision does not know, untrained copies."""
+"""Networks by name and by function, checkpoints of networks that torchvision does not know, and their images."""
 
 import copy
+import re
 import sys
+from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 import torch
-from helpers.brought_networks import CIFAR, Blocks, CifarResNet, Dense, Grey, trained_cifar
+from helpers.user_networks import CIFAR, Blocks, CifarResNet, Dense, Grey, trained_cifar
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models.vision_transformer import VisionTransformer
 
-from absence_utils import InputError, Unit, open_model, render_pair, responses
+from absence_utils import InputError, Unit, load_model, open_model, render_pair, responses
 from absence_utils.images.base import IMAGENET, input_channels, normalisation_of
 from absence_utils.images.cache import stack_images
 from absence_utils.models.load import model_fingerprint
 from absence_utils.models.random_weights import random_copy
+from absence_utils.paths import ROOT
 
 CODE = '''
 """A file as a reader has it: it imports a file beside it."""
@@ -108,7 +111,7 @@ def test_a_wrapped_checkpoint_is_loaded_into_the_function_s_network(tmp_path, su
         torch.save({"state_dict": state, "epoch": 3}, path)
     else:
         save_file(state, path)
-    brought = open_model("brought_networks:cifar", path)
+    brought = open_model("helpers.user_networks:cifar", path)
     assert model_fingerprint(brought.model) == model_fingerprint(trained)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(brought.model(images), trained(images))
@@ -126,13 +129,13 @@ def test_weights_are_never_executed(tmp_path):
 
     torch.save({"weight": Program()}, tmp_path / "net.pt")
     with pytest.raises(InputError, match="nothing is unpickled"):
-        open_model("brought_networks:cifar", tmp_path / "net.pt")
+        open_model("helpers.user_networks:cifar", tmp_path / "net.pt")
     assert not ran.exists()
 
 
 def test_the_function_draws_from_the_seed_and_leaves_the_global_state():
     before = torch.random.get_rng_state()
-    first, again, other = (open_model("brought_networks:plain", seed=seed).model for seed in (0, 0, 1))
+    first, again, other = (open_model("helpers.user_networks:plain", seed=seed).model for seed in (0, 0, 1))
     assert torch.equal(before, torch.random.get_rng_state())
     assert model_fingerprint(first) == model_fingerprint(again) != model_fingerprint(other)
 
@@ -142,18 +145,21 @@ def test_what_cannot_be_opened_says_why(file, tmp_path):
     (tmp_path / "wrong.py").write_text("import not_there_at_all\n")
     (tmp_path / "exits.py").write_text("raise SystemExit(3)\n")
     cases = {
-        "`model`.*no module 'nowhere.to'.*PYTHONPATH": ("nowhere.to:make", ""),
+        "`model`.*'nowhere.to' cannot be imported.*a file is given as 'folder/file.py:make'": (
+            "nowhere.to:make",
+            "",
+        ),
         "`model`.*no file .*nowhere.py": ("folder/nowhere.py:make", ""),
         "`model`.*has no function 'make'.*It has make_net, alone, with_nan": (f"{file}:make", ""),
-        "`model`.*'brought_networks' has no function 'CIFAR'": ("brought_networks:CIFAR", ""),
-        r"`model`.*failed \(RuntimeError: no data here\)": ("brought_networks:broken", ""),
-        r"`model`.*returned dict.*Return an nn.Module": ("brought_networks:wrong", ""),
+        "`model`.*'helpers.user_networks' has no function 'CIFAR'": ("helpers.user_networks:CIFAR", ""),
+        r"`model`.*failed \(RuntimeError: no data here\)": ("helpers.user_networks:broken", ""),
+        r"`model`.*returned dict.*Return an nn.Module": ("helpers.user_networks:wrong", ""),
         "`model`.*names a file.*my_model.py:make_net": (str(file), ""),
         "`model`.*cannot be imported.*not_there_at_all": (f"{tmp_path}/wrong.py:make", ""),
         "`model`.*cannot be imported.*SystemExit": (f"{tmp_path}/exits.py:make", ""),
         "`model`.*'resnet81' is neither": ("resnet81", ""),
-        r"`weights`.*do not fit 'brought_networks:cifar'.*first 'conv1.weight'.*first 'a'": (
-            "brought_networks:cifar",
+        r"`weights`.*do not fit 'helpers.user_networks:cifar'.*first 'conv1.weight'.*first 'a'": (
+            "helpers.user_networks:cifar",
             tmp_path / "other.safetensors",
         ),
         "`weights`.*not finite, first 'weight'": (f"{file}:with_nan", ""),
@@ -163,6 +169,29 @@ def test_what_cannot_be_opened_says_why(file, tmp_path):
             open_model(name, weights)
     with pytest.raises(InputError, match="`images`.*empty"):
         open_model("concept_scenes").images("")
+
+
+def test_untrained_networks_are_built_anew_by_name_and_copied_otherwise(file):
+    scenes = open_model("concept_scenes")
+    named = load_model("concept_scenes", "random", seed=3)
+    assert model_fingerprint(scenes.untrained(3)) == model_fingerprint(named)
+    opened = open_model(f"{file}:make_net")
+    assert model_fingerprint(opened.untrained(3)) == model_fingerprint(random_copy(opened.model, 3))
+    assert normalisation_of(opened.untrained(3)) == opened.preprocessing.normalisation
+
+
+@pytest.mark.parametrize("notebook", ["04", "05", "06", "07", "shards/mine_shard"])
+def test_the_first_cells_of_notebooks_open_a_function_and_a_folder(notebook, file, folder):
+    (path,) = (ROOT / "notebooks").glob(f"{notebook}*.ipynb")
+    cells = [cell["source"] for cell in nbformat.read(path, 4)["cells"] if cell["cell_type"] == "code"]
+    opening = next(cell for cell in cells if "open_model(" in cell)
+    lines = [line for line in opening.splitlines() if re.search(r"open_model\(|opened\.", line)]
+    given = {"model": f"{file}:make_net", "images": str(folder), "open_model": open_model}
+    names = {"run": SimpleNamespace(device="cpu"), "dataset": None, "loaded": None}
+    exec(cells[0], names)
+    exec("\n".join(lines), names | given, found := {})
+    dataset = found.get("dataset") or found["loaded"]
+    assert found["net"] is found["opened"].model and found["net"](dataset[0][0][None]).shape == (1, 5, 18, 18)
 
 
 # -- what a network takes is known to all that ask it
@@ -227,116 +256,6 @@ def test_stacked_images_are_the_images(folder, tmp_path):
     dataset = open_model(CifarResNet(), preprocessing=CIFAR).images(folder)
     stack = stack_images(dataset, tmp_path / "cache")
     assert torch.equal(stack.take([3, 0]), torch.stack([dataset[3][0], dataset[0][0]]))
-
-
-# -- untrained copies
-
-
-def network():
-    torch.manual_seed(3)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4), nn.LayerNorm(4)
-    )
-
-
-def test_a_random_copy_has_new_weights_and_forgets_what_norms_saw():
-    net = network()
-    net(torch.randn(64, 3, 8, 8) * 3 + 1)  # in training mode: running statistics
-    nn.init.normal_(net[1].weight)
-    before, random = copy.deepcopy(net.state_dict()), torch.random.get_rng_state()
-    first, again, other = (random_copy(net, seed) for seed in (0, 0, 1))
-    assert torch.equal(random, torch.random.get_rng_state()) and net.training and not first.training
-    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-    assert model_fingerprint(first) == model_fingerprint(again) != model_fingerprint(other)
-    assert torch.equal(first[1].running_mean, torch.zeros(8)) and torch.equal(
-        first[1].running_var, torch.ones(8)
-    )
-    assert torch.equal(first[1].weight, torch.ones(8))
-    for place in (0, 4):
-        trained, drawn = net[place].weight.flatten(), first[place].weight.flatten()
-        assert torch.corrcoef(torch.stack([trained, drawn]))[0, 1].abs() < 0.25
-        fan_in = net[place].weight[0].numel()
-        assert drawn.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.15)  # He
-    assert {id(p) for p in net.parameters()}.isdisjoint(id(p) for p in first.parameters())
-
-
-def test_what_no_module_draws_is_redrawn_with_its_own_mean_and_sd():
-    vit = VisionTransformer(32, 8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=20, num_classes=4)
-    with torch.no_grad():
-        vit.class_token.normal_(2, 0.5)
-        vit.encoder.pos_embedding.normal_(-1, 0.1)
-    twin = random_copy(vit, 0)
-    for before, after, mean, sd in (
-        (vit.class_token, twin.class_token, 2, 0.5),
-        (vit.encoder.pos_embedding, twin.encoder.pos_embedding, -1, 0.1),
-    ):
-        assert not (before == after).any()
-        assert after.mean().item() == pytest.approx(mean, abs=0.5) and after.std().item() == pytest.approx(
-            sd, rel=0.5
-        )
-    layer = "encoder.layers.encoder_layer_0.self_attention.in_proj_weight"
-    assert not (vit.get_parameter(layer) == twin.get_parameter(layer)).any()
-
-
-class Custom(nn.Linear):
-    """Draws its weight in its own way, forgets about its scale, and has a constant."""
-
-    def __init__(self):
-        super().__init__(50, 50, bias=False)
-        self.scale, self.temperature = nn.Parameter(torch.randn(200) + 5), nn.Parameter(torch.tensor(3.0))
-
-    def reset_parameters(self):
-        nn.init.uniform_(self.weight, 7, 8)
-
-
-class Demanding(nn.Linear):
-    def reset_parameters(self, how=None):
-        if how is None:
-            raise TypeError("how?")
-
-
-def test_modules_that_draw_in_their_own_way():
-    torch.manual_seed(0)
-    net = nn.Sequential(Custom(), nn.utils.parametrizations.weight_norm(nn.Linear(50, 50)))
-    twin = random_copy(net, 0)
-    assert (
-        7 <= twin[0].weight.min()
-        and twin[0].weight.max() <= 8
-        and not (twin[0].weight == net[0].weight).any()
-    )
-    assert not (twin[0].scale == net[0].scale).any() and twin[0].scale.mean().item() == pytest.approx(
-        5, abs=0.4
-    )
-    assert twin[0].temperature == 3
-    assert not (twin[1].weight == net[1].weight).any()
-    torch.manual_seed(0)
-    demanding = nn.Linear(30, 30)
-    demanding.__class__ = Demanding
-    assert not (random_copy(demanding).weight == demanding.weight).any()
-
-
-def test_tied_weights_stay_tied():
-    net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
-    net[1].weight = net[0].weight
-    twin = random_copy(net)
-    assert twin[1].weight is twin[0].weight and not (twin[0].weight == net[0].weight).any()
-
-
-def test_untrained_deep_networks_still_tell_images_apart():
-    """PyTorch's own scale leaves differences at rounding: 2e-7 of the output of SqueezeNet."""
-    images = nn.functional.interpolate(
-        torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)), size=96
-    )
-    with torch.no_grad():
-        outputs = responses(random_copy(open_model("squeezenet1_0").model), "logits", images)
-    assert ((outputs.amax(0) - outputs.amin(0)) / outputs.abs().max()).mean() > 1e-3
-
-
-def test_a_network_that_cannot_be_copied_says_so():
-    net = network()
-    net.kept = net[0].weight * 2  # a tensor inside a graph
-    with pytest.raises(InputError, match="`model`.*cannot be copied"):
-        random_copy(net)
 
 
 def test_the_function_itself_will_do():
