@@ -1,10 +1,11 @@
-"""Sphinx's settings for the site; the source folder is put together by `build.py`, which also names it."""
+"""Sphinx's settings. `build.py` puts the source folder together: these pages, with notebooks, tables and pictures."""
 
-import os
-import sys
+import re
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # for docstrings
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
 
 project = "What is missing?"
 author = "The authors of the companion"
@@ -12,8 +13,15 @@ copyright = "the authors of the companion, MIT licence"
 html_title = "What is missing?"
 language = "en"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "docstrings"]
-exclude_patterns = ["results", "pictures", "_site_static"]  # files that pages link to
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
+]
+exclude_patterns = ["results", "static", "data", "_templates"]  # files that pages link to
 suppress_warnings = [
     "mystnb.unknown_mime_type"
 ]  # outputs in several formats: one that can be shown is enough
@@ -25,13 +33,20 @@ nb_render_markdown_format = "myst"
 nb_ipywidgets_js = {}  # widgets would be loaded from another host; `notebook_pages` leaves their fallback
 nb_code_prompt_show = "Show the code"
 nb_code_prompt_hide = "Hide the code"
-myst_enable_extensions = ["colon_fence", "dollarmath", "attrs_inline", "deflist"]
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath", "substitution"]
 myst_heading_anchors = 3
+# {{ lesions }} in a page is the row `lesions` of this table: measured numbers in sentences are not typed.
+_measured = pd.read_csv(ROOT / "data" / "measured" / "numbers.csv")
+myst_substitutions = {
+    name: f"{value:,g}" for name, value in zip(_measured.name, _measured.value, strict=True)
+}
 
-# One file of MathJax 3 with its fonts inside; the menu is off, since what it offers would be loaded from elsewhere.
-mathjax_path = "mathjax/tex-svg.js"
+# SVG has its fonts inside; the menu is off, since what it offers would be loaded from elsewhere.
 mathjax3_config = {"options": {"enableMenu": False}}
 
+default_role = "py:obj"  # a name in backticks is a link where something is documented by that name, else code
+templates_path = ["_templates"]
+autosummary_imported_members = True  # what a package gives on from its files
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -46,13 +61,13 @@ toc_object_entries_show_parents = "hide"
 
 html_context = {"default_mode": "auto"}  # light or dark as the reader's system asks
 html_theme = "sphinx_book_theme"
-html_static_path = [os.environ["COMPANION_SITE_STATIC"]]
+html_static_path = ["_static"]
 html_css_files = ["companion.css"]
 html_show_search_summary = False  # summaries are fetched, which no browser allows from the file system
 html_show_sphinx = False
 html_use_index = False  # the reference has its own order, and the search
 html_domain_indices = False
-html_copy_source = False  # pages link their notebook and the files of their figures themselves
+html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_persistent": [],  # its search button: there is one above the navigation
@@ -62,6 +77,43 @@ html_theme_options = {
     "footer_content_items": ["copyright.html"],
     "use_fullscreen_button": False,
     "use_download_button": False,
-    "search_bar_text": "Search the site",
+    "search_bar_text": "Search",
     "toc_title": "On this page",
 }
+
+# Docstrings are read as plain text, too: [batch, *space] and |x| are no markup there, and `Unit`s is a name.
+_MARKS = re.compile(
+    r"(?P<code>`+.+?`+)(?P<after>\w?)|(?P<kept>^ *\* |(?<![\w*])\*[^\W_](?:[^*]*\w)?\*(?![\w*]))|[*|\\]|(?<=\w)_(?!\w)"
+)
+
+
+def escape_marks(app, what, name, obj, options, lines):
+    """Escape in a docstring what reStructuredText would take for markup, outside of code and examples."""
+
+    def escaped(mark: re.Match) -> str:
+        if mark["code"]:
+            return mark["code"] + ("\\ " + mark["after"] if mark["after"] else "")
+        return mark["kept"] or f"\\{mark[0]}"
+
+    for number, line in enumerate(lines):
+        if not line.lstrip().startswith((">>> ", "... ")):
+            lines[number] = _MARKS.sub(escaped, line)
+
+
+def find_by_last_name(app, env, node, contnode):
+    """A name that is imported from elsewhere, such as `Unit` in another package: link it if only one thing has it."""
+    name = node.get("reftarget", "").rsplit(".", 1)[-1]
+    objects = env.get_domain("py").objects
+    found = [full for full in objects if full.rsplit(".", 1)[-1] == name]
+    if node.get("refdomain") != "py" or len(found) != 1 or objects[found[0]].objtype == "attribute":
+        return None
+    return env.get_domain("py").resolve_xref(
+        env, node["refdoc"], app.builder, "obj", found[0], node, contnode
+    )
+
+
+def setup(app):
+    app.connect(
+        "autodoc-process-docstring", escape_marks, priority=400
+    )  # before napoleon, which comes at 500
+    app.connect("missing-reference", find_by_last_name)
