@@ -15,14 +15,14 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton $(addprefix nvidia-,cu
 	nvshmem-cu13 nvtx)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help figures smoke compare reference readme site check test bench lint lab lock clean
+.PHONY: help figures smoke compare reference docs check test bench lint lab lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
 	@echo "JOBS=N      notebooks or tests at a time (here $(JOBS));  PYTHON=python3.12 makes .venv with that Python"
-	@echo "PROFILE=P   for figures and site: default, smoke, imagenet or isic;  CONFIG=\"images=DIR weights=FILE\" sets parameters"
+	@echo "PROFILE=P   for figures and docs: default, smoke, imagenet or isic;  CONFIG=\"images=DIR weights=FILE\" sets parameters"
 	@echo "            CONFIG=\"... shards=8\" mines the patches of notebook 06 in 8 parts, which a killed run keeps"
 	@echo "ARGS=...    goes to pytest (make test), the benchmark (make bench), JupyterLab (make lab) or make compare"
 
@@ -64,16 +64,12 @@ smoke: $(READY)  ## run every notebook in its smallest version
 compare: $(READY)  ## say which numbers of the figures moved beyond their tolerance from the reference
 	@$(BIN)/python -m absence_utils.runner.compare results/$(PROFILE) $(ARGS)
 
-reference: $(READY)  ## take the numbers and times of results/default as the reference, and fill them into README.md
+reference: $(READY)  ## take the numbers and times of results/default as the reference, and the seconds into README.md
 	@$(BIN)/python data/make_reference.py
 	@$(BIN)/python data/make_measured.py
-	@$(BIN)/python site/render.py
 
-readme: $(READY)  ## fill the numbers of data/ into README.md, from site/README.template.md
-	@$(BIN)/python site/render.py
-
-site: $(READY)  ## build the site in results/site from the results of PROFILE, offline
-	@$(BIN)/python site/build.py --results results/$(PROFILE)
+docs: $(READY)  ## build the pages in results/docs from the results of PROFILE, offline
+	@$(BIN)/python docs/build.py --results results/$(PROFILE)
 
 check: $(READY)  ## run the unit tests: no notebook, no browser, under two minutes
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 -m "not notebook and not browser and not slow" $(ARGS)

@@ -11,6 +11,12 @@ class InputError(ValueError):
         parameter: name of the parameter, as the caller wrote it.
         problem: what is wrong with the value, without a full stop.
         remedy: what to do about it, as a sentence.
+
+    Example:
+        >>> from absence_utils import InputError
+        >>> raise InputError("k", "0 is less than 1", "Give one or more.")
+        Traceback (most recent call last):
+        absence_utils.errors.InputError: `k`: 0 is less than 1. Give one or more.
     """
 
     def __init__(self, parameter: str, problem: str, remedy: str = ""):

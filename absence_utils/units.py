@@ -256,6 +256,13 @@ def feature_map(model: nn.Module, layer: str | None, images: Tensor) -> Tensor:
 
     Raises:
         InputError: no such layer, a layer that runs several times or not at all, no batch axis.
+
+    Example:
+        >>> import torch
+        >>> from absence_utils import feature_map, load_model
+        >>> values = feature_map(load_model("concept_scenes"), "block4", torch.zeros(2, 3, 64, 64))
+        >>> values.shape[:2], bool((values < 0).any())  # signed
+        (torch.Size([2, 64]), True)
     """
     images = to_network(model, images)
     with reading(model):
@@ -366,6 +373,12 @@ def responses(model: nn.Module, layer: str | None, images: Tensor, pool: str = "
 
     Returns:
         [batch, unit], in the units of the layer.
+
+    Example:
+        >>> import torch
+        >>> from absence_utils import load_model, responses
+        >>> responses(load_model("concept_scenes"), "block4", torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 64])
     """
     return pool_space(feature_map(model, layer, images), pool)
 
@@ -390,6 +403,12 @@ def dataset_responses(
 
     Returns:
         [image, unit] on the CPU, in the order of the dataset.
+
+    Example:
+        >>> from absence_utils import dataset_responses, load_images, load_model
+        >>> model = load_model("concept_scenes")
+        >>> dataset_responses(model, "logits", load_images("concept_scenes", model, limit=6)).shape
+        torch.Size([6, 5])
     """
     batches = image_batches(dataset, batch_size, f"responses of {layer or 'the output'}")
     return torch.cat([responses(model, layer, images, pool).cpu() for images in batches])
@@ -425,6 +444,16 @@ class Unit:
 
     Raises:
         InputError: at once for a layer that does not exist; at the first response for a channel out of range.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from absence_utils import Unit
+        >>> model = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU())
+        >>> _ = model[0].weight.data.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
+        >>> unit = Unit(model, layer="0", channel=1)
+        >>> unit.response(torch.ones(1, 1, 4, 4)).item()  # before the ReLU, which passes on 0
+        -1.0
     """
 
     model: nn.Module

@@ -1,4 +1,4 @@
-"""Time the notebooks of a run: data/measured/notebook_seconds.csv; and list all of data/measured/ in the manifest.
+"""Time the notebooks of a run: data/measured/notebook_seconds.csv and README.md; list data/measured/ in the manifest.
 
     make figures && python data/make_measured.py
 
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,7 @@ import torch
 from manifest import entry_of, write_entry
 
 from absence_utils.files import write_atomically
-from absence_utils.paths import DATA, RESULTS
+from absence_utils.paths import DATA, RESULTS, ROOT
 from absence_utils.runner.notebooks import all_notebooks
 
 MEASURED = DATA / "measured"
@@ -45,6 +46,14 @@ def notebook_seconds(results: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["notebook", "seconds", "minutes", "command", "machine", "date"])
 
 
+def with_seconds(readme: str, table: pd.DataFrame) -> str:
+    """README with the seconds of each notebook in the last column of its row."""
+    for notebook, seconds in zip(table.notebook, table.seconds, strict=True):
+        row = rf"^(\| \[{notebook}\].*\| )\d+ \|$"
+        readme = re.sub(row, rf"\g<1>{seconds:.0f} |", readme, flags=re.MULTILINE)
+    return readme
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -54,6 +63,8 @@ def main() -> None:
     table = notebook_seconds(options.results)
     timed = MEASURED / "notebook_seconds.csv"
     write_atomically(timed, table.to_csv(index=False, lineterminator="\n").encode())
+    readme = ROOT / "README.md"
+    write_atomically(readme, with_seconds(readme.read_text(), table).encode())
     for path in sorted(MEASURED.glob("*.csv")):
         made_by = (
             "make figures && make reference" if path == timed else "the commands in its column `command`"

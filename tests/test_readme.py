@@ -1,64 +1,77 @@
-"""The README says what is there: notebooks, figures, files, commands, pictures."""
+"""README and docs lead somewhere: links, commands, notebooks, profiles, packages."""
 
 import json
 import re
 
+import pandas as pd
 import pytest
 
-from absence_utils.paths import NOTEBOOKS, ROOT
+from absence_utils.paths import DATA, NOTEBOOKS, ROOT
 
 README = (ROOT / "README.md").read_text()
-TABLE = [line for line in README.splitlines() if line.startswith("| [")]
+TABLE = [line for line in README.splitlines() if line.startswith("| [") and "absence_utils.run" in line]
+TEXTS = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), NOTEBOOKS / "exercises" / "README.md"]
 
 
 @pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("[0-9]*.ipynb")), ids=lambda path: path.stem)
-def test_every_notebook_has_a_row_with_its_figures_and_its_command(notebook):
+def test_every_notebook_has_a_row_with_its_figures_its_command_and_its_seconds(notebook):
     (row,) = [line for line in TABLE if f"(notebooks/{notebook.name})" in line]
     declared = json.loads(notebook.read_text())["metadata"]["companion"]["figures"]
     assert sorted(re.findall(r"`(\d\d_\w+)`", row)) == sorted(declared)
     assert f"absence_utils.run {notebook.stem}`" in row
-    assert re.search(r"\| \d+ \|$", row), "the seconds it takes"
+    measured = pd.read_csv(DATA / "measured" / "notebook_seconds.csv").set_index("notebook").seconds
+    assert row.endswith(f"| {measured[notebook.stem]:.0f} |"), "run data/make_measured.py"
 
 
-def test_no_row_without_a_notebook():
-    assert len(TABLE) == len(list(NOTEBOOKS.glob("[0-9]*.ipynb")))
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_and_pictures_resolve(path):
+    text = re.sub(r"```(?!\{).*?```|`[^`\n]+`", "", path.read_text(), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^()\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    targets += re.findall(r"^:file: (\S+)", text, re.MULTILINE)
+    for target in targets:
+        if not target.startswith(("http", "atlas/")):  # the atlas is made by notebook 10
+            file, _, anchor = target.partition("#")
+            assert (path.parent / file).exists(), target
+            if anchor and file:
+                headings = re.findall(r"^#+ (.+)", (path.parent / file).read_text(), re.MULTILINE)
+                assert anchor in [re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in headings]
 
 
-def test_links_and_pictures_resolve():
-    targets = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r'(?:src|href)="([^"]+)"', README)
-    missing = [path for path in targets if not path.startswith("http") and not (ROOT / path).exists()]
-    assert not missing
-    assert all(re.search(r'alt="[^"]{10,}"', tag) for tag in re.findall(r"<img[^>]*>", README))
+def test_the_map_names_every_package_and_no_other():
+    section = README.split("## Package map")[1].split("\n## ")[0]
+    named = re.findall(r"\]\(absence_utils/([\w.]+)\)", section)
+    there = {path.name for path in (ROOT / "absence_utils").glob("*/") if (path / "__init__.py").is_file()}
+    there |= {path.name for path in (ROOT / "absence_utils").glob("*.py")} - {"__init__.py"}
+    assert sorted(named) == sorted(there - {"exercises"})
 
 
-def test_the_map_names_every_module_and_no_other():
-    section = README.split("## Where things are")[1].split("\n## ")[0]
-    scripts = {path.name for folder in ("data", "site") for path in (ROOT / folder).glob("*.py")}
-    named = set(re.findall(r"(\w+\.py)", section)) - scripts
-    assert named == {path.name for path in (ROOT / "absence_utils").glob("*.py")} - {"__init__.py"}
-    plots = {path.stem for path in (ROOT / "absence_utils" / "plots").glob("*.py")} - {"__init__"}
-    (line,) = [line for line in section.splitlines() if "absence_utils/plots" in line]
-    assert plots <= set(re.findall(r"`(\w+)`", line))
-
-
-def test_commands_exist():
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_commands_name_targets_notebooks_profiles_and_parameters_that_exist(path):
+    text = path.read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
-    assert {word for word in re.findall(r"\bmake ([a-z]+)", blocks)} <= targets
-    for target in ("smoke", "lint", "lab", "clean"):
-        assert f"`{target}`" in README and target in targets
-
-
-def test_parameters_of_the_real_path_exist():
-    blocks = re.findall(r"absence_utils\.run (\w+) --profile (\w+)(.*?)--out", README, re.DOTALL)
-    assert blocks
-    for name, profile, options in blocks:
-        cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())["cells"]
+    code = "\n".join(
+        block or inline for block, inline in re.findall(r"```bash\n(.*?)```|`([^`\n]+)`", text, re.DOTALL)
+    )
+    assert set(re.findall(r"\bmake ([a-z]+)", code)) <= targets
+    code = code.replace("\\\n", " ")
+    for name, rest in re.findall(r"absence_utils\.run (\d\d\w*)(.*)", code):
+        (notebook,) = NOTEBOOKS.glob(f"{name}*.ipynb")
+        cells = json.loads(notebook.read_text())["cells"]
         tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
         source = "".join("".join(cell["source"]) for cell in tagged)
-        for parameter in re.findall(r"-p (\w+)", options):
+        for parameter in re.findall(r"-p (\w+)", rest):
             assert re.search(rf"^{parameter} *=", source, re.MULTILINE), parameter
-        assert (NOTEBOOKS / "profiles" / f"{name}.{profile}.yaml").is_file()
+        for profile in re.findall(r"--profile (\w+)", rest):
+            assert (NOTEBOOKS / "profiles" / f"{notebook.stem}.{profile}.yaml").is_file()
+    for profile in re.findall(r"PROFILE=(\w+)", code):
+        assert list((NOTEBOOKS / "profiles").glob(f"*.{profile}.yaml")), profile
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_in_examples_work(path):
+    blocks = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+    for line in re.findall(r"^from absence_utils.*", "\n".join(blocks), re.MULTILINE):
+        exec(line, {})
 
 
 def test_versions_agree_with_the_lock():
@@ -66,3 +79,12 @@ def test_versions_agree_with_the_lock():
     for package in ("torch", "torchvision"):
         (version,) = set(re.findall(rf"\b{package}==([\d.]+\d)", README))
         assert f"\n{package}=={version}" in "\n" + lock
+
+
+def test_measured_numbers_say_how_they_were_measured():
+    for path in (DATA / "measured").glob("*.csv"):
+        table = pd.read_csv(path, dtype=str)
+        for column in ("command", "machine", "date"):
+            assert table[column].notna().all() and (table[column].str.len() > 5).all(), path.name
+    numbers = pd.read_csv(DATA / "measured" / "numbers.csv")
+    assert numbers.name.is_unique and numbers.unit.notna().all()

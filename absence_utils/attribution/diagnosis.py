@@ -111,16 +111,16 @@ def diagnose(
     The verdict on one baseline weighs all terms against the scale S = presence + absence + |f(b)|, so multiplying the
     unit by a positive number changes nothing. The first line that holds is the verdict:
 
-        silent           S and |f(x)| <= SILENT          nothing speaks for or against the unit
-        undecided        |gap| > GAP_SHARE S             the attribution explains something else than the response
-        presence-driven  f(x) > LOW S, presence >= f(b)  the response is there, and most of what speaks for it is seen
-        absence-driven   f(x) > LOW S, presence < f(b)   it is there although little or nothing speaks for it: it comes
-                                                         from the baseline (an encoded absence, or a bias)
-        vetoed           presence > EVIDENCE S, and absence >= presence - LOW S: something speaks for the unit, and
-                                                         absence evidence outweighs it
-        suppressed       absence > EVIDENCE S and >= presence - LOW S: hardly anything speaks for the unit, and absence
-                                                         evidence takes what the baseline gave, or goes below it
-        silent           otherwise: the response is low for lack of evidence, and absence evidence is not the reason
+    - silent: S and |f(x)| <= SILENT, nothing speaks for or against the unit
+    - undecided: |gap| > GAP_SHARE S, the attribution explains something else than the response
+    - presence-driven: f(x) > LOW S, presence >= f(b); the response is there, and most of what speaks for it is seen
+    - absence-driven: f(x) > LOW S, presence < f(b); it is there although little or nothing speaks for it: it comes
+      from the baseline (an encoded absence, or a bias)
+    - vetoed: presence > EVIDENCE S, and absence >= presence - LOW S; something speaks for the unit, and absence
+      evidence outweighs it
+    - suppressed: absence > EVIDENCE S and >= presence - LOW S; hardly anything speaks for the unit, and absence
+      evidence takes what the baseline gave, or goes below it
+    - silent: otherwise; the response is low for lack of evidence, and absence evidence is not the reason
 
     Over all baselines: "undecided" if one is; else the common verdict; else "depends on the baseline".
 

@@ -16,12 +16,27 @@ def absence_evidence(attribution: Tensor) -> Tensor:
 
     Returns:
         [batch, height, width], in the units of the layer.
+
+    Example:
+        >>> import torch
+        >>> from absence_utils import absence_evidence
+        >>> signed = torch.tensor([2.0, -3.0]).view(1, 2, 1, 1)  # two colour channels of one pixel
+        >>> absence_evidence(signed)
+        tensor([[[3.]]])
     """
     return attribution.clamp(max=0).neg().sum(dim=1)
 
 
 def presence_evidence(attribution: Tensor) -> Tensor:
-    """Presence evidence: the positive part, clipped and summed as `absence_evidence`: [batch, h, w] >= 0."""
+    """Presence evidence: the positive part, clipped and summed as `absence_evidence`: [batch, h, w] >= 0.
+
+    Example:
+        >>> import torch
+        >>> from absence_utils import presence_evidence
+        >>> signed = torch.tensor([2.0, -3.0]).view(1, 2, 1, 1)  # two colour channels of one pixel
+        >>> presence_evidence(signed)
+        tensor([[[2.]]])
+    """
     return attribution.clamp(min=0).sum(dim=1)
 
 

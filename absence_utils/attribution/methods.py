@@ -55,17 +55,17 @@ def attribute(
     gradients, for additive units for occlusion, for a linear head on averaged maps for Grad-CAM, to first
     order for the rest.
 
-    integrated_gradients (steps=32): straight path from the baseline, Gauss-Legendre quadrature.
-    input_x_gradient: (image - baseline) x gradient, one backward pass.
-    deeplift: rescale rule, see the top of this module.
-    smoothgrad (samples=16, noise=0.15, seed=0): input x gradient, averaged with its sign under Gaussian
-        noise of sd `noise` x (max - min) of the image.
-    occlusion (window=None, stride=None): squares of `window` pixels, by default an eighth of the shorter
-        side, half overlapping. The drop a window causes is spread evenly over its values (one cut off by the
-        border counts as a full one).
-    gradcam (cam_layer=None): maps of `cam_layer`, weighted by their mean gradient and never clipped; enlarged
-        bilinearly to the images with the sum kept, and spread evenly over the channel axis. The default is
-        `last_spatial_layer`.
+    - integrated_gradients (steps=32): straight path from the baseline, Gauss-Legendre quadrature.
+    - input_x_gradient: (image - baseline) x gradient, one backward pass.
+    - deeplift: rescale rule, see the top of this module.
+    - smoothgrad (samples=16, noise=0.15, seed=0): input x gradient, averaged with its sign under Gaussian
+      noise of sd `noise` x (max - min) of the image.
+    - occlusion (window=None, stride=None): squares of `window` pixels, by default an eighth of the shorter
+      side, half overlapping. The drop a window causes is spread evenly over its values (one cut off by the
+      border counts as a full one).
+    - gradcam (cam_layer=None): maps of `cam_layer`, weighted by their mean gradient and never clipped; enlarged
+      bilinearly to the images with the sum kept, and spread evenly over the channel axis. The default is
+      `last_spatial_layer`.
 
     Args:
         unit: whose response is explained.
@@ -82,6 +82,16 @@ def attribute(
 
     Raises:
         InputError: unknown method, option or baseline; nothing to attribute to; see also `Unit`.
+
+    Example:
+        >>> import torch
+        >>> from absence_utils import Unit, attribute, load_images, load_model
+        >>> model = load_model("concept_scenes")
+        >>> unit = Unit(model, layer="logits", channel=1)  # "not ring"
+        >>> image, _ = load_images("concept_scenes", model, limit=1)[0]
+        >>> signed = attribute(unit, image[None], steps=16)
+        >>> signed.shape, bool((signed < 0).any())
+        (torch.Size([1, 3, 64, 64]), True)
     """
     function = _method(method, options)
     require_at_least("batch_size", batch_size, 1)

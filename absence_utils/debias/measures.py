@@ -31,16 +31,18 @@ def measure_shortcut(
         batch: images at a time.
 
     Returns:
-        biased, bias-free, inverse-biased: accuracy, 0..1; images show the artefact as in training, by a coin, or the
-            other way round.
-        worst group: smallest accuracy of the four groups class x artefact, 0..1.
-        share of the carrier's logit, share of the other logit: share of |input x gradient| (summed over channels)
-            that lies in the grown mask, mean over the carrier's images, all showing the artefact, 0..1.
-        evidence for ...: the same attribution, signed and summed inside the mask, in standard deviations of that logit.
-            Negative for the other logit: the network counts on the artefact's absence there.
-        absence score of ...: minus the mean of logit(with artefact) - logit(with control), in the same unit. Positive:
-            the logit encodes the artefact's absence; negative: its presence.
-        images: how many there were.
+        The measures by their names.
+
+        - biased, bias-free, inverse-biased: accuracy, 0..1; images show the artefact as in training, by a coin, or the
+          other way round.
+        - worst group: smallest accuracy of the four groups class x artefact, 0..1.
+        - share of the carrier's logit, share of the other logit: share of |input x gradient| (summed over channels)
+          that lies in the grown mask, mean over the carrier's images, all showing the artefact, 0..1.
+        - evidence for ...: the same attribution, signed and summed inside the mask, in standard deviations of that
+          logit. Negative for the other logit: the network counts on the artefact's absence there.
+        - absence score of ...: minus the mean of logit(with artefact) - logit(with control), in the same unit.
+          Positive: the logit encodes the artefact's absence; negative: its presence.
+        - images: how many there were.
     """
     with flushed_denormals(), reading(model):
         plain, marked, control, inside = _read(model, data, carrier, batch)

@@ -21,6 +21,13 @@ def load_images(source, model: nn.Module, *, size=224, limit=0, seed=0, broken="
 
     Returns:
         An image dataset, see the top of this module.
+
+    Example:
+        >>> from absence_utils import load_images, load_model
+        >>> scenes = load_images("concept_scenes", load_model("concept_scenes"), limit=4)
+        >>> image, label = scenes[0]
+        >>> len(scenes), image.shape
+        (4, torch.Size([3, 64, 64]))
     """
     if str(source) == "concept_scenes":
         from .scenes import scene_dataset  # rendering is not needed for folders

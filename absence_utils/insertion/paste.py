@@ -32,6 +32,14 @@ def insert_patches(
 
     Raises:
         InputError: shapes that do not fit, a patch larger than the image or beyond its edge, an unknown corner.
+
+    Example:
+        >>> import torch
+        >>> from absence_utils import insert_patches
+        >>> insert_patches(torch.zeros(1, 1, 3, 3), torch.ones(1, 1, 2, 2), corner="top left")
+        tensor([[[[1., 1., 0.],
+                  [1., 1., 0.],
+                  [0., 0., 0.]]]])
     """
     patches = patches.expand(len(images), *patches.shape[-3:]) if patches.ndim == 3 else patches
     if images.ndim != 4 or patches.ndim != 4 or patches.shape[:2] != images.shape[:2]:

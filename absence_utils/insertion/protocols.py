@@ -108,6 +108,16 @@ def insertion_study(
         published_units: how many of the units, drawn at random, the published protocol is asked of; all if None. With
             all patches in all images it is the dearer of the two.
         redraws, options: of `controlled_protocol`.
+
+    Example:
+        >>> from absence_utils import insertion_study, load_images, load_model
+        >>> from absence_utils.insertion import InsertionConfig
+        >>> model = load_model("concept_scenes")
+        >>> scenes = load_images("concept_scenes", model, limit=45)
+        >>> setting = InsertionConfig(patch=24, stride=20, k=3, images=6, pairs="one")
+        >>> study = insertion_study(model, "block4", scenes, setting, units=[3, 14], redraws=2, top_share=0.5)
+        >>> sorted(study.fair.scores.unit.unique().tolist())
+        [3, 14]
     """
     stack = stack_images(dataset)
     parts = split_in_thirds(len(stack))

@@ -46,6 +46,13 @@ def load_model(
     Raises:
         InputError: unknown name, no such file, a file that is not a state dict, weights that do not fit the network
             or are not finite, official weights that can't be fetched.
+
+    Example:
+        >>> from absence_utils import load_model
+        >>> load_model("concept_scenes").training  # the small network that ships with this project
+        False
+        >>> load_model("squeezenet1_0", num_classes=10, seed=1).num_classes  # random weights
+        10
     """
     if isinstance(name, nn.Module):
         if weights:

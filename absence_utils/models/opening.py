@@ -105,6 +105,15 @@ def open_model(
     Raises:
         InputError: the module or the function is not found, the function fails or returns something else, the
             checkpoint does not fit, weights are not finite, the preprocessing is not usable.
+
+    Example:
+        >>> from torch import nn
+        >>> from absence_utils import open_model
+        >>> def make_net():
+        ...     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> brought = open_model(make_net, preprocessing={"size": 32})
+        >>> brought.model.training
+        False
     """
     if isinstance(name, str) and not name.strip():
         remedy = "Give a torchvision name, 'concept_scenes', or 'file.py:function' for a network of your own."

@@ -81,6 +81,16 @@ class PatchBook:
         region: "crop" (the network saw the patch alone) or "masked" (full size, the rest at the mean).
         fingerprint: of the dataset. network: sha256 of the weights.
         covered: ranges (start, stop) of dataset indices that were searched, ascending and disjoint.
+
+    Example:
+        >>> from absence_utils import load_images, load_model, mine_patches
+        >>> model = load_model("concept_scenes")
+        >>> scenes = load_images("concept_scenes", model, limit=6)
+        >>> how = {"patch": 24, "stride": 20, "k": 3}
+        >>> first = mine_patches(model, "block4", scenes, part=range(3), **how)
+        >>> book = first.merge(mine_patches(model, "block4", scenes, part=range(3, 6), **how))
+        >>> book.units, book.windows, book.covered
+        (64, 54, ((0, 6),))
     """
 
     highest: Patches

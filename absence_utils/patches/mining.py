@@ -88,6 +88,14 @@ def mine_patches(
     Raises:
         InputError: settings that make no sense, an image smaller than the patch, fewer patches than k (unless
             only a `part` is searched), a crop too small for the network, responses that are not finite.
+
+    Example:
+        >>> from absence_utils import load_images, load_model, mine_patches
+        >>> model = load_model("concept_scenes")
+        >>> scenes = load_images("concept_scenes", model, limit=6)
+        >>> book = mine_patches(model, "block4", scenes, patch=24, stride=20, k=3)
+        >>> book.lowest.response.shape, book.lowest.box.shape  # [unit, k], [unit, k, (top, left, height, width)]
+        (torch.Size([64, 3]), torch.Size([64, 3, 4]))
     """
     how = {"patch": patch, "stride": stride, "k": k, "pool": pool, "region": region, "per_image": per_image}
     how |= {"reservoir": reservoir, "seed": seed, "exact": exact, "precision": precision}

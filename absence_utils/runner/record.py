@@ -75,6 +75,13 @@ def start_run(name: str, namespace: dict | None = None, *, seed: int = 0, device
     Raises:
         InputError: the seed is not a whole number from 0 to 2**32 - 1, OMP_NUM_THREADS is not a number of
             threads, or the device is absent.
+
+    Example:
+        >>> from absence_utils import start_run
+        >>> steps = 16
+        >>> run = start_run("my_script", {"steps": steps}, seed=3, device="cpu")
+        >>> run.seed, run.device
+        (3, device(type='cpu'))
     """
     global _current
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
@@ -160,6 +167,16 @@ def save_figure(
 
     Raises:
         InputError: the name is not a plain name.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> import pandas as pd
+        >>> from absence_utils import save_figure
+        >>> figure, ax = plt.subplots()
+        >>> _ = ax.plot([1, 2, 4])
+        >>> save_figure(figure, "00_example", pd.DataFrame({"value": [1, 2, 4]})).name
+        '00_example.png'
+        >>> plt.close(figure)
     """
     if not re.fullmatch(r"\w[\w-]*", name):
         raise InputError("name", f"{name!r} is not a plain name", "Use letters, digits, - and _ only.")

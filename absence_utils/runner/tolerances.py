@@ -1,6 +1,6 @@
 """Tolerances of the reference numbers: how far each column of each table may move, and what must stay true.
 
-The file is data/reference/tolerances.yaml; its head says how the tolerances were found. For each table:
+The file is data/reference/tolerances.yaml; its head says how the tolerances were found. For each table::
 
     03_removal:
       key: [treatment, share]                # columns that say which row is which

@@ -128,6 +128,12 @@ def render_pair(
 
     Source: Hesse et al., arXiv 2603.09787, feature visualisation by minimisation; Olah et al., Feature
     Visualization, Distill 2017, for the parametrisation, the transforms and diversity.
+
+    Example:
+        >>> from absence_utils import Unit, load_model, render_pair
+        >>> pair = render_pair(Unit(load_model("concept_scenes"), "block4", 3), steps=4, size=64)
+        >>> pair.highest.image.shape[-2:], bool((pair.highest.response > pair.lowest.response).all())
+        (torch.Size([64, 64]), True)
     """
     check_numbers(
         steps=steps, size=size, facets=facets, lr=lr, seed=seed, diversity=diversity, smoothness=smoothness
@@ -181,6 +187,16 @@ def suppress(
 
     Raises:
         InputError: a bad value; an image that is not above the target, has another shape or is not finite.
+
+    Example:
+        >>> from absence_utils import Unit, load_images, load_model, suppress
+        >>> model = load_model("concept_scenes")
+        >>> unit = Unit(model, "logits", 4)  # "checker"
+        >>> images = [image for image, _ in load_images("concept_scenes", model, limit=8)]
+        >>> image = max(images, key=lambda image: unit.response(image[None]).item())
+        >>> changed = suppress(unit, image, steps=32, penalty=1.0)
+        >>> bool(changed.after < changed.before)
+        True
     """
     check_numbers(steps=steps, lr=lr, penalty=penalty, seed=seed, target=target)
     if not isinstance(image, Tensor) or image.ndim != 3 or not image.isfinite().all():

@@ -89,6 +89,15 @@ def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Valid
 
     Raises:
         InputError: `model` is not a network, or there are no two finite images that differ.
+
+    Example:
+        >>> from absence_utils import load_images, load_model, validate_model
+        >>> import torch
+        >>> model = load_model("concept_scenes")
+        >>> scenes = load_images("concept_scenes", model, limit=4)
+        >>> images = torch.stack([image for image, _ in scenes])
+        >>> validate_model(model, "block4", images).ok
+        True
     """
     if not isinstance(model, nn.Module):
         raise InputError("model", f"a {type(model).__name__}", "Give an nn.Module; `open_model` makes one.")
