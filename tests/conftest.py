@@ -15,6 +15,13 @@ import torch  # noqa: E402
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """What opens a browser or builds the pages for one is marked here; `make check` leaves it out."""
+    for item in items:
+        if {"browser", "site"} & set(item.fixturenames):
+            item.add_marker("browser")
+
+
 @pytest.fixture(scope="session")
 def real() -> Path:
     """Folder of real images and weights, or a skip that says how to have one."""

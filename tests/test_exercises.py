@@ -122,6 +122,7 @@ def test_solutions_replace_every_placeholder_and_say_why(path):
 # With solutions and without
 
 
+@pytest.mark.notebook
 @each
 def test_every_task_left_open_stops_at_its_check_and_passes_when_solved(path, tmp_path, monkeypatch):
     """Cell by cell in this process: every answer cell runs with its placeholder first, then with its solution."""
@@ -144,6 +145,7 @@ def test_every_task_left_open_stops_at_its_check_and_passes_when_solved(path, tm
     assert names == tasks(read_notebook(path))
 
 
+@pytest.mark.notebook
 @each
 def test_a_fresh_kernel_says_which_tasks_are_open_and_runs_with_solutions(path):
     """One kernel for both, run as Run All does: the exercise as it ships, then with solutions."""
@@ -168,6 +170,7 @@ def test_a_fresh_kernel_says_which_tasks_are_open_and_runs_with_solutions(path):
     assert all(cell.outputs[0].data["text/plain"].startswith("Right. ") for cell in checks)
 
 
+@pytest.mark.notebook
 def test_in_another_folder_the_first_cell_says_where_to_run_it(tmp_path):
     done = run_exercise(read_notebook(PATHS[0]), tmp_path)
     (found,) = errors(done).values()
@@ -302,6 +305,7 @@ def test_solutions_are_sections_of_one_file(tmp_path):
         read_solutions(tmp_path / "none.py")
 
 
+@pytest.mark.notebook
 def test_the_command_writes_solved_exercises_and_refuses_what_is_none(small, tmp_path, monkeypatch, capsys):
     nbformat.write(small, tmp_path / "00_small.ipynb")
     given, out = str(tmp_path / "00_small.ipynb"), tmp_path / "out"

@@ -119,6 +119,7 @@ def test_every_profile_belongs_to_a_notebook_and_names_no_machine():
         assert not [value for value in values.values() if str(value).startswith(("/", "~"))]
 
 
+@pytest.mark.notebook
 @each
 def test_runs(path, tmp_path):
     """From a fresh kernel, from another folder, without a display; what TWICE names, twice."""

@@ -54,6 +54,7 @@ def checkout(tmp_path):
     return tmp_path
 
 
+@pytest.mark.notebook
 def test_shards_on_a_cluster(checkout):
     """The Slurm profile, with a script in the place of sbatch: each job is submitted, runs, and is waited for."""
     submit = [
@@ -89,6 +90,7 @@ def planned(checkout, *words):
     )
 
 
+@pytest.mark.notebook
 def test_without_shards_nothing_is_sharded(checkout):
     status, said = snakemake(
         checkout, "--dry-run", "--cores", "1", "--config", "profile=smoke", "notebooks=06"
@@ -99,6 +101,7 @@ def test_without_shards_nothing_is_sharded(checkout):
     )
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("words", [("shards=two", "notebooks=06"), ("shards=2", "notebooks=01")])
 def test_shards_that_make_no_sense(checkout, words):
     status, said = planned(checkout, "profile=smoke", *words)

@@ -59,6 +59,7 @@ def test_style_is_left_behind():
     assert matplotlib.rcParams["font.size"] == before
 
 
+@pytest.mark.notebook
 def test_every_figure_of_a_notebook_is_shown_not_only_the_first():
     draw = "from absence_utils.plots.base import companion_style\nimport matplotlib.pyplot as plt\n"
     draw += "with companion_style():\n    fig, _ = plt.subplots()"

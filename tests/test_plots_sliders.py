@@ -111,6 +111,7 @@ def test_a_headless_run_gets_the_picture_alone(allow_stdin, environment):
     assert not [message for message in messages if message["msg_type"] == "comm_open"]
 
 
+@pytest.mark.notebook
 def test_an_executed_notebook_holds_no_widget_state():
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CODE)])
     environment = {

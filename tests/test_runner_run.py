@@ -95,6 +95,7 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.notebook
 def test_success(start, tmp_path):
     status, output, errors = finish(start("-p", "rate", "1e-3"))
     assert status == 0, errors
@@ -111,6 +112,7 @@ def test_success(start, tmp_path):
     assert re.fullmatch(r"00_x +done in \d+ s", lines[-1]) and len(lines) == 4
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize(
     ("do", "message"),
     [
@@ -133,6 +135,7 @@ def test_failure_leaves_old_results_and_the_traceback(start, tmp_path, do, messa
         assert "ZeroDivisionError" in (out / "failed" / "00_x.ipynb").read_text()
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing(start, tmp_path, number):
     process = start("-p", "do", "sleep")
@@ -146,6 +149,7 @@ def test_an_interrupted_run_leaves_nothing(start, tmp_path, number):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.notebook
 def test_success_forgets_the_failure(notebook, tmp_path):
     failed = tmp_path / "out" / "failed"
     failed.mkdir(parents=True)
@@ -309,6 +313,7 @@ def declare(notebook, figures, files):
     notebook.write_text(json.dumps(node))
 
 
+@pytest.mark.notebook
 def test_a_notebook_may_make_other_files(start, notebook, tmp_path):
     declare(notebook, ["00_a"], ["table.bin"])
     status, output, errors = finish(start())
@@ -319,6 +324,7 @@ def test_a_notebook_may_make_other_files(start, notebook, tmp_path):
     assert (tmp_path / "out" / "table.bin").read_bytes() == b"1"
 
 
+@pytest.mark.notebook
 def test_a_declared_file_may_lie_in_a_folder_which_is_replaced_as_a_whole(start, notebook, tmp_path):
     declare(notebook, ["00_a"], ["pages/5.html"])
     (tmp_path / "out" / "pages").mkdir(parents=True)
