@@ -1,6 +1,7 @@
 """Sphinx's settings. `build.py` puts the source folder together: these pages, with notebooks, tables and pictures."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,6 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
-    "sphinx-mathjax-offline",
 ]
 exclude_patterns = ["results", "static", "data", "_templates"]  # files that pages link to
 suppress_warnings = [
@@ -41,7 +41,9 @@ myst_substitutions = {
     name: f"{value:,g}" for name, value in zip(_measured.name, _measured.value, strict=True)
 }
 
-# SVG has its fonts inside; the menu is off, since what it offers would be loaded from elsewhere.
+# One file of MathJax 3 with its fonts inside; the menu is off, since what it offers would be loaded from elsewhere.
+_mathjax = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax" / "tex-svg.js"
+mathjax_path = _mathjax.name
 mathjax3_config = {"options": {"enableMenu": False}}
 
 default_role = "py:obj"  # a name in backticks is a link where something is documented by that name, else code
@@ -61,7 +63,7 @@ toc_object_entries_show_parents = "hide"
 
 html_context = {"default_mode": "auto"}  # light or dark as the reader's system asks
 html_theme = "sphinx_book_theme"
-html_static_path = ["_static"]
+html_static_path = ["_static", str(_mathjax)]
 html_css_files = ["companion.css"]
 html_show_search_summary = False  # summaries are fetched, which no browser allows from the file system
 html_show_sphinx = False
@@ -101,11 +103,12 @@ def escape_marks(app, what, name, obj, options, lines):
 
 
 def find_by_last_name(app, env, node, contnode):
-    """A name that is imported from elsewhere, such as `Unit` in another package: link it if only one thing has it."""
+    """A name from another package, such as `Unit`: linked if only one module, class or function is called so."""
     name = node.get("reftarget", "").rsplit(".", 1)[-1]
-    objects = env.get_domain("py").objects
-    found = [full for full in objects if full.rsplit(".", 1)[-1] == name]
-    if node.get("refdomain") != "py" or len(found) != 1 or objects[found[0]].objtype == "attribute":
+    kinds = ("module", "class", "exception", "function")
+    objects = env.get_domain("py").objects.items()
+    found = [full for full, entry in objects if full.rsplit(".", 1)[-1] == name and entry.objtype in kinds]
+    if node.get("refdomain") != "py" or len(found) != 1:
         return None
     return env.get_domain("py").resolve_xref(
         env, node["refdoc"], app.builder, "obj", found[0], node, contnode

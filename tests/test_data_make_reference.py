@@ -139,3 +139,9 @@ def test_the_machine_is_told_in_words(monkeypatch):
     assert make_measured.machine() == "two cores of an x86-64 machine without a GPU"
     monkeypatch.setattr(make_measured.os, "cpu_count", lambda: 12)
     assert make_measured.machine().startswith("12 cores")
+
+
+def test_seconds_go_into_the_rows_of_the_readme_and_nowhere_else():
+    readme = "| [01_a](x) | `c` | 9 |\n| [02_b](y) | `d` | 12 |\n1 | 9 |\n"
+    table = pd.DataFrame({"notebook": ["01_a", "02_b"], "seconds": [10.6, 12.2]})
+    assert make_measured.with_seconds(readme, table) == readme.replace("`c` | 9", "`c` | 11")

@@ -84,7 +84,6 @@ def attribute(
         InputError: unknown method, option or baseline; nothing to attribute to; see also `Unit`.
 
     Example:
-        >>> import torch
         >>> from absence_utils import Unit, attribute, load_images, load_model
         >>> model = load_model("concept_scenes")
         >>> unit = Unit(model, layer="logits", channel=1)  # "not ring"
