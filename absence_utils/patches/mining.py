@@ -41,6 +41,11 @@ PRECISIONS = ("float32", "bfloat16")
 PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**21}
 
 
+def images_per_batch(height: int, width: int, device: torch.device) -> int:
+    """How many images or patches of this size a device likes in one forward pass, at least one."""
+    return max(1, PIXELS_PER_BATCH.get(device.type, PIXELS_PER_BATCH["cuda"]) // (height * width))
+
+
 def mine_patches(
     model: nn.Module,
     layer: str | None,
@@ -221,9 +226,7 @@ class _Batches:
         self.device = device
         masked = self.region == "masked"
         self.shape = tuple(first.shape) if masked else (first.shape[0], self.patch, self.patch)
-        size = size or max(
-            1, PIXELS_PER_BATCH.get(device.type, PIXELS_PER_BATCH["cuda"]) // (self.shape[1] * self.shape[2])
-        )
+        size = size or images_per_batch(*self.shape[1:], device)
         positions = len(_corners(first, self.patch, self.stride, part.start))
         self.size = min(
             size, positions * len(dataset)
