@@ -111,11 +111,9 @@ def run_insertions(
     network = fused(model, layer, tuple(images.take([0]).shape[1:]))
     first = _to(network, images.take([0]))
     batch_size = batch_size or images_per_batch(*first.shape[2:], device_of(model))
-    masks = (
-        _outside_masks(network, layer, first, bank.side, sorted({key[2] for key in keys}))
-        if pool == "mean"
-        else None
-    )
+    masks = None
+    if pool == "mean":
+        masks = _outside_masks(network, layer, first, bank.side, sorted({key[2] for key in keys}))
     unit = requests["unit"].to_numpy()
     found = np.full((len(requests), 3), np.nan, np.float32)
     for start in progress(range(0, len(keys), batch_size), description):
@@ -154,9 +152,7 @@ def input_images(images: ImageStack, bank: PatchBank, keys, feather: int = 0) ->
     patches = base.new_empty(len(base), *bank.pixels.shape[1:])
     known = torch.from_numpy(np.flatnonzero(patch >= 0))
     patches[known] = bank.pixels[torch.from_numpy(patch)[known]]
-    for row in np.flatnonzero(
-        patch < 0
-    ):  # its own pixels, so that an untouched image is untouched by pasting, too
+    for row in np.flatnonzero(patch < 0):  # its own pixels: an untouched image is untouched by pasting, too
         top, left = at[row].tolist()
         patches[row] = base[row, :, top : top + bank.side, left : left + bank.side]
     result = insert_patches(base, patches, at)
@@ -194,10 +190,10 @@ def _outside_masks(network, layer, image: Tensor, side: int, places: list[int]) 
             (torch.arange(count) + 0.5) * edge / count
             for count, edge in ((height, image.shape[2]), (width, image.shape[3]))
         )
-        inside = ((rows >= top) & (rows < top + side))[:, None] & (
-            (columns >= left) & (columns < left + side)
+        in_rows, in_columns = (
+            (at >= start) & (at < start + side) for at, start in ((rows, top), (columns, left))
         )
-        masks[place, 0] = ~inside.flatten()
+        masks[place, 0] = ~(in_rows[:, None] & in_columns).flatten()
         masks[place, 1] = ~receptive_positions(network, layer, image, (top, left, side, side)).flatten().cpu()
     return masks
 
