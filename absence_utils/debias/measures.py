@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from absence_utils.units import device_of
+from absence_utils.units import device_of, reading
 
 from .objectives import input_x_gradient
 from .tasks import ShortcutData
@@ -14,7 +14,6 @@ from .training import flushed_denormals
 SETS = ("biased", "bias-free", "inverse-biased")  # what the accuracy is measured on
 
 
-# ---------------------------------------------------------------------- measures
 def measure_shortcut(
     model: nn.Module, data: ShortcutData, carrier: int, bias: float = 1.0, batch: int = 256
 ) -> dict:
@@ -42,14 +41,8 @@ def measure_shortcut(
             the logit encodes the artefact's absence; negative: its presence.
         images: how many there were.
     """
-    flags = {module: module.training for module in model.modules()}
-    try:
-        with flushed_denormals():
-            model.eval()
-            plain, marked, control, inside = _read(model, data, carrier, batch)
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
+    with flushed_denormals(), reading(model):
+        plain, marked, control, inside = _read(model, data, carrier, batch)
     right = {shown: (logits.argmax(1) == data.labels).double() for shown, logits in ((0, plain), (1, marked))}
     often = torch.where(data.labels == carrier, bias, 1 - bias).double()
     found = {}
@@ -73,10 +66,9 @@ def _read(model, data, carrier, batch):
     logits, inside = ([], [], []), {"share": [], "sum": []}
     for rows in torch.arange(len(data)).split(batch):
         given, plain = data.batch(rows, device), data.plain(rows).to(device)
+        shown = (plain, given.pasted, data.controls(rows).to(device))
         with torch.no_grad():
-            for found, images in zip(
-                logits, (plain, given.pasted, data.controls(rows).to(device)), strict=True
-            ):
+            for found, images in zip(logits, shown, strict=True):
                 found.append(model(images).double().cpu())
         own = given.labels == carrier
         if own.any():
@@ -92,9 +84,8 @@ def _inside(model, images, masks) -> dict[str, Tensor]:
     logits = model(images)
     found = {"share": [], "sum": []}
     for column in range(logits.shape[1]):
-        attribution = input_x_gradient(
-            model, images, logits, torch.full_like(logits[:, 0], column).long()
-        ).detach()
+        chosen = torch.full_like(logits[:, 0], column).long()
+        attribution = input_x_gradient(model, images, logits, chosen).detach()
         size = attribution.abs().sum(dim=1)
         share = (size * masks).sum(dim=(1, 2)) / size.sum(dim=(1, 2)).clamp(min=1e-12)
         found["share"].append(share.double().cpu())
