@@ -45,7 +45,7 @@ def requests_for(units: int, images: int, patches: int) -> pd.DataFrame:
 def works(network, layer: str, stack, bank: PatchBank, requests: pd.DataFrame) -> dict:
     """Name to what is timed."""
     keys = requests[KEYS].drop_duplicates().sort_values("image").to_numpy()
-    size = images_per_batch(torch.device("cpu"), *stack.take([0]).shape[-2:])
+    size = images_per_batch(*stack.take([0]).shape[-2:], torch.device("cpu"))
     batches = [input_images(stack, bank, part) for part in np.array_split(keys, -(-len(keys) // size))]
     fast = fused(network, layer, tuple(batches[0].shape[1:]))
     stored = [channels_last(batch) for batch in batches]

@@ -131,7 +131,7 @@ def test_bad_input():
     found, labels = elliptical_patches(3, 16), torch.tensor([0, 1, 1])
     for call, message in [
         (lambda: found.paste(torch.zeros(3, 3, 16, 15), labels > 0), "pixels.*shape"),
-        (lambda: found.paste(torch.zeros(3, 3, 16, 16), labels[:2] > 0), "pixels.*shape"),
+        (lambda: found.paste(torch.zeros(3, 3, 16, 16), labels[:2] > 0), "shown.*shape"),
         (lambda: elliptical_patches(0, 16), "size"),
         (lambda: elliptical_patches(2, 3), "size"),
         (lambda: elliptical_patches(2, 16, reach=(0.5, 1.2)), "reach"),

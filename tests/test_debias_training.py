@@ -83,14 +83,15 @@ def test_a_killed_run_goes_on_with_the_same_bits(objective, at, tmp_path):
             return {"weight": state(model).sum().item()}
 
         options = {"seed": 3, "measure": measure, "score": lambda row: -row["epoch"], "checkpoint": file}
-        return model, train(model, data(), objective, 10.0, RECIPE, **options)
+        return model, train(model, data(), objective, 10.0, RECIPE, **options), len(seen)
 
-    file = tmp_path / "run.safetensors"
-    model, whole = run()
+    file = tmp_path / "run.pt"
+    model, whole, _ = run()
     with pytest.raises(Killed):
         run(at, file)
     assert file.is_file() == (at == 4)
-    resumed_model, resumed = run(file=file)
+    resumed_model, resumed, measured = run(file=file)
+    assert measured == (2 if at == 4 else 3)  # what was done before the kill is not done again
     assert torch.equal(state(model), state(resumed_model))
     drop = ("seconds",)
     plain = [{k: v for k, v in row.items() if k not in drop} for row in whole.history]
@@ -108,7 +109,7 @@ def counting(monkeypatch):
 
 
 def test_a_finished_run_is_read_and_another_is_not(tmp_path, monkeypatch):
-    file, calls = tmp_path / "run.safetensors", counting(monkeypatch)
+    file, calls = tmp_path / "run.pt", counting(monkeypatch)
     model = network()
     first = train(model, data(), "presence", 5.0, RECIPE, checkpoint=file)
     assert len(calls) == 6 * 3
@@ -121,18 +122,19 @@ def test_a_finished_run_is_read_and_another_is_not(tmp_path, monkeypatch):
         {"recipe": TrainingConfig(epochs=6, lr=0.02, batch_size=8, measure_every=2)},
     ):  # fmt: skip
         given = {"model": network(), "data": data(), "strength": 5.0, "recipe": RECIPE} | other
-        copy = tmp_path / "other.safetensors"
+        copy = tmp_path / "other.pt"
         copy.write_bytes(file.read_bytes())
         before = len(calls)
         train(objective="presence", checkpoint=copy, **given)
         assert len(calls) == before + 18, other
 
 
-def test_a_damaged_checkpoint_is_written_over(tmp_path):
-    file = tmp_path / "run.safetensors"
+@pytest.mark.parametrize("content", [b"", b"of another version", None])
+def test_a_damaged_or_foreign_checkpoint_is_written_over(tmp_path, content):
+    file = tmp_path / "run.pt"
     model = network()
     train(model, data(), "presence", 5.0, RECIPE, checkpoint=file)
-    file.write_bytes(file.read_bytes()[:100])
+    file.write_bytes(file.read_bytes()[:100] if content is None else content)
     again = network()
     train(again, data(), "presence", 5.0, RECIPE, checkpoint=file)
     assert torch.equal(state(model), state(again)) and file.stat().st_size > 1000

@@ -16,6 +16,7 @@ from absence_utils.insertion.comparison import PLANTED, compare_networks, verdic
 from absence_utils.insertion.design import InsertionConfig
 from absence_utils.insertion.examples import EXAMPLES, example_pictures, typical_pairs
 from absence_utils.insertion.pooling import pooling_table
+from absence_utils.insertion.protocols import Published
 from absence_utils.insertion.scores import MAIN_CONTROL, select_score
 
 SETTING = InsertionConfig(patch=8, stride=4, k=3, images=5)
@@ -168,9 +169,8 @@ def test_flag_by_hand(monkeypatch, images):
             columns = ["unit", "score", "condition", "value", "q_least"]
             self.fair = type("F", (), {"scores": pd.DataFrame(rows, columns=columns)})
             self.fair.scores.loc[[i for i, v in enumerate(values) if v <= 0.05], "q_least"] = 0.9
-            self.published = type(
-                "P", (), {"tests": pd.DataFrame({"unit": range(3), "significant": [True] * 3})}
-            )
+            tests = pd.DataFrame({"unit": range(3), "significant": [True] * 3})
+            self.published = Published(None, tests, None, None)
 
     monkeypatch.setattr("absence_utils.insertion.pooling.insertion_study", lambda *_, **__: Fake(next(calls)))
     table = pooling_table(None, None, images, SETTING, ["mean", "min"], units=[0, 1, 2])
@@ -195,7 +195,9 @@ def test_limit_is_the_95th_percentile_of_random_weights():
         rows += [(unit, "veto", "median images", 0.0, 1.0, 1.0) for unit in range(len(values))]
         scores = pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "q", "q_least"])
         tests = pd.DataFrame({"unit": range(len(values)), "significant": True})
-        return SimpleNamespace(fair=SimpleNamespace(scores=scores), published=SimpleNamespace(tests=tests))
+        return SimpleNamespace(
+            fair=SimpleNamespace(scores=scores), published=Published(None, tests, None, None)
+        )
 
     studies = {"this network": study([0.5, 0.94, 0.96]), "random weights": study(np.linspace(0, 1, 101))}
     table = verdicts(studies)

@@ -102,6 +102,26 @@ def test_every_distinct_input_runs_once(network, images, monkeypatch):
     assert len(seen) == -(-distinct // 8) and all(len(batch) == 8 for batch in seen)
 
 
+@pytest.mark.parametrize(("device", "pixels"), [("cpu", 2**18), ("cuda", 2**21)])
+def test_batches_are_as_large_as_the_device_likes(network, images, monkeypatch, device, pixels):
+    seen = []
+
+    def counting(model, layer, batch):
+        seen.append(len(batch))
+        return feature_map(model, layer, batch)
+
+    monkeypatch.setattr("absence_utils.insertion.execution.feature_map", counting)
+    monkeypatch.setattr(
+        "absence_utils.insertion.execution.device_of", lambda _: torch.device(device), raising=False
+    )
+    bank, requests = (
+        PatchBank(noise(1, 3, SIDE, SIDE)),
+        pd.DataFrame([(0, 0, 0, 0, False)], columns=["unit", *KEYS]),
+    )
+    run_insertions(network, "3", images, bank, requests, pool="max")
+    assert seen == [pixels // (20 * 24)]
+
+
 def test_own_pixels_pasted_back_give_exactly_nothing(network, images):
     bank = PatchBank(noise(2, 3, SIDE, SIDE, seed=1))
     result = run_insertions(network, "2", images, bank, every_request(), batch_size=3)

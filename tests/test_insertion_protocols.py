@@ -355,7 +355,7 @@ def test_bad_input_of_the_fair_protocol(images, small, chosen, measured, options
 
 def test_bad_settings(images, small):
     for bad, message in [
-        ({"pairs": "some"}, "pairs.*'all' or 'one'"),
+        ({"pairs": "some"}, "pairs.*all, one"),
         ({"k": 1}, "k.*2 or more"),
         ({"images": 1}, "images.*Use 2"),
         ({"images": 7, "pairs": "one"}, "images.*Use 8"),

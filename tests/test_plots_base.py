@@ -13,7 +13,15 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from absence_utils.plots.base import SIGNED, companion_style, show_image, signed_limit, signed_map, to_numpy
+from absence_utils.plots.base import (
+    SIGNED,
+    companion_style,
+    interval_points,
+    show_image,
+    signed_limit,
+    signed_map,
+    to_numpy,
+)
 
 
 @pytest.fixture
@@ -52,11 +60,13 @@ def test_to_numpy_takes_what_carries_a_gradient():
     assert to_numpy(torch.ones(2, requires_grad=True)).tolist() == [1, 1] == to_numpy([1, 1]).tolist()
 
 
-def test_style_is_left_behind():
-    before = matplotlib.rcParams["font.size"]
-    with companion_style():
-        assert matplotlib.rcParams["axes.spines.top"] is False
-    assert matplotlib.rcParams["font.size"] == before
+def test_points_have_their_intervals_and_stand_alone_where_there_is_none(ax):
+    for vertical in (False, True):
+        drawn = interval_points(ax, [1.0, 2.0], [5, 6], [0.5, np.nan], [1.75, np.nan], vertical=vertical)
+        along = 1 if vertical else 0
+        assert drawn.lines[0].get_xydata()[:, along].tolist() == [1, 2]
+        (bars,) = drawn.lines[2]
+        assert [segment[:, along].tolist() for segment in bars.get_segments()] == [[0.5, 1.75], [2, 2]]
 
 
 @pytest.mark.notebook
@@ -73,6 +83,6 @@ def test_every_figure_of_a_notebook_is_shown_not_only_the_first():
 def test_the_look_ends_with_its_context_also_after_an_error():
     before = plt.rcParams["savefig.dpi"], plt.rcParams["font.size"]
     with pytest.raises(RuntimeError), companion_style():
-        assert plt.rcParams["savefig.dpi"] == 150
+        assert plt.rcParams["savefig.dpi"] == 200
         raise RuntimeError
     assert (plt.rcParams["savefig.dpi"], plt.rcParams["font.size"]) == before

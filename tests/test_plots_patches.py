@@ -108,7 +108,7 @@ def test_ranges_are_drawn_from_lowest_to_highest_around_the_empty_patch():
     assert spans[1] == [(0, 0), (0, -2), (-1, -5)]
     assert figure.axes[0].lines[-1].get_xdata().tolist() == [1]
     legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
-    assert legend == [f"{name}: 33 % of units\nreach further down" for name in ("trained", "random")]
+    assert legend == [f"{name}: 33 % of units\n> 50 % of range below blank" for name in ("trained", "random")]
 
 
 def test_few_units_with_names_are_named():

@@ -12,11 +12,12 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from absence_utils.errors import InputError
+from absence_utils.plots.base import WIDTH
 from absence_utils.plots.sliders import has_front_end, sliders
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CODE = """
-from absence_utils.plots.interactive import sliders
+from absence_utils.plots.sliders import sliders
 import matplotlib
 def draw(fig, *fixed, x, y):
     fig.add_subplot().set_title(f"{fixed} {x} {y}")
@@ -52,7 +53,7 @@ def test_without_a_kernel_there_is_one_picture_of_a_few_positions(options, shown
     assert not has_front_end()
     assert sliders(draw, **options) is None
     assert titles() == shown and len(plt.get_fignums()) == 1
-    assert plt.gcf().get_size_inches()[0] == pytest.approx(3.3 * len(shown))
+    assert plt.gcf().get_size_inches()[0] == WIDTH
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from absence_utils.attribution.removal import TREATMENTS
-from absence_utils.plots import motion as toys
+from absence_utils.plots import digits, green_pixel, motion
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_motion_maps_share_one_centred_scale_and_the_bar_is_framed():
             "response": [0, 1],
         },
     ]
-    fig = toys.motion_figure(rows, ["a", "b"])
+    fig = motion.motion_figure(rows, ["a", "b"])
     maps = images_in(fig)[:4]
     assert all((image.norm.vmin, image.norm.vmax) == (-2, 2) for image in maps)
     np.testing.assert_array_equal(maps[1].get_array(), pixels[0, 1])
@@ -44,7 +44,7 @@ def test_motion_maps_share_one_centred_scale_and_the_bar_is_framed():
 
 def test_heatmap_is_signed_and_written_in():
     _, ax = plt.subplots()
-    toys.weight_heatmap(ax, np.array([[1.0, -3.0]]), ["row"], ["a", "b"], "weights")
+    green_pixel.weight_heatmap(ax, np.array([[1.0, -3.0]]), ["row"], ["a", "b"], "weights")
     assert ax.collections[0].get_clim() == (-3, 3)
     assert [text.get_text() for text in ax.texts] == ["+1.0", "-3.0"]
 
@@ -53,14 +53,14 @@ def test_convergence_counts_the_runs_that_arrive():
     table = pd.DataFrame(
         {"recipe": ["x"] * 3 + ["y"] * 2, "seed": [0, 1, 2, 0, 1], "accuracy": [1, 0.99, 0.98, 0.5, 0.6]}
     )
-    texts = [text.get_text() for text in toys.convergence_figure(table).axes[0].texts]
+    texts = [text.get_text() for text in green_pixel.convergence_figure(table).axes[0].texts]
     assert texts == ["2 of 3 runs", "0 of 2 runs"]
 
 
 def test_green_pixel_figure_rings_green_and_centres_maps():
     image, mask = np.zeros((3, 8, 8)), np.zeros((8, 8), dtype=bool)
     mask[2, 3] = True
-    fig = toys.green_pixel_figure(
+    fig = green_pixel.green_pixel_figure(
         [(image, mask, "s")] * 2, (np.eye(2, 3), np.eye(2), ["g", "o"], ["yes", "no"]),
         [(np.eye(8), mask, "m")] * 2, [(np.zeros((2, 3, 7, 7)), "p")] * 2)  # fmt: skip
     rings = [patch for ax in fig.axes for patch in ax.patches if type(patch).__name__ == "Circle"]
@@ -72,7 +72,7 @@ def test_green_pixel_figure_rings_green_and_centres_maps():
 def test_digit_maps_share_scales_within_their_kind():
     maps = np.stack([3 * np.eye(8), -np.eye(8)])  # the mean is eye(8)
     rows = [("a", np.ones((2, 8, 8)), maps, ""), ("b", np.ones((2, 8, 8)), -2 * maps, "")]
-    fig = toys.digit_maps_figure(rows, 3, examples=2)
+    fig = digits.digit_maps_figure(rows, 3, examples=2)
     signed = [image for image in images_in(fig) if image.norm.vmin < 0]
     assert sorted({image.norm.vmax for image in signed}) == [2, 6]
     np.testing.assert_array_equal(signed[0].get_array(), np.eye(8))
@@ -87,7 +87,7 @@ def test_removal_curves_are_percentages_of_the_table():
         ]
     )
     examples = {name: (np.zeros((2, 8, 8)), [8, 3]) for name in ("untouched", *TREATMENTS)}
-    ax = toys.removal_figure(examples, rates, 0.5, "8", "3").axes[-1]
+    ax = digits.removal_figure(examples, rates, 0.5, "8", "3").axes[-1]
     for i, line in enumerate(ax.lines[:3]):
         np.testing.assert_allclose(line.get_xydata(), [[0, 0], [50, 25 * i]])
 
@@ -95,5 +95,5 @@ def test_removal_curves_are_percentages_of_the_table():
 def test_class_pairs_leave_out_the_diagonal():
     rates = np.full((3, 3), 0.25)
     np.fill_diagonal(rates, np.nan)
-    fig = toys.class_pairs_figure({"one": rates, "two": rates}, 0.2)
+    fig = digits.class_pairs_figure({"one": rates, "two": rates}, 0.2)
     assert [len(ax.texts) for ax in fig.axes] == [6, 6] and fig.axes[0].texts[0].get_text() == "25"

@@ -25,40 +25,10 @@ from torch import Tensor, nn
 
 from absence_utils.errors import InputError
 from absence_utils.images.base import IDENTITY
-from absence_utils.units import responses
 
 SIZE, EDGE = 6, 2  # pixels: edge of an image, edge of a concept
 CELLS = (0, 8, 2, 6, 4, 1, 7, 3, 5)  # of the 3 x 3 grid, row by row; far apart first: a blur mixes little
 LETTERS = "ABCDEFGHI"
-
-KINDS = {
-    "presence": "raises the response in some contexts and lowers it in none",
-    "local absence": "lowers the response in every context",
-    "veto": "lowers the response in some contexts only, because the rule says so",
-    "bias-driven": "changes nothing: the unit fires because of its bias, and no concept lowers it",
-    "interference": "lowers the response although the rule does not ask for it",
-    "unused": "changes nothing",
-}
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What a concept does to a unit, by construction.
-
-    Attributes:
-        layer: name of the layer as in `units.Unit`, None for the model's output.
-        channel: index of the unit in this layer.
-        concept: its name.
-        sign: of the average causal effect over all presence vectors, +1, -1 or 0; -1 is an encoded absence
-            (definition 2.1 of the paper). The sign can be 0 though the concept acts, see `a_xor_b`.
-        kind: one of `KINDS`, which says what each means.
-    """
-
-    layer: str | None
-    channel: int
-    concept: str
-    sign: int
-    kind: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +36,15 @@ class Compiled:
     """A hand-compiled network with its inputs and its known answers.
 
     Attributes:
-        name: key in `COMPILED`.
-        rule: what the output tells, in words.
         model: in eval mode, without gradients of its own. Input [batch, 1, height, width] in 0..1, not normalised;
             output [batch, unit], signed. The layer `hidden`, where there is one, is read before its rectification.
         concepts: names, in the order of all concept axes.
         masks: [concept, height, width] bool, disjoint: the pixels that are lit where the concept is present.
-        truths: what concepts do to units, see `Truth`.
     """
 
-    name: str
-    rule: str
     model: nn.Module
     concepts: tuple[str, ...]
     masks: Tensor
-    truths: tuple[Truth, ...]
 
     def render(self, presence: Tensor) -> Tensor:
         """Images of presence vectors: [batch, concept] bool -> [batch, 1, height, width], pixels 0 or 1.
@@ -113,63 +77,17 @@ class Compiled:
         return (torch.arange(2**count)[:, None] >> torch.arange(count)) & 1 > 0
 
 
-@torch.no_grad()
-def effects_in_contexts(compiled: Compiled, layer: str | None = None) -> Tensor:
-    """Change of every unit when one concept is added, in every context that the other concepts can make.
-
-    Args:
-        layer: as in `units.responses`; responses are signed, before the nonlinearity.
-
-    Returns:
-        [unit, concept, context] float64, in the units of the layer; negative: presence lowers the response.
-        Contexts are the presence vectors without the concept, in the order of `all_presences`.
-
-    Raises:
-        InputError: no such layer.
-    """
-    presence = compiled.all_presences()
-    read = responses(compiled.model, layer, compiled.render(presence)).double()
-    changes = []
-    for index in range(len(compiled.concepts)):
-        without = torch.nonzero(~presence[:, index])[:, 0]
-        # the row number is the vector read as a binary number: adding concept i adds 2**i
-        changes.append((read[without + 2**index] - read[without]).T)
-    return torch.stack(changes, dim=1)
-
-
-def effect(compiled: Compiled, layer: str | None = None) -> Tensor:
-    """Exact average causal effect of every concept on every unit of a layer (definition 2.1 of the paper).
-
-    The mean of `effects_in_contexts` over all contexts, each equally probable: no sampling, no error.
-
-    Returns:
-        [unit, concept] float64, in the units of the layer; negative: the unit encodes the concept's absence.
-
-    Raises:
-        InputError: no such layer.
-    """
-    return effects_in_contexts(compiled, layer).mean(dim=-1)
-
-
 # -- the networks
 
 
 def a() -> Compiled:
     """A: fires where A is present; B is there for comparison and is not read. Output [batch, 1], 0 or 1."""
-    concepts = ("A", "B")
-    model, masks = _network(concepts, hidden=[[1, 0]], bias=[0], output=[[1]])
-    truths = _truths("hidden", 0, A=(+1, "presence"), B=(0, "unused"))
-    truths += _truths(None, 0, A=(+1, "presence"), B=(0, "unused"))
-    return Compiled("A", "A", model, concepts, masks, truths)
+    return _compiled(("A", "B"), hidden=[[1, 0]], bias=[0], output=[[1]])
 
 
 def not_b() -> Compiled:
     """Not B: fires unless B is present, whatever else is: a local absence. Output [batch, 1], 0 or 1."""
-    concepts = ("A", "B")
-    model, masks = _network(concepts, hidden=[[0, -1]], bias=[1], output=[[1]])
-    truths = _truths("hidden", 0, A=(0, "unused"), B=(-1, "local absence"))
-    truths += _truths(None, 0, A=(0, "unused"), B=(-1, "local absence"))
-    return Compiled("not B", "not B", model, concepts, masks, truths)
+    return _compiled(("A", "B"), hidden=[[0, -1]], bias=[1], output=[[1]])
 
 
 def a_and_not_b() -> Compiled:
@@ -181,11 +99,7 @@ def a_and_not_b() -> Compiled:
     concepts = ("A", "B")
     hidden = [[1, 0],  # A
               [1, 1]]  # A and B  # fmt: skip
-    model, masks = _network(concepts, hidden, bias=[0, -1], output=[[1, -1]])
-    truths = _truths("hidden", 0, A=(+1, "presence"), B=(0, "unused"))
-    truths += _truths("hidden", 1, A=(+1, "presence"), B=(+1, "presence"))
-    truths += _truths(None, 0, A=(+1, "presence"), B=(-1, "veto"))
-    return Compiled("A and not B", "A and not B", model, concepts, masks, truths)
+    return _compiled(concepts, hidden, bias=[0, -1], output=[[1, -1]])
 
 
 def a_and_not_b_rectified() -> Compiled:
@@ -194,11 +108,7 @@ def a_and_not_b_rectified() -> Compiled:
     Output [batch, 1], 0 or 1: a veto no gradient sees. The hidden unit before the rectifier is additive, so there
     B is a local absence in plain view: the reason why this package reads units before their nonlinearity.
     """
-    concepts = ("A", "B")
-    model, masks = _network(concepts, hidden=[[1, -2]], bias=[0], output=[[1]])
-    truths = _truths("hidden", 0, A=(+1, "presence"), B=(-1, "local absence"))
-    truths += _truths(None, 0, A=(+1, "presence"), B=(-1, "veto"))
-    return Compiled("A and not B, rectified", "A and not B", model, concepts, masks, truths)
+    return _compiled(("A", "B"), hidden=[[1, -2]], bias=[0], output=[[1]])
 
 
 def a_xor_b() -> Compiled:
@@ -210,11 +120,7 @@ def a_xor_b() -> Compiled:
     concepts = ("A", "B")
     hidden = [[1, 1],  # how many of A and B
               [1, 1]]  # A and B  # fmt: skip
-    model, masks = _network(concepts, hidden, bias=[0, -1], output=[[1, -2]])
-    truths = _truths("hidden", 0, A=(+1, "presence"), B=(+1, "presence"))
-    truths += _truths("hidden", 1, A=(+1, "presence"), B=(+1, "presence"))
-    truths += _truths(None, 0, A=(0, "veto"), B=(0, "veto"))
-    return Compiled("A xor B", "either A or B, not both", model, concepts, masks, truths)
+    return _compiled(concepts, hidden, bias=[0, -1], output=[[1, -2]])
 
 
 def count_below_k(k: int = 2, n: int = 4) -> Compiled:
@@ -238,11 +144,7 @@ def count_below_k(k: int = 2, n: int = 4) -> Compiled:
     concepts = tuple(LETTERS[:n])
     hidden = [[-1] * n,  # k - count
               [-1] * n]  # k - 1 - count  # fmt: skip
-    model, masks = _network(concepts, hidden, bias=[k, k - 1], output=[[1, -1]])
-    each = dict.fromkeys(concepts, (-1, "local absence"))
-    truths = _truths("hidden", 0, **each) + _truths("hidden", 1, **each)
-    truths += _truths(None, 0, **dict.fromkeys(concepts, (-1, "veto")))
-    return Compiled("count below k", f"fewer than {k} of {n} concepts", model, concepts, masks, truths)
+    return _compiled(concepts, hidden, bias=[k, k - 1], output=[[1, -1]])
 
 
 def a_left_of_b() -> Compiled:
@@ -256,16 +158,7 @@ def a_left_of_b() -> Compiled:
     hidden = [[1, 0, 0, 1],  # A left and B right
               [0, 1, 1, 0]]  # A right and B left  # fmt: skip
     # A above, B below, so that no placement covers another
-    model, masks = _network(concepts, hidden, bias=[-1, -1], output=[[1, -1]], cells=(0, 2, 6, 8))
-    wanted, opposite = ("A left", "B right"), ("A right", "B left")
-    truths = _truths("hidden", 0, **dict.fromkeys(wanted, (+1, "presence")))
-    truths += _truths("hidden", 0, **dict.fromkeys(opposite, (0, "unused")))
-    truths += _truths("hidden", 1, **dict.fromkeys(opposite, (+1, "presence")))
-    truths += _truths("hidden", 1, **dict.fromkeys(wanted, (0, "unused")))
-    truths += _truths(None, 0, **dict.fromkeys(wanted, (+1, "presence")))
-    truths += _truths(None, 0, **dict.fromkeys(opposite, (-1, "veto")))
-    rule = "A left and B right, against A right and B left"
-    return Compiled("A left of B", rule, model, concepts, masks, truths)
+    return _compiled(concepts, hidden, bias=[-1, -1], output=[[1, -1]], cells=(0, 2, 6, 8))
 
 
 def only_the_bias() -> Compiled:
@@ -273,11 +166,7 @@ def only_the_bias() -> Compiled:
 
     Output [batch, 1]: 1 + a / 2. A response without evidence is not yet an absence: only showing B tells the two apart.
     """
-    concepts = ("A", "B")
-    model, masks = _network(concepts, hidden=[[0.5, 0]], bias=[1], output=[[1]])
-    truths = _truths("hidden", 0, A=(+1, "presence"), B=(0, "bias-driven"))
-    truths += _truths(None, 0, A=(+1, "presence"), B=(0, "bias-driven"))
-    return Compiled("only the bias", "always, more with A", model, concepts, masks, truths)
+    return _compiled(("A", "B"), hidden=[[0.5, 0]], bias=[1], output=[[1]])
 
 
 def superposed_decoy() -> Compiled:
@@ -286,7 +175,7 @@ def superposed_decoy() -> Compiled:
     Output [batch, 3] for A, B and C: 1 for the concept itself minus 1/2 for each other one. An output above 1/4 tells
     its concept exactly while at most two are present; all three cancel to nothing. The rule of output A does not ask
     for B, yet B lowers it: interference (Elhage et al., Toy Models of Superposition, 2022), not an encoded absence,
-    though no effect on this unit alone can tell. The two directions of `plane` have no truths: no rule is theirs.
+    though no effect on this unit alone can tell.
     """
     concepts = ("A", "B", "C")
     directions = [[1, 0], [-1 / 2, 3**0.5 / 2], [-1 / 2, -(3**0.5) / 2]]  # [concept, axis of the plane]
@@ -296,12 +185,7 @@ def superposed_decoy() -> Compiled:
         plane=_linear([list(axis) for axis in zip(*directions, strict=True)]),
         readout=_linear(directions),
     )
-    truths = ()
-    for channel, own in enumerate(concepts):
-        others = dict.fromkeys([name for name in concepts if name != own], (-1, "interference"))
-        truths += _truths(None, channel, **{own: (+1, "presence")}, **others)
-    rule = "A, B and C, one output each, read from two dimensions"
-    return Compiled("superposed decoy", rule, model, concepts, masks, truths)
+    return Compiled(model, concepts, masks)
 
 
 COMPILED: dict[str, Callable[[], Compiled]] = {
@@ -320,12 +204,12 @@ COMPILED: dict[str, Callable[[], Compiled]] = {
 # -- how they are built
 
 
-def _network(concepts, hidden, bias, output, cells=CELLS) -> tuple[nn.Module, Tensor]:
+def _compiled(concepts, hidden, bias, output, cells=CELLS) -> Compiled:
     masks = _masks(cells[: len(concepts)])
     model = _sequence(
         concepts=_linear(_means(masks)), hidden=_linear(hidden, bias), relu=nn.ReLU(), output=_linear(output)
     )
-    return model, masks
+    return Compiled(model, concepts, masks)
 
 
 def _masks(cells: Sequence[int]) -> Tensor:
@@ -353,7 +237,3 @@ def _sequence(**layers: nn.Module) -> nn.Sequential:
     model = nn.Sequential(OrderedDict(flatten=nn.Flatten(), **layers)).eval().requires_grad_(False)
     model.normalisation = IDENTITY  # else a network without convolutions is taken for one of ImageNet's
     return model
-
-
-def _truths(layer: str | None, channel: int, **known: tuple[int, str]) -> tuple[Truth, ...]:
-    return tuple(Truth(layer, channel, concept, sign, kind) for concept, (sign, kind) in known.items())

@@ -10,12 +10,11 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import require_at_least
 from absence_utils.images.scenes import (
     CONCEPTS,
     NORMALISATION,
     RULES,
-    Scenes,
     concept_index,
     counterfactual_pairs,
     draw_presence,
@@ -37,8 +36,32 @@ class CausalEffect:
     mean: Tensor
     standard_error: Tensor
 
+    @classmethod
+    def of_pairs(cls, shown: Tensor, hidden: Tensor, usual: Tensor | None = None) -> CausalEffect:
+        """From the responses [pair, unit] to both halves of every pair.
+
+        Args:
+            usual: [pair] bool, whether the half that shows the concept is the scene as it was drawn. Then effects are
+                in standard deviations over those scenes; a unit that never changes gets 0.
+        """
+        change, scale = shown - hidden, 1.0
+        if usual is not None:
+            scale = torch.where(usual[:, None], shown, hidden).std(dim=0).clamp(min=1e-12)
+        return cls(change.mean(dim=0) / scale, change.std(dim=0) / len(change) ** 0.5 / scale)
+
+    def table(self, concept: str) -> pd.DataFrame:
+        """Columns unit, concept, effect, low, high (95 %, normal over pairs)."""
+        half = stats.norm.ppf(0.975) * self.standard_error
+        columns = {"effect": self.mean, "low": self.mean - half, "high": self.mean + half}
+        return pd.DataFrame({"unit": range(len(half)), "concept": concept, **columns})
+
 
 @torch.no_grad()
+def read(model: nn.Module, layer: str | None, images: Tensor) -> Tensor:
+    """[image, unit] responses of a layer, in parts of 256 images, float64 on the CPU."""
+    return torch.cat([responses(model, layer, part).double().cpu() for part in images.split(256)])
+
+
 def average_causal_effect(
     model: nn.Module, layer: str | None, concept: str, n: int = 200, seed: int = 0, standardise: bool = False
 ) -> CausalEffect:
@@ -57,20 +80,13 @@ def average_causal_effect(
     Raises:
         InputError: unknown concept or layer; n below 2.
     """
-    if n < 2:
-        raise InputError("n", f"{n} pairs", "Ask for at least 2: the error is estimated from their spread.")
-
-    def read(scenes: Scenes) -> Tensor:
-        parts = NORMALISATION.apply(scenes.pixels).split(256)
-        return torch.cat([responses(model, layer, part).double().cpu() for part in parts])
-
-    shown, hidden = (read(scenes) for scenes in counterfactual_pairs(concept, n, seed))
-    change = shown - hidden
-    scale = 1.0
-    if standardise:  # every scene of the usual mixture is one half of its pair
-        usual = draw_presence(n, seed)[:, concept_index(concept)]
-        scale = torch.where(usual[:, None], shown, hidden).std(dim=0).clamp(min=1e-12)
-    return CausalEffect(change.mean(dim=0) / scale, change.std(dim=0) / n**0.5 / scale)
+    require_at_least("n", n, 2, "the error is estimated from the spread of the pairs")
+    shown, hidden = (
+        read(model, layer, NORMALISATION.apply(scenes.pixels))
+        for scenes in counterfactual_pairs(concept, n, seed)
+    )
+    usual = draw_presence(n, seed)[:, concept_index(concept)] if standardise else None
+    return CausalEffect.of_pairs(shown, hidden, usual)
 
 
 def planted_signs(kind: str) -> Tensor:
@@ -89,16 +105,13 @@ def measured_effects(model, layer: str | None, pairs: int, seed: int = 500) -> p
 
     Columns unit, concept, effect, low, high (95 %, normal over pairs). Negative: an encoded absence (definition 2.1).
     """
-    tables = []
-    for concept in CONCEPTS:
-        found = average_causal_effect(model, layer, concept, pairs, seed, standardise=True)
-        half = stats.norm.ppf(0.975) * found.standard_error
-        columns = {"effect": found.mean, "low": found.mean - half, "high": found.mean + half}
-        tables.append(pd.DataFrame({"unit": range(len(found.mean)), "concept": concept, **columns}))
-    return pd.concat(tables, ignore_index=True)
+    effects = [
+        average_causal_effect(model, layer, concept, pairs, seed, standardise=True).table(concept)
+        for concept in CONCEPTS
+    ]
+    return pd.concat(effects, ignore_index=True)
 
 
-@torch.no_grad()
 def effects_everywhere(model: nn.Module, pairs: int, seed: int = 500) -> pd.DataFrame:
     """As `measured_effects`, for all units of all convolutions and linear layers, each pair through the network once.
 
@@ -111,20 +124,14 @@ def effects_everywhere(model: nn.Module, pairs: int, seed: int = 500) -> pd.Data
             _read_all(model, layers, NORMALISATION.apply(scenes.pixels))
             for scenes in counterfactual_pairs(concept, pairs, seed)
         )
-        # one half of each pair is the usual scene
-        usual = draw_presence(pairs, seed)[:, CONCEPTS.index(concept), None]
+        usual = draw_presence(pairs, seed)[:, CONCEPTS.index(concept)]
         for layer in layers:
-            change = shown[layer] - hidden[layer]
-            scale = torch.where(usual, shown[layer], hidden[layer]).std(dim=0).clamp(min=1e-12)
-            mean, error = change.mean(dim=0) / scale, change.std(dim=0) / pairs**0.5 / scale
-            half = stats.norm.ppf(0.975) * error
-            columns = {"effect": mean, "low": mean - half, "high": mean + half}
-            tables.append(
-                pd.DataFrame({"layer": layer, "unit": range(len(mean)), "concept": concept, **columns})
-            )
+            effect = CausalEffect.of_pairs(shown[layer], hidden[layer], usual)
+            tables.append(effect.table(concept).assign(layer=layer))
     return pd.concat(tables, ignore_index=True)
 
 
+@torch.no_grad()
 def _read_all(model: nn.Module, layers: list[str], images: Tensor) -> dict[str, Tensor]:
     """[image, unit] responses of several layers from one pass, float64."""
     kept = {layer: [] for layer in layers}

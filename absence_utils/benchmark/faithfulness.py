@@ -22,10 +22,9 @@ from itertools import chain
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import spearmanr
 from torch import Tensor
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least, require_choice, require_shape
 from absence_utils.stats import Estimate, paired_difference
 from absence_utils.units import Unit
 
@@ -71,24 +70,9 @@ class Faithfulness:
             InputError: fewer than two images.
         """
         parts = {"score": self.score, "release": self.release_area, "transplant": self.transplant_area}
-        return {name: _mean(values, level) for name, values in parts.items()}
-
-
-@dataclass(frozen=True)
-class FillAgreement:
-    """How far the two ways of painting over disagree, see `fill_agreement`.
-
-    Attributes:
-        difference: mean over images of score(background) - score(inpaint) with its t interval, in sd.
-        rank_correlation: Spearman's, over images, of the areas under the two release curves; NaN if one is constant.
-    """
-
-    difference: Estimate
-    rank_correlation: float
-
-
-def _mean(values: Tensor, level: float = 0.95) -> Estimate:
-    return paired_difference(values, torch.zeros_like(values), level)
+        return {
+            name: paired_difference(values, torch.zeros_like(values), level) for name, values in parts.items()
+        }
 
 
 def curve_area(curves: Tensor, shares) -> Tensor:
@@ -124,9 +108,9 @@ def faithfulness(
     values are ordered at random by `seed`, not by place. C_q: see `control_regions`.
 
     Painting over is exact for rendered scenes (`fill="background"`: the same scenes rendered with no concept). For
-    photographs there is `fill="inpaint"`, which fills a region from its rim and needs nothing else; how far the two
-    disagree tells `fill_agreement`. The transplant does not depend on it. What is scattered within a glyph is inpainted
-    with the glyph, so the release by inpainting is small until a share has room for a whole one.
+    photographs there is `fill="inpaint"`, which fills a region from its rim and needs nothing else. The transplant does
+    not depend on it. What is scattered within a glyph is inpainted with the glyph, so the release by inpainting is
+    small until a share has room for a whole one.
 
     Args:
         unit: whose response the maps explain.
@@ -166,23 +150,6 @@ def faithfulness(
     empty = ~torch.stack(marked).flatten(2).any(dim=2)  # the same image twice may differ by rounding
     gain = gain.masked_fill(empty[:, None], 0.0)
     return Faithfulness(shares, gain[:, 0], -gain[:, 1])
-
-
-def fill_agreement(background: Faithfulness, inpaint: Faithfulness) -> FillAgreement:
-    """Do the two ways of painting over tell the same? From two results for the same maps and images.
-
-    Ranks are those of the release alone: the transplant paints nothing over, is the same in both, and would make
-    them agree.
-
-    Raises:
-        InputError: other numbers of images, or fewer than two.
-    """
-    if len(background.score) != len(inpaint.score):
-        raise InputError("inpaint", "not as many images as in background", "Measure the same images twice.")
-    first, second = background.release_area, inpaint.release_area
-    constant = any(bool((area == area[0]).all()) for area in (first, second))
-    ranks = float("nan") if constant else float(spearmanr(first, second).statistic)
-    return FillAgreement(_mean(background.score - inpaint.score), ranks)
 
 
 def descending_score(
@@ -265,8 +232,7 @@ def oracle_map(mask: Tensor, concept_sign: int = -1, rim: int = 0) -> Tensor:
     """
     if concept_sign not in (-1, 1):
         raise InputError("concept_sign", f"{concept_sign!r} is no sign", "Use -1 or 1.")
-    if rim < 0:
-        raise InputError("rim", f"{rim} pixels", "Use 0 or more.")
+    require_at_least("rim", rim, 0)
     return F.max_pool2d(mask.float()[:, None], 2 * rim + 1, stride=1, padding=rim)[:, 0] * concept_sign
 
 
@@ -276,11 +242,9 @@ def random_map(shape, seed: int = 0) -> Tensor:
 
 
 def _checked(maps, images, shares, fill, background, spread, largest) -> tuple[float, ...]:
-    if images.ndim != 4 or len(images) == 0:
-        raise InputError("images", f"shape {tuple(images.shape)}", "Give [image, channel, height, width].")
-    if tuple(maps.shape) != (len(images), *images.shape[-2:]):
-        problem = f"shape {tuple(maps.shape)} for images {tuple(images.shape)}"
-        raise InputError("maps", problem, "Give [image, height, width]: sum an attribution over channels.")
+    require_shape("images", images, "image", "channel", "height", "width")
+    require_at_least("images", len(images), 1)
+    require_shape("maps", maps, len(images), *images.shape[-2:])  # an attribution summed over channels
     if not torch.isfinite(maps).all():
         raise InputError("maps", "some values are not finite", "Check the attribution.")
     if not 0 < float(spread) < float("inf"):
@@ -289,8 +253,7 @@ def _checked(maps, images, shares, fill, background, spread, largest) -> tuple[f
     shares = tuple(float(share) for share in np.atleast_1d(shares))
     if not shares or shares[0] <= 0 or shares[-1] > largest or (np.diff(shares) <= 0).any():
         raise InputError("shares", f"{shares}", f"Give ascending shares above 0, up to {largest}.")
-    if fill not in FILLS:
-        raise InputError("fill", f"{fill!r} is no way to paint over", f"Use one of {', '.join(FILLS)}.")
+    require_choice("fill", fill, FILLS)
     if fill == "background" and (background is None or background.shape != images.shape):
         remedy = "Give images like `images` without any concept, or use fill='inpaint'."
         raise InputError("background", "none, or of another shape than the images", remedy)

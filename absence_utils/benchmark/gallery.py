@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from absence_utils.attribution.diagnosis import diagnose
 from absence_utils.attribution.methods import attribute
@@ -47,23 +46,15 @@ def gallery_rows(subject: BenchmarkTask) -> list[dict]:
         target = int(subject.target[:, index].nonzero()[0, 0])
         maps = attribute(unit, subject.images[[target, non_target]], "integrated_gradients").sum(dim=1)
         pair = subject.pairs[index]
-        image, (top, left, height, width) = (
-            int(subject.book.lowest.image[subject.units[index], 0]),
-            subject.book.lowest.box[subject.units[index], 0].tolist(),
-        )
+        lowest, channel = subject.book.lowest, subject.units[index]
+        image, (top, left, height, width) = lowest.image[channel, 0], lowest.box[channel, 0].tolist()
         rows.append({
             "name": name, "image": subject.scenes.pixels[non_target], "mask": subject.scenes.masks[non_target, column],
             "target_image": subject.scenes.pixels[target], "target_map": maps[0], "non_target_map": maps[1],
-            "maximum": _picture(pair.highest.image), "minimum": _picture(pair.lowest.image),
+            "maximum": pair.highest.image[0], "minimum": pair.lowest.image[0],
             "patch": subject.scenes.pixels[image, :, top : top + height, left : left + width],
         })  # fmt: skip
     return rows
-
-
-def _picture(image) -> Tensor:
-    """[channel, height, width] of the first facet."""
-    image = torch.as_tensor(image)
-    return image.reshape(-1, *image.shape[-3:])[0]
 
 
 def _suppressed(subject: BenchmarkTask, rule: str, images: int):
@@ -81,13 +72,8 @@ def _suppressed(subject: BenchmarkTask, rule: str, images: int):
     empty = torch.zeros(1, len(CONCEPTS), dtype=torch.bool)
     behind = torch.cat([render_scenes(empty, 600 + subject.seed, int(row)).pixels for row in chosen])
     masks = subject.scenes.masks[chosen]
-    return (
-        Unit(subject.model, None, index),
-        subject.images[chosen],
-        masks,
-        targets,
-        NORMALISATION.apply(behind),
-    )
+    unit = Unit(subject.model, None, index)
+    return unit, subject.images[chosen], masks, targets, NORMALISATION.apply(behind)
 
 
 def scene_faithfulness(

@@ -9,13 +9,8 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from absence_utils.errors import InputError
-from absence_utils.images.scenes import (
-    CONCEPTS,
-    RULES,
-    draw_presence,
-    render_scenes,
-)
+from absence_utils.errors import InputError, require_at_least
+from absence_utils.images.scenes import CONCEPTS, RULES, draw_presence, render_scenes
 from absence_utils.progress import progress
 
 from .effects import measured_effects
@@ -49,15 +44,9 @@ class BenchmarkConfig:
     def __post_init__(self):
         if not 1 <= self.seeds <= SEEDS:
             raise InputError("seeds", f"{self.seeds}", f"Use 1 to {SEEDS}: so many networks ship.")
-        for name, least in (
-            ("scenes", 64),
-            ("images_for_maps", 2),
-            ("steps", 1),
-            ("hidden", 0),
-            ("pairs", 2),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(name, f"{getattr(self, name)}", f"Use {least} or more.")
+        least = {"scenes": 64, "images_for_maps": 2, "steps": 1, "hidden": 0, "pairs": 2}
+        for name, value in least.items():
+            require_at_least(name, getattr(self, name), value)
 
 
 def task_of(
@@ -85,7 +74,7 @@ def run_benchmark(
     """Every method on every network.
 
     Args:
-        setting: `InsertionConfig()` if None.
+        setting: `BenchmarkConfig()` if None.
         methods: name to method, `METHODS` if None.
         maps: name to map method for the pixel scores, `MAPS` if None; listed under "NAME, non-target".
 
@@ -94,9 +83,8 @@ def run_benchmark(
     """
     setting = setting or BenchmarkConfig()
     methods, maps = METHODS if methods is None else methods, MAPS if maps is None else maps
-    return pd.concat(
-        [run_seed(seed, setting, methods, maps) for seed in range(setting.seeds)], ignore_index=True
-    )
+    parts = [run_seed(seed, setting, methods, maps) for seed in range(setting.seeds)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def run_seed(seed: int, setting: BenchmarkConfig, methods: dict[str, Method], maps: dict) -> pd.DataFrame:
@@ -138,12 +126,11 @@ def leaderboard(table: pd.DataFrame) -> pd.DataFrame:
         rows.append((method, score, mean, low, high, count))
     found = pd.DataFrame(rows, columns=["method", "score", "mean", "low", "high", "networks"])
     order = found[found.score == "AUROC"].sort_values("mean", ascending=False, kind="stable").method.tolist()
-    return found.sort_values("method", key=lambda names: names.map(order.index), kind="stable").reset_index(
-        drop=True
-    )
+    ranked = found.sort_values("method", key=lambda names: names.map(order.index), kind="stable")
+    return ranked.reset_index(drop=True)
 
 
 def by_group(board: pd.DataFrame) -> pd.DataFrame:
-    """Mean of every score over the methods of each of `benchmark_methods.GROUPS`: [group, score]."""
+    """Mean of every score over the methods of each of `methods.GROUPS`: [group, score]."""
     wide = board.pivot(index="method", columns="score", values="mean")
     return pd.DataFrame({name: wide.reindex(methods).mean() for name, methods in GROUPS.items()}).T

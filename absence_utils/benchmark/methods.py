@@ -30,6 +30,8 @@ from absence_utils.patches.tables import concept_coverage
 from absence_utils.units import Unit, responses
 from absence_utils.visualization.rendering import render_pair
 
+from .effects import read
+
 Method = Callable[["BenchmarkTask"], Tensor]
 MapMethod = Callable[[Unit, Tensor, Tensor], Tensor]
 
@@ -105,11 +107,10 @@ class BenchmarkTask:
         dataset = TensorImages(self.images, labels, ["scene"], normalisation=NORMALISATION)
         return mine_patches(self.model, self.layer, dataset, patch=24, stride=8, k=8)
 
-
-@torch.no_grad()
-def read(model: nn.Module, layer: str | None, images: Tensor) -> Tensor:
-    """[image, unit] responses of a layer, in parts of 256 images, float64 on the CPU."""
-    return torch.cat([responses(model, layer, part).double().cpu() for part in images.split(256)])
+    @cached_property
+    def insertion_changes(self) -> Tensor:
+        """[image, unit, concept, patch], see `_insertion_changes`."""
+        return _insertion_changes(self)
 
 
 # ---------------------------------------------------------------------- maps
@@ -175,10 +176,7 @@ def _synthesised(highest: bool, subject: BenchmarkTask) -> Tensor:
     places and sizes, which a filter of one size misses. Its logits on such images are far from calibrated, so each
     concept's are taken relative to their mean over units.
     """
-    extremes = [pair.highest if highest else pair.lowest for pair in subject.pairs]
-    pixels = torch.stack(
-        [torch.as_tensor(extreme.image).reshape(-1, *subject.images.shape[1:])[0] for extreme in extremes]
-    )
+    pixels = torch.stack([(pair.highest if highest else pair.lowest).image[0] for pair in subject.pairs])
     logits = read(subject.detector, None, NORMALISATION.apply(pixels))
     logits = logits - logits.mean(dim=0)
     return -logits if highest else logits
@@ -196,9 +194,7 @@ def _random_share(subject: BenchmarkTask) -> Tensor:
     """[concept] how often a window anywhere shows more than half of the concept."""
     size, patch, stride = subject.images.shape[-1], 24, 8
     masks = subject.scenes.masks.double()
-    pooled = (
-        nn.functional.avg_pool2d(masks, patch, stride) * patch**2
-    )  # pixels of the concept in every window
+    pooled = nn.functional.avg_pool2d(masks, patch, stride) * patch**2  # its pixels in every window
     whole = masks.sum(dim=(2, 3))[..., None, None].clamp(min=1)
     assert pooled.shape[-1] == (size - patch) // stride + 1
     return (pooled / whole > 0.5).double().mean(dim=(0, 2, 3))
@@ -219,12 +215,10 @@ def _insertion_changes(subject: BenchmarkTask) -> Tensor:
         changes = []
         for number in range(len(presence)):
             top, left = glyph_box(shown.masks[number, column])
-            crops = [
-                NORMALISATION.apply(scenes.pixels[number, :, top : top + 24, left : left + 24]).expand(
-                    len(images), -1, -1, -1
-                )
+            crops = (
+                NORMALISATION.apply(scenes.pixels[number, :, top : top + 24, left : left + 24])
                 for scenes in (shown, hidden)
-            ]
+            )
             with_it, without = (
                 read(subject.model, subject.layer, insert_patches(images, crop, corner="random", seed=number))
                 for crop in crops
@@ -245,22 +239,16 @@ def glyph_box(mask: Tensor, side: int = 24) -> tuple[int, int]:
 
 def insertion(subject: BenchmarkTask) -> Tensor:
     """Absence score: minus the mean change over all images, paired with the crop without the concept."""
-    return -_changes_once(subject).mean(dim=(0, 3))
+    return -subject.insertion_changes.mean(dim=(0, 3))
 
 
 def veto(subject: BenchmarkTask) -> Tensor:
     """Absence score on the unit's target images beyond that of the same crops on its non-target images."""
-    changes = _changes_once(subject)
+    changes = subject.insertion_changes
     target = subject.target[: len(changes)].double()[:, :, None]
     drop = -changes.mean(dim=3)
     on, off = ((drop * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1) for weight in (target, 1 - target))
     return on - off
-
-
-def _changes_once(subject: BenchmarkTask) -> Tensor:
-    if "insertion" not in subject._maps:
-        subject._maps["insertion"] = _insertion_changes(subject)
-    return subject._maps["insertion"]
 
 
 def concept_probe(subject: BenchmarkTask) -> Tensor:

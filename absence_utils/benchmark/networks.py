@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_choice
 from absence_utils.images.scenes import CONCEPTS, LOGIT, RULES, Rule, rule_logits, rule_truth
 from absence_utils.models.concept_net import ConceptNet
 from absence_utils.paths import DATA
@@ -62,8 +62,7 @@ def load_benchmark_network(kind: str, seed: int = 0) -> ConceptNet:
     Raises:
         InputError: an unknown kind or seed.
     """
-    if kind not in KINDS:
-        raise InputError("kind", f"{kind!r} is not known", f"Use one of {', '.join(KINDS)}.")
+    require_choice("kind", kind, KINDS)
     prefix = f"{kind}/{seed}/"
     with safe_open(WEIGHTS, "pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118, not a dict

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least, require_choice, require_shape
 from absence_utils.images.scenes import concept_index, render_scenes
 
 SIDES = ("top", "bottom", "left", "right")
@@ -40,11 +40,8 @@ class Artefacts:
             InputError: other sizes or another number of images than the artefacts'.
         """
         expected = (len(self), self.colour.shape[1], *self.mask.shape[1:])
-        if tuple(pixels.shape) != expected or tuple(shown.shape) != expected[:1]:
-            got = f"{tuple(pixels.shape)} and shown {tuple(shown.shape)}"
-            raise InputError(
-                "pixels", f"shape {got} for artefacts of {expected}", "Draw them for these images."
-            )
+        require_shape("pixels", pixels, *expected)
+        require_shape("shown", shown, len(self))
         there = (self.mask & shown[:, None, None])[:, None]
         colour = self.colour if self.colour.ndim == 4 else self.colour[:, :, None, None]
         return torch.where(there, colour.to(pixels), pixels)
@@ -127,9 +124,8 @@ def elliptical_patches(
 
 def _vivid(n: int, generator: torch.Generator) -> Tensor:
     """[image, 3] colours with one strong channel, one weak one and one in between, in random order."""
-    value = torch.rand(n, 3, generator=generator) * torch.tensor([0.3, 1.0, 0.3]) + torch.tensor(
-        [0.7, 0.0, 0.0]
-    )
+    width, least = torch.tensor([0.3, 1.0, 0.3]), torch.tensor([0.7, 0.0, 0.0])
+    value = torch.rand(n, 3, generator=generator) * width + least
     order = torch.rand(n, 3, generator=generator).argsort(dim=1)
     return value.gather(1, order)
 
@@ -141,9 +137,8 @@ def border_bars(n: int, size: int, seed: int = 0, *, thickness: int = 2, grey: f
         InputError: a bar as thick as half the image.
     """
     if n < 1 or not 1 <= thickness < size / 2:
-        raise InputError(
-            "thickness", f"{thickness} px in {n} images of {size} px", f"Use 1 to {math.ceil(size / 2) - 1}."
-        )
+        problem = f"{thickness} px in {n} images of {size} px"
+        raise InputError("thickness", problem, f"Use 1 to {math.ceil(size / 2) - 1}.")
     side = torch.randint(len(SIDES), (n, 1, 1), generator=torch.Generator().manual_seed(seed))
     rows, columns = torch.arange(size)[None, :, None], torch.arange(size)[None, None, :]
     near = [rows < thickness, rows >= size - thickness, columns < thickness, columns >= size - thickness]
@@ -187,8 +182,7 @@ def sample_artefact_presence(
     Raises:
         InputError: an unknown spread, labels of more than two classes, a strength out of range.
     """
-    if spread not in BIAS_MODES:
-        raise InputError("spread", f"{spread!r} is not known", f"Use one of {', '.join(BIAS_MODES)}.")
+    require_choice("spread", spread, BIAS_MODES)
     if carrier not in (0, 1) or not set(labels.unique().tolist()) <= {0, 1}:
         classes = sorted(labels.unique().tolist())
         raise InputError("labels", f"classes {classes} and carrier {carrier}", "Use classes 0 and 1.")
@@ -201,8 +195,7 @@ def sample_artefact_presence(
 
 def dilate(mask: Tensor, pixels: int) -> Tensor:
     """A mask [image, height, width] grown by `pixels` in every direction, diagonals included."""
-    if pixels < 0:
-        raise InputError("pixels", f"{pixels}", "Use 0 or more.")
+    require_at_least("pixels", pixels, 0)
     if pixels == 0:
         return mask
     grown = torch.nn.functional.max_pool2d(mask[:, None].float(), 2 * pixels + 1, stride=1, padding=pixels)

@@ -55,9 +55,8 @@ def kept_plans(study: DebiasStudy, carrier: int, seed: int, objectives: list[str
             raise InputError("objectives", f"{objective!r} was not trained", "Add it to the study.")
         plan = RunSpec(carrier, seed, objective, float(chosen.loc[(carrier, seed, objective)].strength))
         if plan not in study.weights:
-            raise InputError(
-                "keep", f"the weights of seed {seed} were not kept", "Run the study with keep=seed."
-            )
+            problem = f"the weights of seed {seed} were not kept"
+            raise InputError("keep", problem, "Run the study with keep=seed.")
         plans.append(plan)
     return plans
 

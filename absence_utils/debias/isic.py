@@ -20,6 +20,7 @@ from absence_utils.errors import InputError
 
 DIAGNOSIS = ("diagnosis_1", "benign_malignant")  # the archive's column now, and earlier
 CLASSES = ("benign", "malignant")
+SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def sort_images(downloaded: Path, out: Path, val_share: float = 0.2, seed: int = 0) -> pd.DataFrame:
@@ -42,9 +43,8 @@ def sort_images(downloaded: Path, out: Path, val_share: float = 0.2, seed: int =
     """
     table = downloaded / "metadata.csv"
     if not table.is_file():
-        raise InputError(
-            "downloaded", f"no metadata.csv in {downloaded.name!r}", "Run `isic image download` first."
-        )
+        problem = f"no metadata.csv in {downloaded.name!r}"
+        raise InputError("downloaded", problem, "Run `isic image download` first.")
     if out.exists():
         raise InputError("out", f"{out.name!r} is there already", "Give a new folder.")
     if not 0 < val_share < 1:
@@ -52,13 +52,10 @@ def sort_images(downloaded: Path, out: Path, val_share: float = 0.2, seed: int =
     rows = pd.read_csv(table, low_memory=False)
     column = next((name for name in DIAGNOSIS if name in rows), None)
     if column is None or "isic_id" not in rows:
-        raise InputError(
-            "downloaded", "metadata.csv has no isic_id or diagnosis", f"It needs {DIAGNOSIS[0]}."
-        )
+        problem = "metadata.csv has no isic_id or diagnosis"
+        raise InputError("downloaded", problem, f"It needs {DIAGNOSIS[0]}.")
     rows["class"] = rows[column].astype(str).str.lower()
-    files = {
-        path.stem: path for path in downloaded.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png")
-    }
+    files = {path.stem: path for path in downloaded.iterdir() if path.suffix.lower() in SUFFIXES}
     usable = rows["class"].isin(CLASSES) & rows.isic_id.isin(files)
     left_out, rows = int((~usable).sum()), rows[usable]
     missing = set(CLASSES) - set(rows["class"])
@@ -79,16 +76,14 @@ def sort_images(downloaded: Path, out: Path, val_share: float = 0.2, seed: int =
         except OSError:
             target.write_bytes(files[row[0]].read_bytes())
     counts = rows.groupby(["split", "class"]).size().rename("images").reset_index()
-    return pd.concat(
-        [counts, pd.DataFrame([("", "left out", left_out)], columns=counts.columns)], ignore_index=True
-    )
+    counts.loc[len(counts)] = ("", "left out", left_out)
+    return counts
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line, see the top of this module."""
-    parser = argparse.ArgumentParser(
-        prog="python -m absence_utils.debias.isic", description=sort_images.__doc__.splitlines()[0]
-    )
+    about = sort_images.__doc__.splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m absence_utils.debias.isic", description=about)
     parser.add_argument("downloaded", type=Path, help="folder that `isic image download` made")
     parser.add_argument("out", type=Path, help="folder to make")
     parser.add_argument(
@@ -97,11 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
-        print(
-            sort_images(options.downloaded, options.out, options.val_share, options.seed).to_string(
-                index=False
-            )
-        )
+        print(sort_images(**vars(options)).to_string(index=False))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

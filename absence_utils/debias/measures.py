@@ -14,7 +14,6 @@ from .training import flushed_denormals
 SETS = ("biased", "bias-free", "inverse-biased")  # what the accuracy is measured on
 
 
-# ---------------------------------------------------------------------- measures
 def measure_shortcut(
     model: nn.Module, data: ShortcutData, carrier: int, bias: float = 1.0, batch: int = 256
 ) -> dict:
@@ -69,10 +68,9 @@ def _read(model, data, carrier, batch):
     logits, inside = ([], [], []), {"share": [], "sum": []}
     for rows in torch.arange(len(data)).split(batch):
         given, plain = data.batch(rows, device), data.plain(rows).to(device)
+        shown = (plain, given.pasted, data.controls(rows).to(device))
         with torch.no_grad():
-            for found, images in zip(
-                logits, (plain, given.pasted, data.controls(rows).to(device)), strict=True
-            ):
+            for found, images in zip(logits, shown, strict=True):
                 found.append(model(images).double().cpu())
         own = given.labels == carrier
         if own.any():

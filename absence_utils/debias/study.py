@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
-from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.progress import progress
 
 from .artefacts import sample_artefact_presence
@@ -23,9 +23,7 @@ from .objectives import OBJECTIVES, PENALISED
 from .tasks import Task
 from .training import TrainingConfig, train
 
-REFERENCE = (
-    "no shortcut"  # plain training on data in which a coin decides who shows the artefact: what can be learnt
-)
+REFERENCE = "no shortcut"  # plain training on data in which a coin decides who shows the artefact
 GROUP_DRO_STEP = 10.0  # per mille, the step that its paper uses
 RULES = {
     "bias-free": "bias-free validation images (the published recipe: needs what a biased data set has not)",
@@ -74,26 +72,16 @@ def plan_runs(
         InputError: unknown objectives, a side that is not 0 or 1, or an empty list.
     """
     objectives, strengths, seeds, carriers = map(list, (objectives, strengths, seeds, carriers))
-    for name, values in (
-        ("objectives", objectives),
-        ("strengths", strengths),
-        ("seeds", seeds),
-        ("carriers", carriers),
-    ):
+    given = {"objectives": objectives, "strengths": strengths, "seeds": seeds, "carriers": carriers}
+    for name, values in given.items():
         if not values:
             raise InputError(name, "is empty", "Give at least one.")
-    unknown = [name for name in objectives if name not in OBJECTIVES and name != REFERENCE]
-    if unknown:
-        raise InputError(
-            "objectives",
-            f"{unknown[0]!r} is not known",
-            f"Use some of {', '.join([*OBJECTIVES, REFERENCE])}.",
-        )
+    for name in objectives:
+        require_choice("objectives", name, (*OBJECTIVES, REFERENCE))
     if not set(carriers) <= {0, 1}:
         raise InputError("carriers", f"{carriers}", "Use 0, 1 or both: the class that carries the artefact.")
-    own = {name: strengths if name in PENALISED else [0.0] for name in objectives} | {
-        "group-DRO": [GROUP_DRO_STEP]
-    }
+    own = {name: strengths if name in PENALISED else [0.0] for name in objectives}
+    own["group-DRO"] = [GROUP_DRO_STEP]
     return [
         RunSpec(carrier, seed, name, float(strength))
         for carrier in carriers
@@ -128,8 +116,7 @@ def run_study(
     Raises:
         InputError: of the tasks, the networks or the training; workers below 1.
     """
-    if workers < 1:
-        raise InputError("workers", f"{workers}", "Use 1 or more.")
+    require_at_least("workers", workers, 1)
     recipe = recipe or TrainingConfig()
     one = partial(_run, task=task, network=network, recipe=recipe, folder=str(checkpoints))
     if workers == 1:
@@ -162,14 +149,16 @@ def _run(plan: RunSpec, task, network, recipe, folder: str) -> tuple[list[dict],
     if objective == REFERENCE:
         coin = sample_artefact_presence(data.labels, "no bias", plan.carrier, plan.seed)
         data, objective = replace(data, shown=coin), "none"
-    about = {name: getattr(plan, name) for name in ("carrier", "seed", "objective", "strength")}
-    file = Path(folder) / f"{sha256(repr(plan).encode()).hexdigest()[:16]}.safetensors" if folder else None
+    file = Path(folder) / f"{re.sub(r'[^a-zA-Z0-9.]+', '-', plan.name)}.pt" if folder else None
     trained = train(
         model, data, objective, plan.strength, recipe, seed=plan.seed, measure=measure,
         score=lambda row: selection_score(row["validation"]), checkpoint=file, description=plan.name,
     )  # fmt: skip
     rows = [
-        about | {name: row[name] for name in ("epoch", "loss", "seconds")} | {"split": split} | row[split]
+        asdict(plan)
+        | {name: row[name] for name in ("epoch", "loss", "seconds")}
+        | {"split": split}
+        | row[split]
         for row in trained.history
         for split in splits
     ]

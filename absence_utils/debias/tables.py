@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_choice
 from absence_utils.stats import clustered_rate, fdr_adjust, paired_difference
 
 from .measures import SETS, selection_score
@@ -26,8 +26,7 @@ def select(history: pd.DataFrame, rule: str) -> pd.DataFrame:
     Raises:
         InputError: an unknown rule.
     """
-    if rule not in RULES:
-        raise InputError("rule", f"{rule!r} is not known", f"Use one of {', '.join(RULES)}.")
+    require_choice("rule", rule, RULES)
     seen = history[history.split == "validation"]
     value = seen["bias-free"] if rule == "bias-free" else seen.apply(selection_score, axis=1)
     chosen = seen.loc[value.groupby([seen.carrier, seen.seed, seen.objective], sort=False).idxmax()]
@@ -67,9 +66,8 @@ def score_table(selected: pd.DataFrame) -> pd.DataFrame:
             if len(values) > 1:
                 mean, low, high = paired_difference(values, np.zeros_like(values))
             rows.append((*key, logit, mean, low, high, len(group)))
-    return pd.DataFrame(
-        rows, columns=["rule", "carrier", "objective", "logit", "score", "low", "high", "seeds"]
-    )
+    columns = ["rule", "carrier", "objective", "logit", "score", "low", "high", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def compare(

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least
 from absence_utils.images.base import IDENTITY, IMAGENET, Normalisation
 from absence_utils.images.cache import decode_folder
 from absence_utils.images.digits import digits
@@ -147,9 +147,8 @@ class Task:
         for split in ("train", "validation", "test"):
             data: ShortcutData = getattr(self, split)
             names = [self.class_names[label] for label in data.labels.tolist()]
-            parts.append(
-                pd.DataFrame({"split": split, "id": data.ids, "class": names, "artefact": data.shown})
-            )
+            columns = {"split": split, "id": data.ids, "class": names, "artefact": data.shown}
+            parts.append(pd.DataFrame(columns))
         return pd.concat(parts, ignore_index=True)
 
     @property
@@ -187,8 +186,7 @@ def digits_task(
         bias: probability that an image of the carrier has the bar in training, and another has not.
         limit: of training images, 0 for all.
     """
-    if size < 8 + 2:
-        raise InputError("size", f"{size} px", "Use at least 10: digits have 8, and the bar needs a border.")
+    require_at_least("size", size, 10, "digits have 8 px, and the bar needs a border")
     found = {split: digits(split, fold=seed, limit=limit * (split == "train")) for split in ("train", "test")}
     first, second = stratified_halves(found["test"].labels, seed)
     before, fold = (size - 8) // 2, seed % 5
@@ -223,8 +221,7 @@ def scenes_task(
     """
     if size not in (16, 32, 64):
         raise InputError("size", f"{size} px", "Use 64, 32 or 16.")
-    if n < 8:
-        raise InputError("n", f"{n} scenes", "Use 8 or more.")
+    require_at_least("n", n, 8)
     sets = {}
     for number, (split, count) in enumerate((("train", n), ("validation", n // 4), ("test", n // 4))):
         own = 3 * seed + number
@@ -319,8 +316,7 @@ def _subset(labels: Tensor, balanced: bool, limit: int, seed: int, names: list[s
     """[image] numbers of the images to use, ascending."""
     generator = torch.Generator().manual_seed(seed)
     counts = torch.bincount(labels, minlength=2)
-    if limit < 0:
-        raise InputError("limit", f"{limit} images", "Use 0 for all, or a positive number.")
+    require_at_least("limit", limit, 0, "0 takes all")
     if counts.min() < 2:
         problem = f"class {names[int(counts.argmin())]!r} of {split} has {int(counts.min())} usable images"
         raise InputError("images", problem, "Both classes need two or more; look at those that were skipped.")

@@ -12,15 +12,14 @@ import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.files import write_atomically
 from absence_utils.models.load import model_fingerprint
 from absence_utils.progress import progress
@@ -54,14 +53,12 @@ class TrainingConfig:
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "measure_every"):
-            if getattr(self, name) < 1:
-                raise InputError(name, f"{getattr(self, name)}", "Use 1 or more.")
+            require_at_least(name, getattr(self, name), 1)
         if not self.lr > 0:
             raise InputError("lr", f"{self.lr}", "Use a learning rate above 0.")
         if not 0 <= self.warm_up <= 1:
             raise InputError("warm_up", f"{self.warm_up}", "Use a share of the steps, 0 to 1.")
-        if self.precision not in PRECISIONS:
-            raise InputError("precision", f"{self.precision!r}", f"Use one of {', '.join(PRECISIONS)}.")
+        require_choice("precision", self.precision, PRECISIONS)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step, counted from 0, of a run of `steps`."""
@@ -108,7 +105,7 @@ def train(
     Args:
         model: images [batch, channel, height, width] to logits [batch, class].
         data: training images with their artefacts.
-        objective: a name of `debias.OBJECTIVES`.
+        objective: a name of `objectives.OBJECTIVES`.
         strength: of its penalty, at least 0.
         recipe: `TrainingConfig()` if None.
         seed: of the order of the images, the objective's draws and dropout.
@@ -121,10 +118,8 @@ def train(
     Raises:
         InputError: an unknown objective, a negative strength, or a loss that is no longer finite.
     """
-    if objective not in OBJECTIVES:
-        raise InputError("objective", f"{objective!r} is not known", f"Use one of {', '.join(OBJECTIVES)}.")
-    if not strength >= 0:
-        raise InputError("strength", f"{strength}", "Use 0 or more.")
+    require_choice("objective", objective, OBJECTIVES)
+    require_at_least("strength", strength, 0)
     recipe = recipe or TrainingConfig()
     device = device_of(model)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr)
@@ -147,9 +142,8 @@ def train(
             if score is None or score(row) > best:
                 best = -math.inf if score is None else score(row)
                 trained.best_epoch = epoch
-                trained.best = {
-                    name: value.detach().cpu().clone() for name, value in model.state_dict().items()
-                }
+                weights = model.state_dict()
+                trained.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
             if checkpoint:
                 _save(checkpoint, key, model, optimiser, trained, memory)
     model.eval()
@@ -195,7 +189,7 @@ def flushed_denormals():
         torch.set_flush_denormal(before)
 
 
-# -- checkpoints: plain tensors, and a header with the rest
+# -- checkpoints: tensors, numbers and text alone, which are read without unpickling any object
 
 
 def _key(model, data, objective, strength, recipe, seed) -> str:
@@ -213,15 +207,17 @@ def _key(model, data, objective, strength, recipe, seed) -> str:
 
 
 def _save(path, key, model, optimiser, trained, memory) -> None:
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"best/{name}": value for name, value in trained.best.items()}
-    tensors |= {f"memory/{name}": value for name, value in memory.items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{number}/{name}": value for name, value in state.items()}
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    header = {"key": key, "history": json.dumps(trained.history), "best_epoch": str(trained.best_epoch)}
+    content = BytesIO()
+    about = {"key": key, "history": json.dumps(trained.history), "best_epoch": trained.best_epoch}
+    states = {
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "best": trained.best,
+        "memory": memory,
+    }
+    torch.save(about | states, content)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, save(tensors, header))
+    write_atomically(path, content.getvalue())
 
 
 def _resume(path, key, model, optimiser, trained, memory) -> int:
@@ -229,24 +225,16 @@ def _resume(path, key, model, optimiser, trained, memory) -> int:
     if not path.is_file():
         return 0
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            if header.get("key") != key:
-                return 0
-            parts = {"model": {}, "best": {}, "memory": {}, "optimiser": {}}
-            for name in file.keys():  # noqa: SIM118, not a dict
-                part, _, rest = name.partition("/")
-                parts[part][rest] = file.get_tensor(name)
-    except (SafetensorError, OSError):
+        # from memory: torch.load would guess the format from the file's name
+        found = torch.load(BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        if found["key"] != key:
+            return 0
+    except Exception:  # whatever a damaged file, or one of another kind, makes of itself: it is written over
         return 0
+    model.load_state_dict(found["model"])
+    optimiser.load_state_dict(found["optimiser"])
     device = device_of(model)
-    model.load_state_dict(parts["model"])
-    state = optimiser.state_dict()
-    for name, value in parts["optimiser"].items():
-        number, _, field_name = name.partition("/")
-        state["state"].setdefault(int(number), {})[field_name] = value
-    optimiser.load_state_dict(state)
-    memory.update({name: value.to(device) for name, value in parts["memory"].items()})
-    trained.history, trained.best = json.loads(header["history"]), parts["best"]
-    trained.best_epoch = int(header["best_epoch"])
+    memory.update({name: value.to(device) for name, value in found["memory"].items()})
+    trained.history, trained.best = json.loads(found["history"]), found["best"]
+    trained.best_epoch = found["best_epoch"]
     return trained.history[-1]["epoch"]

@@ -42,7 +42,7 @@ def compare_networks(
     Args:
         model, layer, dataset, setting, units, control_units, published, options: of `insertion_study`.
         random_model: the same network with random weights.
-        null_units: units of that, and of each kind of `nulls.SyntheticUnits`.
+        null_units: units of that, and of each kind of `known_units.SyntheticUnits`.
         known_images: top images of those, which are cheap: all patches go into all of them. `setting.images` if None.
         known_scenes: concept scenes for the logits of the concept-scenes network.
 
@@ -98,34 +98,25 @@ def verdicts(studies: dict, level: float = 0.05) -> pd.DataFrame:
         the random-weight null; NaN where there is none), vetoed (veto against median images above `scores.MIN_EFFECT`,
         q_least below level).
     """
-    null = studies["random weights"].fair.scores if "random weights" in studies else None
-    limit = (
-        np.nan if null is None else np.nanquantile(select_score(null, "absence", MAIN_CONTROL)["value"], 0.95)
-    )
+    limit = np.nan  # above it an absence score is beyond the null
+    if "random weights" in studies:
+        null = select_score(studies["random weights"].fair.scores, "absence", MAIN_CONTROL)
+        limit = np.nanquantile(null["value"], 0.95)
     rows = []
     for name, study in studies.items():
         absence = select_score(study.fair.scores, "absence", MAIN_CONTROL)
         veto = select_score(study.fair.scores, "veto", "median images")
         suppressed = (absence["value"] > 0) & (absence["q"] < level)
-        rows.append(
-            pd.DataFrame(
-                {
-                    "network": name,
-                    "unit": absence.index,
-                    "published": _published(study, absence.index),
-                    "absence": absence["value"].to_numpy(),
-                    "veto": veto["value"].to_numpy(),
-                    "suppressed": suppressed.to_numpy(),
-                    "beyond_null": (suppressed & (absence["value"] > limit)).astype(float).to_numpy()
-                    if name in ("this network", "random weights") and null is not None
-                    else np.nan,
-                    "vetoed": ((veto["value"] > 0) & (veto["q_least"] < level)).to_numpy(),
-                }
-            )
-        )
-    return pd.concat(rows, ignore_index=True)
-
-
-def _published(study: InsertionStudy, units) -> np.ndarray:
-    """[unit] 1 where the published test is significant, 0 where not, NaN where it was not asked."""
-    return study.published.tests.set_index("unit")["significant"].astype(float).reindex(units).to_numpy()
+        has_null = name in ("this network", "random weights") and not np.isnan(limit)
+        beyond = (suppressed & (absence["value"] > limit)).astype(float) if has_null else np.nan
+        columns = {
+            "published": study.published.significance(absence.index),
+            "absence": absence["value"],
+            "veto": veto["value"],
+            "suppressed": suppressed,
+            "beyond_null": beyond,
+            "vetoed": (veto["value"] > 0) & (veto["q_least"] < level),
+        }
+        rows.append(pd.DataFrame(columns).rename_axis("unit").reset_index().assign(network=name))
+    table = pd.concat(rows, ignore_index=True)
+    return table[["network", *table.columns.drop("network")]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least, require_choice
 
 from .paste import CORNERS
 
@@ -44,14 +44,12 @@ class InsertionConfig:
         return f"{self.k} patches of {self.patch} px at each end, up to {self.images} images of each group, {each}"
 
     def __post_init__(self):
-        if self.pairs not in ("all", "one"):
-            raise InputError("pairs", f"{self.pairs!r} is not known", "Use 'all' or 'one'.")
-        if self.k < 2:
-            raise InputError("k", f"{self.k} patches", "Use 2 or more: an interval is made of their scatter.")
+        require_choice("pairs", self.pairs, ("all", "one"))
+        require_at_least("k", self.k, 2, "an interval is made of the patches' scatter")
         least = 2 if self.pairs == "all" else 2 * self.k
-        if self.images < least:
-            remedy = f"Use {least} or more with {self.k} patches and pairs={self.pairs!r}."
-            raise InputError("images", f"{self.images} for each unit", remedy)
+        require_at_least(
+            "images", self.images, least, f"so many for {self.k} patches and pairs={self.pairs!r}"
+        )
 
     @property
     def pairing(self) -> np.ndarray:

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from absence_utils.errors import InputError
 from absence_utils.images.cache import ImageStack
 from absence_utils.patches.fuse import channels_last, fused
+from absence_utils.patches.mining import images_per_batch
 from absence_utils.patches.topk import window_key
 from absence_utils.progress import progress
-from absence_utils.units import feature_map, pool_space
+from absence_utils.units import device_of, feature_map, pool_space
 
 from .paste import LOCATIONS, insert_patches, paste_corners
 
 SELF_PATCH, UNMODIFIED = -1, -2  # "patches": the image's own pixels pasted back, and nothing pasted
 BLANK_IMAGE = -1  # "image": the mean colour everywhere
-PIXELS_PER_BATCH = 2**18  # of one channel; larger batches are slower on a CPU
 KEYS = ["image", "patch", "place", "feathered"]
 
 
@@ -94,7 +94,7 @@ def run_insertions(
             `BLANK_IMAGE`), patch (number in the bank, `SELF_PATCH` or `UNMODIFIED`), place (number in
             `insertion.LOCATIONS`) and feathered (bool).
         feather: width of the soft edge of feathered patches, px.
-        batch_size: images in a forward pass; by their size if None.
+        batch_size: images in a forward pass; by their size and the device if None.
 
     Returns:
         The requests with the columns response (in the units of the layer) and, for maps that are pooled by their mean
@@ -110,13 +110,10 @@ def run_insertions(
     ends = np.searchsorted(inverse[order], np.arange(len(keys) + 1))
     network = fused(model, layer, tuple(images.take([0]).shape[1:]))
     first = _to(network, images.take([0]))
-    if batch_size is None:
-        batch_size = max(1, PIXELS_PER_BATCH // first[0, 0].numel())
-    masks = (
-        _outside_masks(network, layer, first, bank.side, sorted({key[2] for key in keys}))
-        if pool == "mean"
-        else None
-    )
+    batch_size = batch_size or images_per_batch(*first.shape[2:], device_of(model))
+    masks = None
+    if pool == "mean":
+        masks = _outside_masks(network, layer, first, bank.side, sorted({key[2] for key in keys}))
     unit = requests["unit"].to_numpy()
     found = np.full((len(requests), 3), np.nan, np.float32)
     for start in progress(range(0, len(keys), batch_size), description):
@@ -155,9 +152,7 @@ def input_images(images: ImageStack, bank: PatchBank, keys, feather: int = 0) ->
     patches = base.new_empty(len(base), *bank.pixels.shape[1:])
     known = torch.from_numpy(np.flatnonzero(patch >= 0))
     patches[known] = bank.pixels[torch.from_numpy(patch)[known]]
-    for row in np.flatnonzero(
-        patch < 0
-    ):  # its own pixels, so that an untouched image is untouched by pasting, too
+    for row in np.flatnonzero(patch < 0):  # its own pixels: an untouched image is untouched by pasting, too
         top, left = at[row].tolist()
         patches[row] = base[row, :, top : top + bank.side, left : left + bank.side]
     result = insert_patches(base, patches, at)
@@ -195,10 +190,10 @@ def _outside_masks(network, layer, image: Tensor, side: int, places: list[int]) 
             (torch.arange(count) + 0.5) * edge / count
             for count, edge in ((height, image.shape[2]), (width, image.shape[3]))
         )
-        inside = ((rows >= top) & (rows < top + side))[:, None] & (
-            (columns >= left) & (columns < left + side)
+        in_rows, in_columns = (
+            (at >= start) & (at < start + side) for at, start in ((rows, top), (columns, left))
         )
-        masks[place, 0] = ~inside.flatten()
+        masks[place, 0] = ~(in_rows[:, None] & in_columns).flatten()
         masks[place, 1] = ~receptive_positions(network, layer, image, (top, left, side, side)).flatten().cpu()
     return masks
 

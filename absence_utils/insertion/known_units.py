@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_choice
 from absence_utils.images.base import IDENTITY
 
 RULES = ("additive", "veto")
@@ -39,8 +39,7 @@ class SyntheticUnits(nn.Module):
         self, images: Tensor, units: int = 32, rule: str = "additive", *, side: int = 6, seed: int = 0
     ):
         super().__init__()
-        if rule not in RULES:
-            raise InputError("rule", f"{rule!r} is not known", f"Use one of {', '.join(RULES)}.")
+        require_choice("rule", rule, RULES)
         self.rule, self.side, self.normalisation = rule, side, IDENTITY
         generator = torch.Generator().manual_seed(seed)
         filters = torch.randn(2 * units, images.shape[1], side, side, generator=generator)

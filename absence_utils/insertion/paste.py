@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_choice
 
 LOCATIONS = ("top left", "top right", "bottom left", "bottom right", "centre")
 CORNERS = 4  # the first four places
@@ -68,25 +68,19 @@ def paste_corners(images: Tensor, patch: tuple[int, int], corner, seed: int = 0)
     if isinstance(corner, str) and corner == "random":
         corner = torch.randint(CORNERS, (len(images),), generator=torch.Generator().manual_seed(seed))
     elif isinstance(corner, str):
-        if corner not in LOCATIONS:
-            raise InputError(
-                "corner", f"{corner!r} is no place", f"Use 'random' or one of {', '.join(LOCATIONS)}."
-            )
+        require_choice("corner", corner, ("random", *LOCATIONS))
         corner = torch.full((len(images),), LOCATIONS.index(corner))
     corner = torch.as_tensor(corner, dtype=torch.long).cpu()
     free = torch.tensor([height - patch[0], width - patch[1]])
     if corner.shape == (len(images),):
         if len(corner) and not 0 <= corner.min() <= corner.max() < len(LOCATIONS):
-            raise InputError(
-                "corner", f"{corner.tolist()} are not all places", f"Use 0 to {len(LOCATIONS) - 1}."
-            )
-        ends = torch.stack([torch.zeros_like(free), free])  # [start or end, axis]
-        known = [(ends[number // 2, 0], ends[number % 2, 1]) for number in range(CORNERS)]
-        return torch.stack([torch.stack(pair) for pair in [*known, tuple(free // 2)]])[corner]
+            problem = f"{corner.tolist()} are not all places"
+            raise InputError("corner", problem, f"Use 0 to {len(LOCATIONS) - 1}.")
+        shares = torch.tensor([(0, 0), (0, 2), (2, 0), (2, 2), (1, 1)])  # of half the free room, as LOCATIONS
+        return (free * shares // 2)[corner]
     if corner.shape != (len(images), 2):
-        raise InputError(
-            "corner", f"shape {tuple(corner.shape)}", "Give [batch] places or [batch, 2] pixels."
-        )
+        problem = f"shape {tuple(corner.shape)}"
+        raise InputError("corner", problem, "Give [batch] places or [batch, 2] pixels.")
     if (corner < 0).any() or (corner > free).any():
         raise InputError("corner", "a patch would reach beyond its image", f"Use at most {free.tolist()} px.")
     return corner

@@ -47,19 +47,16 @@ def pooling_table(
             model, layer, dataset, replace(setting, pool=pool), units=units, control_units=0, **options
         )
         absence = select_score(study.fair.scores, "absence", MAIN_CONTROL).loc[list(units)]
-        tests = study.published.tests.set_index("unit")["significant"].astype(float)
-        table = {
-            "pool": pool,
-            "unit": absence.index,
-            "published": tests.reindex(absence.index).to_numpy(),
-            "absence": absence["value"].to_numpy(),
-            "veto": select_score(study.fair.scores, "veto", "median images")["value"]
-            .loc[list(units)]
-            .to_numpy(),
-            "suppressed": ((absence["value"] > 0) & (absence["q_least"] < level)).to_numpy(),
+        veto = select_score(study.fair.scores, "veto", "median images").loc[list(units)]
+        columns = {
+            "published": study.published.significance(absence.index),
+            "absence": absence["value"],
+            "veto": veto["value"],
+            "suppressed": (absence["value"] > 0) & (absence["q_least"] < level),
         }
-        rows.append(pd.DataFrame(table))
+        rows.append(pd.DataFrame(columns).rename_axis("unit").reset_index().assign(pool=pool))
     table = pd.concat(rows, ignore_index=True)
+    table = table[["pool", *table.columns.drop("pool")]]
     others = table[(table["pool"] != "min") & table["suppressed"]]["unit"]
     only = (table["pool"] == "min") & table["suppressed"] & ~table["unit"].isin(others)
     return table.assign(only_min=only if len(pools) > 1 else False)

@@ -10,6 +10,7 @@ whether the suppression depends on what else is in the image. `insertion_study` 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ import torch
 from scipy import stats as scipy_stats
 from torch import nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least
 from absence_utils.images.cache import ImageStack, stack_images
 from absence_utils.patches.book import PatchBook
 from absence_utils.patches.mining import mine_patches
@@ -39,7 +40,7 @@ class Published:
         responses: a row for each unit and condition of `PUBLISHED`: unit, condition, mean, sd (over inputs), n.
         tests: a row for each unit: unit, t, p (unpaired t-test, lowest against random), significant (p below 0.05 and
             lower with lowest patches), absence (the absence score of the same inputs, in sd: not a clean one).
-        inputs: every input with its response, see `insertion_design.plan`.
+        inputs: every input with its response, see `design.plan`.
         bank: the patches that `inputs` names by number.
     """
 
@@ -47,6 +48,10 @@ class Published:
     tests: pd.DataFrame
     inputs: pd.DataFrame
     bank: PatchBank
+
+    def significance(self, units) -> pd.Series:
+        """1 where the test of a unit is significant, 0 where not, NaN where it was not asked; indexed by unit."""
+        return self.tests.set_index("unit")["significant"].astype(float).reindex(units)
 
 
 @dataclass
@@ -57,7 +62,7 @@ class ControlledResult:
         scores: a row for each unit and score, see `scores.score_table`.
         units: a row for each unit: unit, sd (over untouched images), mean, index A / (A + P), beside and beyond (shares
             of the change from positions beside the patch and beyond its reach).
-        inputs: every input with its response, see `insertion_design.plan`.
+        inputs: every input with its response, see `design.plan`.
         bank: the patches that `inputs` names by number.
     """
 
@@ -85,6 +90,28 @@ def split_in_thirds(count: int) -> tuple[range, range, range]:
     return range(first), range(first, second), range(second, count)
 
 
+def mine_splits(
+    model: nn.Module,
+    layer: str | None,
+    stack: ImageStack,
+    setting: InsertionConfig,
+    redraws: int,
+    *,
+    whole: bool = True,
+) -> tuple[PatchBook | None, PatchBook]:
+    """Books of all images (None unless `whole`) and of the first third alone, each image mined once.
+
+    Both hold as many random patches as `redraws` draws of a control take.
+    """
+    how = {name: getattr(setting, name) for name in ("patch", "stride", "k", "pool", "seed")}
+    how["reservoir"] = max(256, setting.k * redraws)
+    first = split_in_thirds(len(stack))[0]
+    clean = mine_patches(model, layer, stack, **how, part=first)
+    if not whole:
+        return None, clean
+    return clean.merge(mine_patches(model, layer, stack, **how, part=range(first.stop, len(stack)))), clean
+
+
 def insertion_study(
     model: nn.Module,
     layer: str | None,
@@ -101,7 +128,7 @@ def insertion_study(
 
     Args:
         model, layer: see `units.feature_map`.
-        dataset: images in random order (`image_cache.shuffle_images`).
+        dataset: images in random order (`images.subsets.shuffle_images`).
         setting: of both protocols.
         units: channels; all if None.
         published: a setting for the published protocol alone, with the same patch, stride, k and pool.
@@ -120,12 +147,7 @@ def insertion_study(
         [3, 14]
     """
     stack = stack_images(dataset)
-    parts = split_in_thirds(len(stack))
-    how = {name: getattr(setting, name) for name in ("patch", "stride", "k", "pool", "seed")}
-    how["reservoir"] = max(256, setting.k * redraws)
-    clean = mine_patches(model, layer, stack, **how, part=parts[0])
-    rest = mine_patches(model, layer, stack, **how, part=range(parts[0].stop, len(stack)))
-    book = clean.merge(rest)
+    book, clean = mine_splits(model, layer, stack, setting, redraws)
     responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
     chosen = chosen_units(units, responses.shape[1])
     if published_units is not None:
@@ -134,7 +156,8 @@ def insertion_study(
         model, layer, stack, book, published or setting, units=chosen, responses=responses
     )
     options = {"units": units, "responses": responses, "redraws": redraws, **options}
-    fair = controlled_protocol(model, layer, stack, clean, parts[1], parts[2], setting, **options)
+    _, chosen_on, measured_on = split_in_thirds(len(stack))
+    fair = controlled_protocol(model, layer, stack, clean, chosen_on, measured_on, setting, **options)
     return InsertionStudy(asked, fair, book, clean)
 
 
@@ -186,18 +209,11 @@ def published_protocol(
     values = {kind: as_array(inputs, "top", kind, shape) for kind in ("highest", "random", "lowest")}
     samples = [np.take_along_axis(own, top, axis=1), own]
     samples += [values[kind].reshape(len(units), -1) for kind in ("highest", "random", "lowest")]
-    rows = [
-        pd.DataFrame(
-            {
-                "unit": units,
-                "condition": condition,
-                "mean": np.nanmean(sample, axis=1),
-                "sd": np.nanstd(sample, axis=1, ddof=1),
-                "n": (~np.isnan(sample)).sum(axis=1),
-            }
-        )
-        for condition, sample in zip(PUBLISHED, samples, strict=True)
-    ]
+    rows = []
+    for condition, sample in zip(PUBLISHED, samples, strict=True):
+        mean, sd = np.nanmean(sample, axis=1), np.nanstd(sample, axis=1, ddof=1)
+        about = {"unit": units, "condition": condition, "mean": mean, "sd": sd}
+        rows.append(pd.DataFrame({**about, "n": (~np.isnan(sample)).sum(axis=1)}))
     with np.errstate(invalid="ignore", divide="ignore"):
         t, p = scipy_stats.ttest_ind(samples[4], samples[3], axis=1, nan_policy="omit")
         absence = np.nanmean(values["random"] - values["lowest"], axis=(1, 2)) / own.std(axis=1, ddof=1)
@@ -262,16 +278,8 @@ def controlled_protocol(
     bank = empty_bank(stack, setting.patch)
     kinds = _kinds(bank, stack, book, setting, units, redraws)
     requests = plan(groups, _treatments(bank, kinds, setting, units, control_units), units, setting.pairing)
-    inputs = run_insertions(
-        model,
-        layer,
-        stack,
-        bank,
-        requests,
-        pool=setting.pool,
-        feather=feather,
-        description="fair protocol",
-    )
+    how = {"pool": setting.pool, "feather": feather, "description": "controlled protocol"}
+    inputs = run_insertions(model, layer, stack, bank, requests, **how)
     spread = own[:, list(measured_on)].std(axis=1, ddof=1)
     scores, about = score_table(inputs, units, spread, (setting.images, setting.k))
     about.insert(1, "mean", own[:, list(measured_on)].mean(axis=1))
@@ -292,11 +300,7 @@ def _check_book(book: PatchBook, setting: InsertionConfig, stack: ImageStack) ->
 def _check_splits(book: PatchBook, chosen_on: range, measured_on: range, count: int) -> None:
     mined = {index for start, stop in book.covered for index in range(start, stop)}
     sets = {"the book": mined, "chosen_on": set(chosen_on), "measured_on": set(measured_on)}
-    for first, second in (
-        ("the book", "chosen_on"),
-        ("the book", "measured_on"),
-        ("chosen_on", "measured_on"),
-    ):
+    for first, second in combinations(sets, 2):
         common = sets[first] & sets[second]
         if common:
             problem = f"{len(common)} images are in {first} and in {second}, for example {min(common)}"
@@ -315,8 +319,7 @@ def _kinds(
     redraws: int,
 ) -> dict[str, np.ndarray]:
     """Numbers of the patches of each kind, [draw, unit or 1, patch], after filling the bank."""
-    if redraws < 1:
-        raise InputError("redraws", f"{redraws}", "Use 1 or more.")
+    require_at_least("redraws", redraws, 1)
     kinds = {}
     for side in ("highest", "lowest"):
         found = getattr(book, side)
@@ -370,26 +373,25 @@ def _treatments(
     corners, centre = setting.corners, np.full(setting.k, LOCATIONS.index("centre"))
     few = np.zeros(len(units), bool)
     count = len(units) if control_units is None else control_units
-    if count < 0:
-        raise InputError("control_units", f"{count}", "Use 0 or more.")
+    require_at_least("control_units", count, 0)
     few[setting.generator(4).permutation(len(units))[:count]] = True
     lowest = kinds["lowest"][0, few].ravel()
     scrambled = np.zeros_like(kinds["lowest"])
     if len(lowest):
-        scrambled[0, few] = bank.add(scramble_phases(bank.pixels[lowest], setting.seed)).reshape(
-            -1, setting.k
-        )
+        numbers = bank.add(scramble_phases(bank.pixels[lowest], setting.seed))
+        scrambled[0, few] = numbers.reshape(-1, setting.k)
     (mean,) = bank.add(bank.pixels.new_zeros(1, *bank.pixels.shape[1:]))
 
     def same(number: int) -> np.ndarray:
         return np.full((1, 1, setting.k), number)
 
+    every = [
+        Treatment(group, kind, kinds[kind], corners)
+        for group in ("top", "neutral", "blank")
+        for kind in ("lowest", "random")
+    ]
     return [
-        *(
-            Treatment(group, kind, kinds[kind], corners)
-            for group in ("top", "neutral", "blank")
-            for kind in ("lowest", "random")
-        ),
+        *every,
         Treatment("top", "highest", kinds["highest"], corners),
         Treatment("top", "mean colour", same(mean), corners),
         Treatment("top", "own patch", same(SELF_PATCH), corners),

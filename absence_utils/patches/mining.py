@@ -31,8 +31,8 @@ PRECISIONS = ("float32", "bfloat16")
 PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**21}
 
 
-def images_per_batch(device: torch.device, height: int, width: int) -> int:
-    """How many images of that size go through a network at a time on that device, at least one."""
+def images_per_batch(height: int, width: int, device: torch.device) -> int:
+    """How many images or patches of this size a device likes in one forward pass, at least one."""
     return max(1, PIXELS_PER_BATCH.get(device.type, PIXELS_PER_BATCH["cuda"]) // (height * width))
 
 
@@ -224,7 +224,7 @@ class _Batches:
         self.device = device
         masked = self.region == "masked"
         self.shape = tuple(first.shape) if masked else (first.shape[0], self.patch, self.patch)
-        size = size or images_per_batch(device, *self.shape[1:])
+        size = size or images_per_batch(*self.shape[1:], device)
         positions = len(_corners(first, self.patch, self.stride, part.start))
         # Of all images: parts run the same shape as the whole.
         self.size = min(size, positions * len(dataset))

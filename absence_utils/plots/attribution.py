@@ -13,15 +13,13 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Patch, Rectangle
 from scipy.ndimage import gaussian_filter
 
-from .base import SIGNED, bare, companion_style, show_image, to_numpy
+from .base import SIGNED, WIDTH, bare, companion_style, show_image, to_numpy
 
 
 def smoothed(maps, smooth: float) -> np.ndarray:
-    """Maps [..., height, width] under a Gaussian with sd `smooth` (a share of the longer side), for looking
-    at.
+    """Maps [..., height, width] under a Gaussian with sd `smooth` (a share of the longer side), for looking at.
 
-    The sum is kept. Attributions of single pixels alternate in sign; what remains is the net evidence around
-    a pixel.
+    The sum is kept. Attributions of single pixels alternate in sign; what remains is the net evidence around a pixel.
     """
     maps = to_numpy(maps).astype(float)
     sd = smooth * max(maps.shape[-2:])
@@ -56,8 +54,7 @@ def overlay_colours(pixels, values, limit: float) -> np.ndarray:
 
 
 def target_against_non_target(rows: Sequence[tuple], method: str = "", smooth: float = 0.03):
-    """For each unit its top target inputs with their maps, beside the non-target inputs with most absence
-    evidence.
+    """For each unit its top target inputs with their maps, beside the non-target inputs with most absence evidence.
 
     Args:
         rows: (label, target maps, non-target maps, what split them) for each unit; the maps have `pixels`
@@ -70,85 +67,85 @@ def target_against_non_target(rows: Sequence[tuple], method: str = "", smooth: f
         The figure. One scale for each unit, printed at its colour bar.
     """
     widths = [max(1, *(len(row[side].pixels) for row in rows)) for side in (1, 2)]
+    edge = min((WIDTH - 1.1) / sum(widths), 1.3)  # of a picture, inches
     with companion_style():
-        size = (0.9 + 1.22 * max(sum(widths), 5), 0.4 + 3.1 * len(rows))
-        figure = plt.figure(figsize=size, layout="constrained")
+        figure = plt.figure(figsize=(WIDTH, 0.5 + (2 * edge + 1.35) * len(rows)), layout="constrained")
         figure.suptitle(
             f"Signed maps ({method}): red raises the response, blue lowers it\n"
             f"(net evidence under a Gaussian of {smooth:.0%} of the image's edge)",
-            fontsize=10,
         )
         for part, row in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
-            _unit_block(part, widths, smooth, *row)
+            _unit_block(part, widths, smooth, edge, *row)
     return figure
 
 
-def _unit_block(figure, widths, smooth, label, targets, others, split) -> None:
-    sides = (
-        ("target inputs,\nhighest response", targets),
-        ("non-target inputs,\nmost absence evidence", others),
-    )
-    maps = [smoothed(side.signed, smooth) for _, side in sides]
+def _wrapped(caption: str, characters: int) -> str:
+    return "\n".join(textwrap.wrap(caption, characters, max_lines=4, placeholder=" …"))
+
+
+def _unit_block(figure, widths, smooth, edge, label, targets, others, split) -> None:
+    names = ("target inputs,\nhighest response", "non-target inputs,\nmost absence evidence")
+    maps = [smoothed(side.signed, smooth) for side in (targets, others)]
     limit = robust_limit(np.concatenate(maps))
     how = "by class" if split.startswith("class") else f"by {split}"
-    figure.suptitle(f"{label} (target inputs {how})", fontsize=10, fontweight="bold")
-    *blocks, scale_block = figure.subfigures(1, 3, width_ratios=(*widths, 0.75), wspace=0.02)
-    for block, width, (name, side), signed in zip(blocks, widths, sides, maps, strict=True):
-        block.suptitle(name, fontsize=9)
+    figure.suptitle(f"{label} (target inputs {how})", fontweight="bold")
+    *blocks, scale_block = figure.subfigures(1, 3, width_ratios=(*widths, 0.85 / edge), wspace=0.02)
+    captions = [[_wrapped(text, int(17 * edge)) for text in side.captions] for side in (targets, others)]
+    lines = max(
+        text.count("\n") for own in captions for text in own
+    )  # the same for all, so that pictures align
+    sides = zip(blocks, widths, names, (targets, others), maps, captions, strict=True)
+    for block, width, name, side, signed, texts in sides:
+        block.suptitle(name, fontsize=8)
         axes = block.subplots(2, width, squeeze=False)
         for column, (image_axis, map_axis) in enumerate(axes.T):
             if column >= len(side.pixels):
                 image_axis.axis("off"), map_axis.axis("off")
                 continue
-            show_image(
-                image_axis, side.pixels[column], "\n".join(textwrap.wrap(side.captions[column], 19)[:3])
-            )
-            image_axis.title.set_fontsize(7)
+            blank = "\n" * (lines - texts[column].count("\n"))
+            show_image(image_axis, side.pixels[column], blank + texts[column])
+            image_axis.title.set_fontsize(6.5)
             scale = signed_overlay(map_axis, side.pixels[column], signed[column], limit)
-            map_axis.set_xlabel(f"response {float(side.response[column]):.3g}", fontsize=7)
+            map_axis.set_xlabel(f"response {float(side.response[column]):.3g}", fontsize=6.5)
     bar = figure.colorbar(scale, cax=scale_block.add_axes((0.1, 0.1, 0.15, 0.5)), ticks=[-limit, 0, limit])
     bar.ax.set_yticklabels([f"{-limit:.2g}", "0", f"{limit:.2g}"], fontsize=7)
-    bar.set_label("evidence a pixel", fontsize=7)
+    bar.set_label("evidence per pixel", fontsize=7)
 
 
 def methods_compared(sides: Sequence[tuple], smooth: float = 0.03):
     """The same inputs under several methods, each with its completeness gap.
 
     Args:
-        sides: (title of the input, {method: maps}), maps as for `target_against_non_target`; their first
-        input is drawn.
+        sides: (title of the input, {method: maps}), maps as for `target_against_non_target`; their first input is
+            drawn.
         smooth: see `smoothed`.
 
     Returns:
-        The figure. Every map has its own symmetric scale, given below it, since smooth and sharp maps of
-        equal sum differ in height.
+        The figure. Every map has its own symmetric scale, given below it, since smooth and sharp maps of equal sum
+        differ in height.
     """
     methods = list(sides[0][1])
+    columns = len(methods) + 1
     with companion_style():
-        figure, axes = plt.subplots(
-            len(sides),
-            len(methods) + 1,
-            figsize=(10, 2.1 * len(sides) + 0.5),
-            squeeze=False,
-            layout="constrained",
-        )
+        size = (WIDTH, 0.6 + (WIDTH / columns + 0.85) * len(sides))
+        figure, axes = plt.subplots(len(sides), columns, figsize=size, squeeze=False, layout="constrained")
         figure.suptitle(
-            "The same input under every method: red raises the response, blue lowers it", fontsize=10
+            "The same input under every method: red raises the response, blue lowers it\n"
+            "(gap: what a map's sum leaves unexplained of the response; scale: largest value per pixel)"
         )
         for row, (title, by_method) in zip(axes, sides, strict=True):
             first = by_method[methods[0]]
             show_image(row[0], first.pixels[0], title)
-            caption = "\n".join(textwrap.wrap(first.captions[0], 28)[:3])
-            row[0].set_xlabel(f"{caption}\nresponse {float(first.response[0]):.3g}", fontsize=7)
+            row[0].title.set_fontsize(7.5)
+            caption = _wrapped(first.captions[0], 18)
+            row[0].set_xlabel(f"{caption}\nresponse {float(first.response[0]):.3g}", fontsize=6.5)
             for ax, method in zip(row[1:], methods, strict=True):
                 maps = by_method[method]
                 signed = smoothed(maps.signed[0], smooth)
                 limit = robust_limit(signed)
                 signed_overlay(ax, maps.pixels[0], signed, limit)
-                ax.set_title(method.replace("_", " ").replace(" ", "\n", 1), fontsize=8)
-                ax.set_xlabel(
-                    f"completeness gap {_percent(maps.gap[0])}\nscale \u00b1{limit:.2g} a pixel", fontsize=7
-                )
+                ax.set_title(method.replace("_", " ").replace(" ", "\n", 1), fontsize=7.5)
+                ax.set_xlabel(f"gap {_percent(maps.gap[0])}\nscale \u00b1{limit:.2g}", fontsize=6.5)
     return figure
 
 
@@ -162,8 +159,7 @@ def _percent(share) -> str:
 def absence_heatmap(
     matrix: pd.DataFrame, outlined: Sequence[tuple[int, int]] = (), title: str = "", subject="class"
 ):
-    """The absence matrix: rows units, columns classes of the input, in sd of each unit's response. Blue =
-    absence.
+    """The absence matrix: rows units, columns classes of the input, in sd of each unit's response. Blue = absence.
 
     Args:
         matrix: as `screening.absence_matrix` returns it.
@@ -177,31 +173,24 @@ def absence_heatmap(
     values = matrix.to_numpy(dtype=float)
     limit = np.abs(values).max() or 1.0
     with companion_style():
-        figure, ax = plt.subplots(
-            figsize=(
-                max(6.0, 2.6 + 0.72 * columns if columns <= 8 else 3 + 0.42 * columns),
-                2.3 + 0.42 * rows,
-            ),
-            layout="constrained",
-        )
+        figure, ax = plt.subplots(figsize=(WIDTH, 2.3 + 0.42 * rows), layout="constrained")
         sns.heatmap(
             matrix,
             ax=ax,
-            cmap=f"{SIGNED[:-2]}" if values.min() < 0 else "Blues",
+            cmap=SIGNED.removesuffix("_r") if values.min() < 0 else "Blues",
             vmin=-limit if values.min() < 0 else 0,
             vmax=limit,
-            annot=columns <= 24,
+            annot=columns <= 16,
             fmt=".2f" if limit < 10 else ".0f",
-            annot_kws={"size": 8},
+            annot_kws={"size": 8 if columns <= 12 else 6.5},
             linewidths=0.5,
             cbar_kws={"label": "absence evidence\n(sd of the unit's response)"},
         )
+        look = {"fill": False, "edgecolor": "black", "linewidth": 2.5}
         for row, column in outlined:
-            ax.add_patch(
-                Rectangle((column, row), 1, 1, fill=False, edgecolor="black", linewidth=2.5, clip_on=False)
-            )
+            ax.add_patch(Rectangle((column, row), 1, 1, clip_on=False, **look))
         if outlined:
-            planted = Patch(fill=False, edgecolor="black", linewidth=2.5, label="planted absence")
+            planted = Patch(label="planted absence", **look)
             ax.legend(handles=[planted], loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
         ax.set_title(title, loc="right" if outlined else "center")
         ax.set_xlabel(f"{subject} of the input")

@@ -1,4 +1,4 @@
-"""What all figures share: the look, signed maps, images."""
+"""What all figures share: the look and the width, signed maps, images, points with intervals."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from matplotlib.colors import Normalize
 
 SIGNED = "RdBu_r"  # red: presence evidence, blue: absence evidence; distinct for colour-blind readers
 PRESENCE, ABSENCE, NEUTRAL = "#b2182b", "#2166ac", "#555555"  # the ends of SIGNED, for lines and frames
+MARK = "#e69f00"  # orange of Okabe and Ito's palette: neither end of the signed map
+ORANGE = "#e08214"  # for what is compared with the black or blue
+WIDTH = 7.5  # inches: every figure is drawn for a page of this width, so that its text has the size it says
 
 STYLE = {
     "figure.dpi": 100,
-    "savefig.dpi": 150,
+    "savefig.dpi": 200,
     "font.size": 9,
     "axes.titlesize": 9,
+    "figure.titlesize": 10,
     "axes.labelsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -75,13 +79,50 @@ def bare(ax) -> None:
     ax.spines[:].set_visible(False)
 
 
-MARK = "#e69f00"  # orange of Okabe and Ito's palette: neither end of the signed map
-
-
 def frame_axes(ax) -> None:
+    """A thin grey frame, so that a white map has an edge."""
     ax.spines[:].set_visible(True)
     ax.spines[:].set_color("0.6")
 
 
 def zero_line(ax) -> None:
+    """A thin line at y = 0."""
     ax.axhline(0, color="0.6", linewidth=0.8)
+
+
+def interval_points(ax, value, at, low, high, *, vertical: bool = False, **look):
+    """Points with their intervals: along x at the heights `at`, or along y if `vertical`. NaN limits leave the point.
+
+    Returns:
+        The container of `errorbar`, whose options `look` are.
+    """
+    value, low, high = (np.atleast_1d(np.asarray(each, float)) for each in (value, low, high))
+    error = np.nan_to_num(np.stack([value - low, high - value])).clip(0)
+    look = {"fmt": "o", "markersize": 4, "linewidth": 1.2} | look
+    if vertical:
+        return ax.errorbar(at, value, yerr=error, **look)
+    return ax.errorbar(value, at, xerr=error, **look)
+
+
+def name_rows(ax, names, **text) -> None:
+    """Names at the heights 0, 1, ... from the top."""
+    ax.set_yticks(range(len(names)), names, **text)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+
+
+def legend_above(fig, ax, ncols: int, **more) -> None:
+    """What is drawn in `ax`, as a legend above all axes of the figure."""
+    fig.legend(
+        *ax.get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=ncols,
+        frameon=False,
+        fontsize=8,
+        **more,
+    )
+
+
+def signed_number(value: float) -> str:
+    """Three digits or all before the point, with a sign that can be seen: "+12.0", "−0.0450", "−2,604"."""
+    text = f"{value:+,.0f}" if abs(value) >= 999.5 else f"{value:+#.3g}".rstrip(".")
+    return text.replace("-", "−")

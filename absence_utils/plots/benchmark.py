@@ -9,22 +9,26 @@ from .attribution import smoothed
 from .base import (
     ABSENCE,
     NEUTRAL,
+    ORANGE,
     PRESENCE,
+    WIDTH,
     bare,
     companion_style,
+    interval_points,
+    legend_above,
+    name_rows,
     show_image,
     signed_limit,
     signed_map,
     to_numpy,
 )
-from .patches import PAGE
 
 PANELS = {  # score: title, value of a method that knows nothing
-    "AUROC": ("finds planted absences\n(AUROC)", 0.5),
+    "AUROC": ("detection of\nplanted absences\n(AUROC)", 0.5),
     "sign accuracy": ("sign accuracy", 0.5),
-    "mask precision": ("lies on the concept\n(precision-recall area)", None),
-    "hidden correlation": ("measured effect, hidden units\n(rank correlation)", 0.0),
-    "false alarms": ("false alarms on twins\n(lower is better)", None),
+    "mask precision": ("localisation\n(AUPRC)", None),
+    "hidden correlation": ("hidden units:\nrank correlation\nwith effect", 0.0),
+    "false alarms": ("false alarms\non twins\n(lower is better)", None),
 }
 
 
@@ -32,39 +36,33 @@ def leaderboard(table, reference=None):
     """Methods by score, with 95 % intervals over networks where there are several.
 
     Args:
-        table: as `scenes_benchmark.leaderboard` gives it: method, score, mean, low, high.
+        table: as `benchmark.leaderboard` gives it: method, score, mean, low, high.
         reference: the same of the full run, drawn pale behind; None for none.
     """
     methods = table.method.drop_duplicates().tolist()
     with companion_style():
-        size = (PAGE * 1.15, 0.9 + 0.19 * len(methods))
+        size = (WIDTH, 1.2 + 0.19 * len(methods))
         fig, axes = plt.subplots(1, len(PANELS), figsize=size, sharey=True)
         for ax, (score, (title, chance)) in zip(axes, PANELS.items(), strict=True):
-            for rows, colour, size in ((reference, "#9ecae1", 5.5), (table, "black", 3.0)):
-                if rows is not None:
-                    _points(ax, rows[rows.score == score].set_index("method").reindex(methods), colour, size)
+            for board, colour, size in ((reference, "#9ecae1", 5.5), (table, "black", 3.0)):
+                if board is not None:
+                    rows = board[board.score == score].set_index("method").reindex(methods)
+                    look = {"color": colour, "markersize": size}
+                    interval_points(ax, rows["mean"], np.arange(len(rows)), rows.low, rows.high, **look)
             if chance is not None:
                 ax.axvline(chance, color="black", linewidth=0.6, linestyle=":")
-            ax.set_title(title, fontsize=7.5)
+            ax.set_title(title, fontsize=8)
             ax.set_xlim((-0.4, 1.05) if score == "hidden correlation" else (-0.05, 1.05))
-            ax.tick_params(labelsize=7)
+            ax.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
+            ax.tick_params(labelsize=7.5)
             ax.grid(axis="y", color="#eeeeee")
             ax.set_axisbelow(True)
-        axes[0].set_yticks(range(len(methods)), methods)
-        axes[0].set_ylim(len(methods) - 0.4, -0.6)
-        label = "black: this run"
+        name_rows(axes[0], methods, fontsize=7.5)
+        label = "black: this run; dotted: chance"
         if reference is not None:
-            label += "; blue: the full run that ships, mean and 95 % interval over five networks; dotted: knows nothing"
+            label += "\nblue: the full run that ships, mean and 95 % interval over five networks"
         fig.supxlabel(label, fontsize=8)
     return fig
-
-
-def _points(ax, rows, colour: str, size: float) -> None:
-    values, low, high = (rows[name].to_numpy(float) for name in ("mean", "low", "high"))
-    error = np.nan_to_num(np.stack([values - low, high - values])).clip(0)
-    ax.errorbar(
-        values, np.arange(len(rows)), xerr=error, fmt="o", color=colour, markersize=size, linewidth=1.2
-    )
 
 
 def faithfulness_curves(results: dict, title: str = ""):
@@ -74,28 +72,28 @@ def faithfulness_curves(results: dict, title: str = ""):
         results: name of the map to {fill: `faithfulness.Faithfulness`}; fills "background" and "inpaint".
         title: of the figure.
     """
-    colours = dict(zip(results, ("black", ABSENCE, "#4393c3", "#e08214", NEUTRAL, PRESENCE), strict=False))
+    colours = dict(zip(results, ("black", ABSENCE, "#4393c3", ORANGE, NEUTRAL, PRESENCE), strict=False))
+    panels = {
+        "release, exact background": ("background", "release"),
+        "release, inpainted": ("inpaint", "release"),
+        "transplant": ("background", "transplant"),
+    }
     with companion_style():
-        fig, axes = plt.subplots(1, 3, figsize=(PAGE, 2.7), sharey=True)
-        panels = (("background", "release", "release, exact background"), ("inpaint", "release", "release, inpainted"),
-                  ("background", "transplant", "transplant"))  # fmt: skip
-        for ax, (fill, curve, name) in zip(axes, panels, strict=True):
+        fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.9), sharey=True)
+        for ax, (name, (fill, curve)) in zip(axes, panels.items(), strict=True):
             for label, fills in results.items():
                 values = to_numpy(getattr(fills[fill], curve))
-                half = 1.96 * values.std(axis=0, ddof=1) / len(values) ** 0.5
+                mean, half = values.mean(axis=0), 1.96 * values.std(axis=0, ddof=1) / len(values) ** 0.5
                 shares = 100 * np.array(fills[fill].shares)
-                ax.errorbar(shares, values.mean(axis=0), yerr=half, fmt="o-", markersize=3, linewidth=1,
-                            color=colours[label], label=label)  # fmt: skip
+                look = {"fmt": "o-", "markersize": 3, "linewidth": 1, "color": colours[label], "label": label}
+                interval_points(ax, mean, shares, mean - half, mean + half, vertical=True, **look)
             ax.set_xscale("log")
             ax.set_xticks(shares, [f"{share:g}" for share in shares])
             ax.minorticks_off()
             ax.axhline(0, color="black", linewidth=0.6)
             ax.set(title=name, xlabel="share of pixels (%)")
-        axes[0].set_ylabel("beyond the control (sd)")
-        handles, labels = axes[0].get_legend_handles_labels()
-        fig.legend(
-            handles, labels, loc="outside upper center", ncols=5, frameon=False, fontsize=7.5, title=title
-        )
+        axes[0].set_ylabel("effect minus matched control (sd)")
+        legend_above(fig, axes[0], 5, title=title)
     return fig
 
 
@@ -107,23 +105,21 @@ def diagnosis_bars(table):
     """
     at = np.arange(len(table))
     with companion_style():
-        fig, ax = plt.subplots(figsize=(PAGE, 0.8 + 0.27 * len(table)))
-        ax.barh(at, table.baseline_response, 0.6, color="#bdbdbd", label="baseline")
-        ax.barh(
-            at, table.presence, 0.6, left=table.baseline_response, color=PRESENCE, label="presence evidence"
-        )
-        start = table.baseline_response + table.presence
+        fig, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.27 * len(table)))
+        base = table.baseline_response
+        ax.barh(at, base, 0.6, color="#bdbdbd", label="baseline")
+        ax.barh(at, table.presence, 0.6, left=base, color=PRESENCE, label="presence evidence")
+        start = base + table.presence
         ax.barh(at, -table.absence, 0.25, left=start, color=ABSENCE, label="absence evidence")
         ax.plot(table.response, at, "k|", markersize=11, label="response")
         ax.axvline(0, color="black", linewidth=0.6)
-        ax.set_yticks(at, table.case, fontsize=7.5)
-        ax.set_ylim(len(table) - 0.4, -0.6)
+        name_rows(ax, table.case, fontsize=7.5)
         right = max(float(start.max()), float(table.response.max())) * 1.05
         for place, verdict in zip(at, table.verdict, strict=True):
             ax.text(right, place, verdict, va="center", fontsize=7.5)
         ax.set_xlim(right=right * 1.35)
         ax.set_xlabel("units of the layer (black baseline)")
-        fig.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+        legend_above(fig, ax, 4)
     return fig
 
 
@@ -138,9 +134,8 @@ def gallery(rows, smooth: float = 0.015):
     titles = ("non-target image", "planted concept", "target image", "target map", "non-target map", "maximum",
               "minimum", "lowest patch")  # fmt: skip
     with companion_style():
-        fig, axes = plt.subplots(
-            len(rows), len(titles), figsize=(PAGE * 1.1, 0.4 + 1.08 * len(rows)), squeeze=False
-        )
+        size = (WIDTH, 0.4 + 0.95 * len(rows))
+        fig, axes = plt.subplots(len(rows), len(titles), figsize=size, squeeze=False)
         for line, row in zip(axes, rows, strict=True):
             maps = {name: smoothed(row[name], smooth) for name in ("target_map", "non_target_map")}
             limit = signed_limit(*maps.values())

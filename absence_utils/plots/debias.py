@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.lines import Line2D
 
 from .attribution import smoothed
 from .base import (
     ABSENCE,
     NEUTRAL,
+    ORANGE,
     PRESENCE,
+    WIDTH,
     bare,
     companion_style,
+    interval_points,
+    legend_above,
+    name_rows,
     show_image,
     signed_limit,
     signed_map,
+    signed_number,
     to_numpy,
 )
-from .patches import PAGE, signed_number
 
 SETS = {  # test images: marker and colour
     "biased": ("s", "#bdbdbd"),
     "bias-free": ("o", "#636363"),
     "inverse-biased": ("D", "#000000"),
-    "worst group": ("x", "#e08214"),
+    "worst group": ("x", ORANGE),
 }
 OBJECTIVES = {  # colours of what is trained
     "none": "#9e9e9e",
@@ -32,56 +36,47 @@ OBJECTIVES = {  # colours of what is trained
     "presence and absence": ABSENCE,
     "RRR": "#7b3294",
     "random logit": "#008837",
-    "augmentation": "#e08214",
+    "augmentation": ORANGE,
     "group-DRO": "#a6611a",
     "no shortcut": "black",
 }
 LOGITS = {"carrier": ("target logit", PRESENCE), "other": ("non-target logit", ABSENCE)}
 
 
-def _colour(objective: str) -> str:
-    return OBJECTIVES.get(objective, NEUTRAL)
-
-
-def _panels(rows: list, columns: list, height: float):
+def _panels(rows: int, columns: int, height: float):
     """Axes [row, column] of equal size that share both axes."""
-    size = (PAGE * (0.62 if len(columns) == 1 else 1.0), 0.7 + height * len(rows))
-    return plt.subplots(len(rows), len(columns), figsize=size, squeeze=False, sharex=True, sharey=True)
+    size = (WIDTH, 0.8 + height * rows)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
 
 
 def accuracy_by_objective(table, sides: dict[int, str], rules: dict[str, str]):
     """Accuracy under each objective on the three sets of test images and in the worst group, with 95 % intervals.
 
     Args:
-        table: as `debias_study.accuracy_table` gives it: rule, carrier, objective, set, accuracy, low, high.
+        table: as `tables.accuracy_table` gives it: rule, carrier, objective, set, accuracy, low, high.
         sides: carrier to its name, a column each.
         rules: rule to its name, a row each.
     """
     objectives = table.objective.drop_duplicates().tolist()
+    percent = table.assign(**{name: 100 * table[name] for name in ("accuracy", "low", "high")})
     with companion_style():
-        fig, axes = _panels(list(rules), list(sides), 0.5 + 0.3 * len(objectives))
+        fig, axes = _panels(len(rules), len(sides), 0.5 + 0.3 * len(objectives))
         for row, (rule, title) in zip(axes, rules.items(), strict=True):
             for ax, (carrier, side) in zip(row, sides.items(), strict=True):
-                here = table[(table.rule == rule) & (table.carrier == carrier)]
+                here = percent[(percent.rule == rule) & (percent.carrier == carrier)]
                 for place, (name, (marker, colour)) in enumerate(SETS.items()):
                     values = here[here.set == name].set_index("objective").reindex(objectives)
                     at = np.arange(len(objectives)) + (place - 1.5) * 0.16
-                    _intervals(ax, values.accuracy, values.low, values.high, at, marker, colour, name, 100)
+                    look = {"fmt": marker, "color": colour, "label": name}
+                    interval_points(ax, values.accuracy, at, values.low, values.high, **look)
                 ax.axvline(50, color="black", linewidth=0.6, linestyle=":")
-                ax.set_yticks(range(len(objectives)), objectives)
-                ax.set(xlim=(-4, 104), ylim=(len(objectives) - 0.4, -0.6))
+                ax.set_xlim(-4, 104)
+                name_rows(ax, objectives)
                 ax.set_title(f"{side}\n{title}" if ax in axes[0] else title, fontsize=8)
         for ax in axes[-1]:
             ax.set_xlabel("accuracy on test images (%)\n95 % intervals over seeds; dotted: chance")
-        handles = [Line2D([], [], marker=m, color=c, linestyle="", label=n) for n, (m, c) in SETS.items()]
-        fig.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+        legend_above(fig, axes[0, 0], 4)
     return fig
-
-
-def _intervals(ax, values, low, high, at, marker, colour, label, scale=1.0) -> None:
-    values, low, high = (scale * np.asarray(each, float) for each in (values, low, high))
-    error = np.nan_to_num(np.stack([values - low, high - values])).clip(0)
-    ax.errorbar(values, at, xerr=error, fmt=marker, color=colour, markersize=4, linewidth=1, label=label)
 
 
 def accuracy_by_strength(table, sides: dict[int, str], penalised):
@@ -94,37 +89,30 @@ def accuracy_by_strength(table, sides: dict[int, str], penalised):
         penalised: names of the objectives whose strength matters.
     """
     table = table[table.set == "inverse-biased"]
-    strengths = np.sort(table.strength.unique())
+    strengths = np.sort(table.strength[table.strength > 0].unique())
     with companion_style():
-        fig, axes = _panels([0], list(sides), 2.9)
+        fig, axes = _panels(1, len(sides), 2.9)
         for ax, (carrier, side) in zip(axes[0], sides.items(), strict=True):
             for objective, rows in table[table.carrier == carrier].groupby("objective", sort=False):
-                rows, colour = rows.sort_values("strength"), _colour(objective)
+                rows, look = (
+                    rows.sort_values("strength"),
+                    {"color": OBJECTIVES.get(objective, NEUTRAL), "label": objective},
+                )
+                accuracy, low, high = (100 * rows[name] for name in ("accuracy", "low", "high"))
                 if objective not in penalised:
-                    ax.axhline(
-                        100 * rows.accuracy.iloc[0],
-                        color=colour,
-                        linestyle="--",
-                        linewidth=1,
-                        label=objective,
-                    )
+                    ax.axhline(accuracy.iloc[0], linestyle="--", linewidth=1, **look)
                     continue
                 aside = 1.06 ** (1.5 - penalised.index(objective))  # so that none hides another
-                error = np.nan_to_num(
-                    100 * np.stack([rows.accuracy - rows.low, rows.high - rows.accuracy]).clip(0)
-                )
-                ax.errorbar(aside * rows.strength, 100 * rows.accuracy, yerr=error, fmt="o-", color=colour,
-                            markersize=4, linewidth=1.2, capsize=2, label=objective)  # fmt: skip
+                look |= {"fmt": "o-", "capsize": 2, "vertical": True}
+                interval_points(ax, accuracy, aside * rows.strength, low, high, **look)
             ax.set_xscale("log")
-            positive = strengths[strengths > 0]
-            if len(positive):
-                ax.set_xticks(positive, [f"{strength:g}" for strength in positive])
+            if len(strengths):
+                ax.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
                 ax.minorticks_off()
-                ax.set_xlim(strengths[strengths > 0].min() / 1.6, strengths.max() * 1.6)
+                ax.set_xlim(strengths.min() / 1.6, strengths.max() * 1.6)
             ax.set(xlabel="strength of the penalty", title=side, ylim=(-4, 104))
-        axes[0, 0].set_ylabel("accuracy where the artefact\nmarks the wrong class (%)")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+        axes[0, 0].set_ylabel("inverse-biased\ntest accuracy (%)")
+        legend_above(fig, axes[0, 0], 4)
     return fig
 
 
@@ -138,28 +126,25 @@ def evidence_over_training(table, sides: dict[int, str]):
     """
     objectives = table.objective.drop_duplicates().tolist()
     with companion_style():
-        fig, axes = _panels(list(sides), objectives, 1.6)
+        fig, axes = _panels(len(sides), len(objectives), 1.6)
         for number, (row, (carrier, side)) in enumerate(zip(axes, sides.items(), strict=True)):
             for ax, objective in zip(row, objectives, strict=True):
                 here = table[(table.carrier == carrier) & (table.objective == objective)]
                 for logit, (label, colour) in LOGITS.items():
                     name = "the carrier's logit" if logit == "carrier" else "the other logit"
                     seeds = here.pivot(index="epoch", columns="seed", values=f"evidence for {name}")
+                    band = {"color": colour, "alpha": 0.2, "linewidth": 0}
+                    label = f"{label} (line: mean, band: range over seeds)"
                     ax.plot(seeds.index, seeds.mean(axis=1), color=colour, linewidth=1.6, label=label)
-                    ax.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.2,
-                                    linewidth=0)  # fmt: skip
+                    ax.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), **band)
                 ax.axhline(0, color="black", linewidth=0.6)
-                strength = here.strength.iloc[0]
                 if number == 0:
-                    ax.set_title(
-                        objective if not strength else f"{objective}\nstrength {strength:g}", fontsize=8
-                    )
+                    strength = here.strength.iloc[0]
+                    ax.set_title(objective + (f"\nstrength {strength:g}" if strength else ""), fontsize=8)
             row[0].set_ylabel(f"{side}\nevidence (sd)", fontsize=8)
         for ax in axes[-1]:
             ax.set_xlabel("epoch")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        labels = [f"{label} (line: mean, band: range over seeds)" for label in labels]
-        fig.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+        legend_above(fig, axes[0, 0], 2)
     return fig
 
 
@@ -167,26 +152,23 @@ def artefact_scores(table, sides: dict[int, str]):
     """Absence score of the artefact on both logits under each objective, with 95 % intervals over seeds.
 
     Args:
-        table: as `debias_study.score_table` gives it, of one rule.
+        table: as `tables.score_table` gives it, of one rule.
         sides: carrier to its name, a panel each.
     """
     objectives = table.objective.drop_duplicates().tolist()
     with companion_style():
-        fig, axes = _panels([0], list(sides), 0.6 + 0.28 * len(objectives))
+        fig, axes = _panels(1, len(sides), 0.6 + 0.28 * len(objectives))
         for ax, (carrier, side) in zip(axes[0], sides.items(), strict=True):
             for place, (logit, (label, colour)) in enumerate(LOGITS.items()):
                 rows = table[(table.carrier == carrier) & (table.logit == logit)].set_index("objective")
                 rows, at = rows.reindex(objectives), np.arange(len(objectives)) + (place - 0.5) * 0.25
-                _intervals(ax, rows.score, rows.low, rows.high, at, "o", colour, label)
+                interval_points(ax, rows.score, at, rows.low, rows.high, color=colour, label=label)
             ax.axvline(0, color="black", linewidth=0.6)
-            ax.set_yticks(range(len(objectives)), objectives)
-            ax.set_ylim(len(objectives) - 0.4, -0.6)
+            name_rows(ax, objectives)
             ax.set(
-                title=side,
-                xlabel="absence score of the artefact (sd)\nleft: presence, right: absence encoded",
+                title=side, xlabel="absence score of the artefact (sd)\n< 0: presence, > 0: absence encoded"
             )
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+        legend_above(fig, axes[0, 0], 2)
     return fig
 
 
@@ -196,17 +178,16 @@ def shortcut_examples(examples, class_names, smooth: float = 0.0):
     Maps of one network share their colour scale; under each stands the logit.
 
     Args:
-        examples: `debias_examples.Example`, cases in order, each with the same networks.
+        examples: `examples.Example`, cases in order, each with the same networks.
         class_names: of classes 0 and 1.
         smooth: width of a Gaussian under which maps are drawn, as a share of the image's edge; 0 for none.
     """
     cases = list(dict.fromkeys(example.case for example in examples))
     per_row = len(examples) // len(cases)
     with companion_style():
-        width = PAGE / (1 + 2 * per_row)
-        fig, axes = plt.subplots(
-            len(cases), 1 + 2 * per_row, figsize=(PAGE, 0.6 + (width + 0.22) * len(cases)), squeeze=False
-        )
+        columns = 1 + 2 * per_row
+        size = (WIDTH, 0.6 + (WIDTH / columns + 0.3) * len(cases))
+        fig, axes = plt.subplots(len(cases), columns, figsize=size, squeeze=False)
         limits = [
             signed_limit(*(smoothed(e.maps, smooth) if smooth else e.maps for e in examples[number::per_row]))
             for number in range(per_row)

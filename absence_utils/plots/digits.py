@@ -11,6 +11,7 @@ from .base import (
     ABSENCE,
     NEUTRAL,
     PRESENCE,
+    WIDTH,
     companion_style,
     frame_axes,
     show_image,
@@ -19,7 +20,6 @@ from .base import (
     to_numpy,
     zero_line,
 )
-from .base import to_numpy as array
 
 TREATMENT_LOOK = {
     "most negative": (ABSENCE, "o", "the most negative pixels"),
@@ -37,18 +37,17 @@ def digit_maps_figure(rows, unit: int, examples: int = 3):
         unit: class whose logit is attributed.
         examples: how many of the images are shown, from the first.
     """
-    means = [array(maps).mean(0) for _, _, maps, _ in rows]
+    means = [to_numpy(maps).mean(0) for _, _, maps, _ in rows]
     mean_limit = signed_limit(*means)
     limit = signed_limit(*(maps[:examples] for _, _, maps, _ in rows))
     with companion_style():
-        columns = 2 + 2 * examples
-        fig, grid = plt.subplots(len(rows), columns, figsize=(1.25 * columns, 4.2))
+        fig, grid = plt.subplots(len(rows), 2 + 2 * examples, figsize=(WIDTH, 3.6))
         for axes, (label, images, maps, note), mean_map in zip(grid, rows, means, strict=True):
-            show_image(axes[0], array(images).mean(0)[None], "mean image")
+            show_image(axes[0], to_numpy(images).mean(0)[None], "mean image")
             mean = signed_map(axes[1], mean_map, mean_limit)
             axes[1].set_title("mean map")
             for k in range(examples):
-                show_image(axes[2 + 2 * k], array(images[k])[None], f"example {k + 1}")
+                show_image(axes[2 + 2 * k], to_numpy(images[k])[None], f"example {k + 1}")
                 single = signed_map(axes[3 + 2 * k], maps[k], limit)
                 axes[3 + 2 * k].set_title("its map")
             for ax in axes[1::2]:
@@ -60,7 +59,7 @@ def digit_maps_figure(rows, unit: int, examples: int = 3):
         for image, ends, text in ((mean, grid[:, :2], "mean map"), (single, grid[:, 2:], "single maps")):
             bar = fig.colorbar(image, ax=ends.ravel().tolist(), **look)
             bar.set_label(f"{text}: attribution of logit {unit}, per pixel")
-        title = f"What speaks for and against '{unit}': red presence evidence, blue absence evidence\n"
+        title = f"Evidence for and against '{unit}': red presence evidence, blue absence evidence\n"
         fig.suptitle(title, weight="bold")
     return fig
 
@@ -74,44 +73,34 @@ def removal_figure(examples, rates, at: float, source: str, unit: str):
         at: the share of stroke pixels at which the examples are shown.
     """
     with companion_style():
-        fig = plt.figure(figsize=(9.4, 4.1))
+        fig = plt.figure(figsize=(WIDTH, 3.9))
         left, right = fig.subfigures(1, 2, width_ratios=[1.15, 1.1])
         count = len(examples["untouched"][0])
         grid = left.subplots(len(examples), count)
         for axes, (treatment, (images, seen)) in zip(grid, examples.items(), strict=True):
             colour = TREATMENT_LOOK.get(treatment, (NEUTRAL,))[0]
             for ax, image, label in zip(axes, images, seen, strict=True):
-                show_image(ax, array(image)[None])
+                show_image(ax, to_numpy(image)[None])
                 ax.set_title(f"seen as {label}", fontsize=7.5, pad=2, color=colour,
                              weight="bold" if str(label) == unit else "normal")  # fmt: skip
-            axes[0].set_ylabel(
-                treatment.replace(" ", "\n"), color=colour, rotation=0, ha="right", va="center"
-            )
+            look = {"color": colour, "rotation": 0, "ha": "right", "va": "center"}
+            axes[0].set_ylabel(treatment.replace(" ", "\n"), **look)
         left.suptitle(f"{at:.0%} of the stroke pixels removed")
         ax = right.subplots()
         for treatment, (colour, marker, label) in TREATMENT_LOOK.items():
             part = rates[rates["treatment"] == treatment]
-            ax.plot(
-                100 * part["share"],
-                100 * part["rate"],
-                color=colour,
-                marker=marker,
-                markersize=4,
-                label=label,
-            )
-            ax.fill_between(
-                100 * part["share"], 100 * part["low"], 100 * part["high"], color=colour, alpha=0.18, lw=0
-            )
+            share, rate, low, high = (100 * part[name] for name in ("share", "rate", "low", "high"))
+            ax.plot(share, rate, color=colour, marker=marker, markersize=4, label=label)
+            ax.fill_between(share, low, high, color=colour, alpha=0.18, lw=0)
         ax.axvline(100 * at, color=NEUTRAL, linestyle=":", linewidth=1)
         ax.set(
             xlabel="stroke pixels removed (%)",
             ylabel=f"held-out {source}s now seen as {unit} (%)",
             ylim=(-2, 102),
         )
-        ax.legend(
-            frameon=False, title="removed (band: 95 % interval)", loc="center right", bbox_to_anchor=(1, 0.62)
-        )
-        right.suptitle(f"Removing what speaks against '{unit}' turns {source} into {unit}", weight="bold")
+        ax.legend(frameon=False, fontsize=8, title="removed (band: 95 % interval)", loc="center right",
+                  bbox_to_anchor=(1, 0.62))  # fmt: skip
+        right.suptitle(f"Removing the evidence against '{unit}'\nturns {source} into {unit}", weight="bold")
     return fig
 
 
@@ -123,11 +112,11 @@ def class_pairs_figure(matrices, share: float):
         share: of the stroke pixels that were removed.
     """
     with companion_style():
-        fig, axes = plt.subplots(1, len(matrices), figsize=(4.4 * len(matrices), 4.3), sharey=True)
+        fig, axes = plt.subplots(1, len(matrices), figsize=(WIDTH, 0.7 + 6.4 / len(matrices)), sharey=True)
         for ax, (title, rates) in zip(np.atleast_1d(axes), matrices.items(), strict=True):
-            percent = 100 * array(rates)
+            percent = 100 * to_numpy(rates)
             sns.heatmap(percent, ax=ax, cmap="Blues", vmin=0, vmax=100, annot=True, fmt=".0f", square=True,
-                        linewidths=0.5, annot_kws={"fontsize": 7.5}, cbar=False)  # fmt: skip
+                        linewidths=0.5, annot_kws={"fontsize": 7}, cbar=False)  # fmt: skip
             for k in range(len(percent)):
                 ax.add_patch(Rectangle((k, k), 1, 1, facecolor="0.85", edgecolor="white"))
             ax.set(xlabel="class of the input", title=title)
@@ -157,8 +146,6 @@ def release_position(fig, images, responses, shares, unit: int, source: int, *, 
     zero_line(below)
     every = responses[:, example]
     below.set(
-        xlabel=f"class (red: {unit}, blue: {source})",
-        ylabel="response, signed",
-        xticks=range(len(now)),
-        ylim=(1.05 * min(every.min(), 0), 1.05 * every.max()),
+        xlabel=f"class (red: {unit}, blue: {source})", ylabel="response, signed", xticks=range(len(now))
     )
+    below.set_ylim(1.05 * min(every.min(), 0), 1.05 * every.max())

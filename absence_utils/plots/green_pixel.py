@@ -12,6 +12,7 @@ from .base import (
     MARK,
     NEUTRAL,
     SIGNED,
+    WIDTH,
     companion_style,
     frame_axes,
     show_image,
@@ -20,12 +21,11 @@ from .base import (
     to_numpy,
     zero_line,
 )
-from .base import to_numpy as array
 
 
 def weight_heatmap(ax, weights, rows, columns, title: str):
     """Signed heatmap of weights [row, column] with the numbers written in."""
-    weights = array(weights)
+    weights = to_numpy(weights)
     limit = signed_limit(weights)
     sns.heatmap(weights, ax=ax, cmap=SIGNED, vmin=-limit, vmax=limit, annot=True, fmt="+.1f", linewidths=1,
                 xticklabels=columns, yticklabels=rows, cbar=False, square=True)  # fmt: skip
@@ -34,7 +34,7 @@ def weight_heatmap(ax, weights, rows, columns, title: str):
 
 
 def _ring(ax, mask) -> None:
-    for y, x in np.argwhere(array(mask)):
+    for y, x in np.argwhere(to_numpy(mask)):
         ax.add_patch(Circle((x, y), 2.2, fill=False, edgecolor=MARK, linewidth=1.5))
 
 
@@ -51,7 +51,7 @@ def green_pixel_figure(samples, weights, maps, patches):
         Figure. Green pixels are ringed in orange.
     """
     with companion_style():
-        fig = plt.figure(figsize=(8, 9.9))
+        fig = plt.figure(figsize=(WIDTH, 9.5))
         parts = fig.subfigures(4, 1, height_ratios=[1.2, 1.3, 2.15, 1.45], hspace=0.03)
         for ax, (pixels, green, title) in zip(parts[0].subplots(1, len(samples)), samples, strict=True):
             show_image(ax, pixels, title)
@@ -61,7 +61,7 @@ def green_pixel_figure(samples, weights, maps, patches):
         left, right = parts[1].subplots(1, 2, width_ratios=[3, 2])
         weight_heatmap(left, colours, hidden, ["red", "green", "blue"], "first layer: weight of each colour")
         weight_heatmap(right, classes, names, hidden, "second layer: weight for each class")
-        parts[1].suptitle("Learnt weights: the green channel speaks against 'no green pixel'", weight="bold")
+        parts[1].suptitle("Learnt weights: the green channel lowers 'no green pixel'", weight="bold")
         axes, limit = parts[2].subplots(1, len(maps)), signed_limit(*(values for values, _, _ in maps)) / 4
         for ax, (values, green, title) in zip(axes, maps, strict=True):
             image = signed_map(ax, values, limit)
@@ -89,16 +89,16 @@ def convergence_figure(table):
         table: columns recipe, seed, accuracy (0..1).
     """
     with companion_style():
-        fig, ax = plt.subplots(figsize=(7, 2.6))
+        fig, ax = plt.subplots(figsize=(WIDTH, 2.6))
         sns.stripplot(table, x="accuracy", y="recipe", ax=ax, color=ABSENCE, alpha=0.6, jitter=0.25, size=6)
         for row, (_, runs) in enumerate(table.groupby("recipe", sort=False)):
             reached = int((runs["accuracy"] >= 0.99).sum())
             ax.text(1.04, row, f"{reached} of {len(runs)} runs", va="center", weight="bold")
         ax.axvline(0.99, color=NEUTRAL, linestyle=":", linewidth=1)
         ax.set(
-            xlim=(0.45, 1.02), xlabel="test accuracy (dotted: 99 %; 0.5 is chance), one dot a seed", ylabel=""
+            xlim=(0.45, 1.02), xlabel="test accuracy (dotted: 99 %; chance: 0.5), one dot a seed", ylabel=""
         )
-        ax.set_title("Which recipe learns the green pixel for every seed", loc="left", weight="bold")
+        ax.set_title("Test accuracy by initialisation and schedule", loc="left", weight="bold")
     return fig
 
 
@@ -120,9 +120,8 @@ def green_position(fig, images, responses, greens, reds, names, *, green, red) -
     curves = to_numpy(responses)[:, m]
     for label, (name, colour) in enumerate(zip(names, (NEUTRAL, ABSENCE), strict=True)):
         below.plot(greens, curves[:, label], color=colour, lw=1.5, label=f"{name!r}")
-        below.plot(
-            green, curves[k, label], color=colour, marker="o", markersize=9, markeredgecolor=MARK, mew=2
-        )
+        look = {"color": colour, "markersize": 9, "markeredgecolor": MARK, "mew": 2}
+        below.plot(green, curves[k, label], "o", **look)
     zero_line(below)
     below.set(xlabel="green of the ringed pixel", ylabel="response, signed")
     below.set_title(f"seen as {names[int(curves[k].argmax())]!r}")

@@ -6,8 +6,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from .base import ABSENCE, NEUTRAL, PRESENCE, bare, companion_style, to_numpy
-from .patches import PAGE, signed_number
+from .base import (
+    ABSENCE,
+    NEUTRAL,
+    ORANGE,
+    PRESENCE,
+    WIDTH,
+    bare,
+    companion_style,
+    interval_points,
+    signed_number,
+    to_numpy,
+)
 
 KIND = {
     "random images": NEUTRAL,
@@ -18,18 +28,19 @@ KIND = {
 }
 CONTROLS = {  # condition of the absence score: marker and colour
     "random patch": ("o", "black"),
-    "mean colour": ("s", "#e08214"),
+    "mean colour": ("s", ORANGE),
     "phase-scrambled": ("^", "#7b3294"),
     "own patch": ("v", "#008837"),
     "soft edges": ("D", "#c2a5cf"),
     "centre": ("P", "#a6611a"),
     "median images": ("X", "#80cdc1"),
 }
+DARK, GREY = "#053061", "#bdbdbd"
 VERDICTS = {
-    "published": ("published test significant", "#bdbdbd"),
-    "suppressed": ("suppressed, paired and clean", "#92c5de"),
-    "beyond_null": ("... and beyond 95 % of random weights", "#4393c3"),
-    "vetoed": ("vetoed: depends on what else is there", "#053061"),
+    "published": ("published test significant", GREY),
+    "suppressed": ("absence score > 0 (FDR 5 %)", "#92c5de"),
+    "beyond_null": ("... and above the random-weight null", "#4393c3"),
+    "vetoed": ("context-dependent (veto)", DARK),
 }
 
 
@@ -41,22 +52,20 @@ def published_table(tables: dict, significant: dict):
         significant: network to the share of units in 0..1 that the published test calls significant.
     """
     with companion_style():
-        fig, axes = plt.subplots(1, len(tables), figsize=(PAGE, 2.6), sharey=True, squeeze=False)
+        fig, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 2.7), sharey=True, squeeze=False)
         for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
             for place, (condition, colour) in enumerate(KIND.items()):
                 values = table[table.condition == condition]["mean"]
                 mean, spread = values.mean(), values.std()
-                ax.errorbar(mean, place, xerr=spread, fmt="o", color=colour, capsize=3)
+                interval_points(ax, mean, place, mean - spread, mean + spread, color=colour, capsize=3)
                 label = f"{signed_number(mean)} ± {signed_number(spread).lstrip('+')}"
-                ax.annotate(
-                    label, (mean, place), (0, 5), textcoords="offset points", ha="center", fontsize=7.5
-                )
+                look = {"textcoords": "offset points", "ha": "center", "fontsize": 7.5}
+                ax.annotate(label, (mean, place), (0, 5), **look)
             ax.set_yticks(range(len(KIND)), KIND)
             ax.set_ylim(-0.5, len(KIND) - 0.2)
             ax.margins(x=0.12)
             ax.set_xlabel("response (units of the layer)\nmean ± standard deviation over units")
-            share = significant[name]
-            ax.set_title(f"{name}: lowest against random\nsignificant in {share:.0%} of units")
+            ax.set_title(f"{name}; t-test lowest vs random:\nsignificant in {significant[name]:.0%} of units")
     return fig
 
 
@@ -70,16 +79,15 @@ def responses_by_condition(published, unit_spread, title: str):
     wide = published.pivot(index="unit", columns="condition", values="mean")[list(KIND)]
     spread = unit_spread.reindex(wide.index).to_numpy()[:, None]
     values = (wide.to_numpy() - wide[["random images"]].to_numpy()) / spread
+    place = range(len(KIND))
     with companion_style():
-        fig, ax = plt.subplots(figsize=(PAGE * 0.7, 3.4))
-        ax.plot(range(len(KIND)), values.T, color=NEUTRAL, alpha=min(1.0, 12 / len(values)), linewidth=0.7)
-        for place, colour in enumerate(KIND.values()):
-            ax.plot(np.full(len(values), place), values[:, place], "o", color=colour, markersize=3, alpha=0.6)
-        ax.plot(range(len(KIND)), np.median(values, axis=0), color="black", linewidth=2, label="median unit")
-        ax.set_xticks(
-            range(len(KIND)), [f"{name}\n(all)" if name == "random images" else name for name in KIND]
-        )
-        ax.set_ylabel("mean response of a unit (standard\ndeviations from its mean over images)")
+        fig, ax = plt.subplots(figsize=(WIDTH, 3.4))
+        ax.plot(place, values.T, color=NEUTRAL, alpha=min(1.0, 12 / len(values)), linewidth=0.7)
+        for x, colour in enumerate(KIND.values()):
+            ax.plot(np.full(len(values), x), values[:, x], "o", color=colour, markersize=3, alpha=0.6)
+        ax.plot(place, np.median(values, axis=0), color="black", linewidth=2, label="median unit")
+        ax.set_xticks(place, [f"{name}\n(all)" if name == "random images" else name for name in KIND])
+        ax.set_ylabel("mean response of a unit\n(sd from its mean over images)")
         ax.axhline(0, color="black", linewidth=0.6)
         ax.set_title(title)
         ax.legend(frameon=False, loc="upper left")
@@ -95,84 +103,87 @@ def absence_scores(scores, tests, limit: float, strongest: int = 20):
         limit: 95th percentile of the random-weight null's absence score.
         strongest: units to show.
     """
-    main = scores[(scores.score == "absence") & (scores.condition == "random patch")].set_index("unit")
+    by_control = {
+        condition: rows.set_index("unit")
+        for condition, rows in scores[scores.score == "absence"].groupby("condition")
+    }
+    main = by_control["random patch"]
     order = main.value.sort_values(ascending=False).index[:strongest]
     veto = scores[(scores.score == "veto") & (scores.condition == "median images")].set_index("unit")
     place = np.arange(len(order))[::-1]
     with companion_style():
-        height = 1.5 + 0.19 * len(order)
-        fig, (left, middle, right) = plt.subplots(
-            1, 3, figsize=(PAGE, max(height, 3)), width_ratios=(1.5, 1, 1.1)
-        )
-        for ax, table, colour in ((left, main, "black"), (middle, veto, "#053061")):
+        size = (WIDTH, max(1.5 + 0.19 * len(order), 3))
+        fig, (left, middle, right) = plt.subplots(1, 3, figsize=size, width_ratios=(1.5, 1, 1.1))
+        for ax, table, colour in ((left, main, "black"), (middle, veto, DARK)):
             rows = table.loc[order]
-            ax.hlines(place, rows.low, rows.high, color=colour, linewidth=1.2)
-            ax.plot(rows.value, place, "o", color=colour, markersize=4)
+            interval_points(ax, rows.value, place, rows.low, rows.high, color=colour)
             ax.axvline(0, color="black", linewidth=0.6)
             ax.set_ylim(-0.7, len(order) - 0.3)
         for condition, (marker, colour) in CONTROLS.items():
-            rows = scores[(scores.score == "absence") & (scores.condition == condition)].set_index("unit")
-            if condition != "random patch":
-                left.plot(rows.value.reindex(order), place, marker, color=colour, markersize=3.5, alpha=0.8,
-                          linestyle="none", label=condition)  # fmt: skip
+            if condition != "random patch" and condition in by_control:
+                values = by_control[condition].value.reindex(order)
+                look = {"color": colour, "markersize": 3.5, "alpha": 0.8, "linestyle": "none"}
+                left.plot(values, place, marker, label=condition, **look)
         left.plot([], [], "o-", color="black", markersize=4, label="random patch, 95 % interval")
-        left.axvline(limit, color=PRESENCE, linestyle="--", linewidth=1, label="95 % of random weights")
+        left.axvline(
+            limit, color=PRESENCE, linestyle="--", linewidth=1, label="95th percentile, random weights"
+        )
         left.set_yticks(place, order)
         left.set(ylabel="unit", xlabel="absence score (sd), by control")
-        left.set_title(f"Absence score of the {len(order)} strongest units")
-        left.legend(frameon=False, fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        left.set_title(f"Absence score,\n{len(order)} strongest units")
+        fig.legend(
+            *left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=7
+        )
         middle.axvspan(-0.05, 0.05, color="#eeeeee", zorder=0)
         middle.set_yticks([])
-        middle.set(xlabel="veto score (sd), 95 % interval", title="Veto score of the same")
-        _dipped(right, main, tests)
+        middle.set(xlabel="veto score (sd), 95 % interval", title="Veto score,\nsame units")
+        _inflation(right, main, tests)
     return fig
 
 
-def _dipped(ax, main, tests) -> None:
+def _inflation(ax, main, tests) -> None:
     dipped = tests.set_index("unit").absence.reindex(main.index)
     ax.plot(main.value, dipped, "o", color=NEUTRAL, markersize=3, alpha=0.7)
     edge = [min(main.value.min(), dipped.min(), 0), 1.05 * max(main.value.max(), dipped.max())]
     ax.plot(edge, edge, color="black", linewidth=0.8)
     ratio = (dipped / main.value.where(main.value > 0)).median()
-    ax.set(xlabel="clean: three disjoint sets (sd)", ylabel="dipped: patches and images of one set (sd)")
-    ax.set_title(f"Inflation of the absence score\nmedian ratio {ratio:.2f}")
+    ax.set_xlabel("held-out splits (sd)")
+    ax.set_ylabel("same split for selection and test\n(double dipping, sd)")
+    ax.set_title(f"Inflation of the absence\nscore, median ratio {ratio:.2f}")
 
 
 def verdict_bars(table):
-    """Published verdict against fair verdict, for networks that have absences and for some that cannot.
+    """Published verdict against controlled verdict, for networks that have absences and for some that cannot.
 
     Args:
-        table: as `scores.verdicts` gives it.
+        table: as `comparison.verdicts` gives it.
     """
-    networks = table.network.drop_duplicates().tolist()
+    groups = dict(list(table.groupby("network", sort=False)))
+    place, width = np.arange(len(groups)), 0.88 / len(VERDICTS)
     with companion_style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 4.0), width_ratios=(1.35, 1))
-        width = 0.88 / len(VERDICTS)
-        for place, (column, (label, colour)) in enumerate(VERDICTS.items()):
-            shares = [100 * table[table.network == name][column].astype(float).mean() for name in networks]
-            at = np.arange(len(networks)) + (place - (len(VERDICTS) - 1) / 2) * width
-            left.bar(at, shares, width, color=colour, label=label)
+        fig, (above, below) = plt.subplots(2, 1, figsize=(WIDTH, 5.6), sharex=True)
+        for number, (column, (label, colour)) in enumerate(VERDICTS.items()):
+            shares = [100 * rows[column].astype(float).mean() for rows in groups.values()]
+            at = place + (number - (len(VERDICTS) - 1) / 2) * width
+            above.bar(at, shares, width, color=colour, label=label)
             for x, share in zip(at, shares, strict=True):
                 if not np.isnan(share):
-                    left.text(x, share + 1, f"{share:.0f}", ha="center", fontsize=5.5)
-        labels = [f"{name}\n({(table.network == name).sum()} units)" for name in networks]
-        left.set_xticks(range(len(networks)), [label.replace(" ", "\n", 1) for label in labels], fontsize=8)
-        left.set(ylabel="units (%)", ylim=(0, 105), title="What each protocol says")
-        left.legend(frameon=False, fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
-        generator = np.random.default_rng(0)
-        for place, name in enumerate(networks):
-            rows = table[table.network == name]
-            at = place + generator.uniform(-0.25, 0.25, len(rows))
-            for vetoed, colour in ((False, "#9e9e9e"), (True, "#053061")):
-                here = (rows.vetoed == vetoed).to_numpy()
-                right.plot(at[here], rows.veto[here], "o", color=colour, markersize=3, alpha=0.7)
-        right.axhspan(-0.05, 0.05, color="#eeeeee", zorder=0)
-        right.axhline(0, color="black", linewidth=0.6)
-        right.set_xticks(range(len(networks)), [name.replace(" ", "\n", 1) for name in networks], fontsize=8)
-        right.set(
-            ylabel="veto score (sd)",
-            title="Veto score of every unit\n(dark: above 0.05 sd, 5 % false discoveries)",
+                    above.text(x, share + 1, f"{share:.0f}", ha="center", fontsize=7)
+        above.set(ylabel="units (%)", ylim=(0, 108), title="Units flagged by each test")
+        fig.legend(
+            *above.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False, fontsize=8
         )
+        generator = np.random.default_rng(0)
+        for x, rows in enumerate(groups.values()):
+            at = x + generator.uniform(-0.25, 0.25, len(rows))
+            for vetoed, colour in ((False, "#9e9e9e"), (True, DARK)):
+                here = (rows.vetoed == vetoed).to_numpy()
+                below.plot(at[here], rows.veto[here], "o", color=colour, markersize=3, alpha=0.7)
+        below.axhspan(-0.05, 0.05, color="#eeeeee", zorder=0)
+        below.axhline(0, color="black", linewidth=0.6)
+        below.set_xticks(place, [f"{name}\n({len(rows)} units)" for name, rows in groups.items()])
+        below.set(ylabel="veto score (sd)")
+        below.set_title("Veto score of every unit (dark: above 0.05 sd, FDR 5 %)")
     return fig
 
 
@@ -183,31 +194,30 @@ def pooling_bars(table):
         table: as `pooling.pooling_table` gives it.
     """
     pools = table.pool.drop_duplicates().tolist()
+    kinds = {
+        "published": ("published test significant", GREY),
+        "suppressed": ("absence score > 0.05 sd (FDR 5 %)", "#4393c3"),
+    }
     with companion_style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE * 0.8, 2.8))
-        for place, (column, label, colour) in enumerate(
-            (
-                ("published", "published test", "#bdbdbd"),
-                ("suppressed", "absence above 0.05 sd, clean", "#4393c3"),
-            )
-        ):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
+        for number, (column, (label, colour)) in enumerate(kinds.items()):
             shares = [100 * table[table.pool == pool][column].mean() for pool in pools]
-            left.bar(np.arange(len(pools)) + (place - 0.5) * 0.38, shares, 0.38, color=colour, label=label)
+            at = np.arange(len(pools)) + (number - 0.5) * 0.38
+            left.bar(at, shares, 0.38, color=colour, label=label)
         only = int(table.only_min.sum())
-        left.set_xticks(range(len(pools)), pools)
         left.set(xlabel="pooling over space", ylabel="units (%)", ylim=(0, 130))
         left.set_title(f"{only} of {table.unit.nunique()} units only under min")
-        left.legend(frameon=False, fontsize=7.5, loc="upper left")
+        left.legend(frameon=False, fontsize=8, loc="upper left")
         wide = table.pivot(index="unit", columns="pool", values="absence")[pools]
         flagged = set(table[table.only_min].unit)
         for unit, values in wide.iterrows():
-            right.plot(range(len(pools)), values, "o-", markersize=3, linewidth=0.8, alpha=0.8,
-                       color=PRESENCE if unit in flagged else NEUTRAL)  # fmt: skip
+            colour = PRESENCE if unit in flagged else NEUTRAL
+            right.plot(range(len(pools)), values, "o-", markersize=3, linewidth=0.8, alpha=0.8, color=colour)
         right.axhline(0, color="black", linewidth=0.6)
-        right.set_xticks(range(len(pools)), pools)
-        right.set(
-            xlabel="pooling over space", ylabel="absence score (sd)", title="Each unit (red: only under min)"
-        )
+        right.set(xlabel="pooling over space", ylabel="absence score (sd)")
+        right.set_title("Each unit (red: only under min)")
+        for ax in (left, right):
+            ax.set_xticks(range(len(pools)), pools)
     return fig
 
 
@@ -220,19 +230,16 @@ def insertion_examples(pictures: dict, table):
     """
     fullest_first = sorted(pictures.values(), key=len, reverse=True)
     conditions = list(dict.fromkeys(condition for images in fullest_first for condition in images))
+    cells = table.set_index(["unit", "condition"])
     with companion_style():
-        fig, axes = plt.subplots(
-            len(pictures), len(conditions), figsize=(PAGE, 0.3 + 1.5 * len(pictures)), squeeze=False
-        )
-        for number, (unit, images) in enumerate(pictures.items()):
-            row = axes[number]
+        size = (WIDTH, 0.4 + (WIDTH / len(conditions) + 0.25) * len(pictures))
+        fig, axes = plt.subplots(len(pictures), len(conditions), figsize=size, squeeze=False)
+        for row, (unit, images) in zip(axes, pictures.items(), strict=True):
             for ax, condition in zip(row, conditions, strict=True):
                 bare(ax)
-                if number == 0:
-                    ax.set_title(condition.replace(": ", "\n"), fontsize=8)
                 if condition not in images:  # as for a unit without a neutral image of that rank
                     continue
-                (cell,) = table[(table.unit == unit) & (table.condition == condition)].itertuples()
+                cell = cells.loc[(unit, condition)]
                 pixels = to_numpy(images[condition]).transpose(1, 2, 0)
                 ax.imshow(np.clip(pixels, 0, 1).repeat(3 // pixels.shape[2], axis=2))  # one channel in grey
                 if cell.side:
@@ -241,4 +248,6 @@ def insertion_examples(pictures: dict, table):
                     ax.add_patch(box)
                 ax.set_xlabel(f"{signed_number(cell.response)} sd", labelpad=2)
             row[0].set_ylabel(f"unit {unit}")
+        for ax, condition in zip(axes[0], conditions, strict=True):
+            ax.set_title(condition.replace(": ", "\n"), fontsize=8)
     return fig

@@ -11,6 +11,7 @@ from .base import (
     MARK,
     NEUTRAL,
     PRESENCE,
+    WIDTH,
     companion_style,
     frame_axes,
     show_image,
@@ -19,12 +20,11 @@ from .base import (
     to_numpy,
     zero_line,
 )
-from .base import to_numpy as array
 
 
 def _outline(ax, mask, colour: str = MARK) -> None:
     """A frame round the True pixels of a mask [height, width] that form a rectangle."""
-    rows, columns = np.nonzero(array(mask))
+    rows, columns = np.nonzero(to_numpy(mask))
     if len(rows):
         corner = (columns.min() - 0.5, rows.min() - 0.5)
         size = (np.ptp(columns) + 1, np.ptp(rows) + 1)
@@ -45,10 +45,9 @@ def motion_figure(rows, names):
     """
     limit = signed_limit(*(row["pixels"] for row in rows if row["label"].endswith("map")))
     with companion_style():
-        fig = plt.figure(figsize=(6.6, 9.6), layout="none")
-        grid = fig.subplots(len(rows), 5, gridspec_kw={
-            "width_ratios": [1, 1, 0.3, 1, 1], "wspace": 0.08, "hspace": 0.4,
-            "left": 0.06, "right": 0.98, "top": 0.93, "bottom": 0.11})  # fmt: skip
+        fig = plt.figure(figsize=(WIDTH, 10), layout="none")
+        space = {"left": 0.05, "right": 0.98, "top": 0.93, "bottom": 0.11, "wspace": 0.08, "hspace": 0.4}
+        grid = fig.subplots(len(rows), 5, width_ratios=[1, 1, 0.7, 1, 1], gridspec_kw=space)
         for axes, row in zip(grid, rows, strict=True):
             axes[2].axis("off")
             for unit in range(2):
@@ -94,16 +93,13 @@ def motion_position(fig, pairs, responses, steps, *, step) -> None:
         ax.spines[:].set_visible(True)
     ax = fig.add_subplot(grid[1, :])
     for unit, (colour, marker) in enumerate(((PRESENCE, "o"), (NEUTRAL, "s"))):
-        ax.plot(
-            steps, responses[:, unit], color=colour, marker=marker, markersize=3, lw=1, label=f"unit {unit}"
-        )
-        ax.plot(
-            step, responses[k, unit], color=colour, marker=marker, markersize=9, markeredgecolor=MARK, mew=2
-        )
+        look = {"color": colour, "marker": marker}
+        ax.plot(steps, responses[:, unit], markersize=3, lw=1, label=f"unit {unit}", **look)
+        ax.plot(step, responses[k, unit], markersize=9, markeredgecolor=MARK, mew=2, **look)
     zero_line(ax)
-    ax.set(xlabel="columns from frame 1 to frame 2", ylabel="response, signed", xticks=list(steps))
+    ax.set(xlabel="columns moved", ylabel="response, signed", xticks=list(steps))
+    ax.margins(y=0.1)  # for the marks at the ends
     signed_step = f"{step:+d}" if step else "0"
-    ax.set_title(
-        f"step {signed_step}; unit 0: {responses[k, 0]:+.4f}, unit 1: {responses[k, 1]:+.4f}", fontsize=8
-    )
+    units = ", ".join(f"unit {unit} {value:+.4f}" for unit, value in enumerate(responses[k]))
+    ax.set_title(f"step {signed_step}\n{units}", fontsize=7.5)
     ax.legend(frameon=False, loc="lower right", fontsize=7.5)

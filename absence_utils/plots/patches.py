@@ -8,19 +8,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from .base import ABSENCE, NEUTRAL, PRESENCE, SIGNED, bare, companion_style, to_numpy
+from .base import (
+    ABSENCE,
+    NEUTRAL,
+    ORANGE,
+    PRESENCE,
+    SIGNED,
+    WIDTH,
+    bare,
+    companion_style,
+    signed_number,
+    to_numpy,
+)
 
 COLOURS = {"highest": PRESENCE, "lowest": ABSENCE}
 GAP = 0.08  # between patches, in widths of a patch
 TEXT = 0.24  # room for a response above a patch, in widths of a patch
 MARGIN = 1.0  # room for the names of the rows at the left
-PAGE = 8.0  # width of a page, inches
-
-
-def signed_number(value: float) -> str:
-    """Three digits or all before the point, with a sign that can be seen: "+12.0", "−0.0450", "−2,604"."""
-    text = f"{value:+,.0f}" if abs(value) >= 999.5 else f"{value:+#.3g}".rstrip(".")
-    return text.replace("-", "−")
 
 
 def contact_sheet(patches: dict, table, titles: dict[int, str], pairs: dict | None = None):
@@ -39,10 +43,10 @@ def contact_sheet(patches: dict, table, titles: dict[int, str], pairs: dict | No
     width = MARGIN + (count + bool(pairs)) * (1 + GAP) + (GAP if pairs else 0)
     rows = 2 * (1 + TEXT + GAP)
     block, head = rows + 0.45, 0.3  # heights in widths of a patch
-    scale = PAGE / width
+    scale = WIDTH / width
     with companion_style():
         height = (head + block * len(patches)) * scale
-        fig = plt.figure(figsize=(PAGE, height), layout="none")
+        fig = plt.figure(figsize=(WIDTH, height), layout="none")
         for index, (unit, sides) in enumerate(patches.items()):
             bottom = 1 - (head + block * index + block) * scale / height
             ax = fig.add_axes((0, bottom, 1, block * scale / height))
@@ -55,25 +59,10 @@ def contact_sheet(patches: dict, table, titles: dict[int, str], pairs: dict | No
                 if pairs:
                     pixels = [getattr(pairs[unit], side).image[0], *pixels]
                 _row(ax, top, side, pixels, shown.response.tolist(), offset=GAP if pairs else 0)
-        x = 1 - (count * (1 + GAP)) / width
-        note = "with the response to each, in the units of the layer"
-        fig.text(
-            x,
-            1 - 0.18 * scale / height,
-            f"patches of the images, {note}",
-            fontsize=8,
-            color=NEUTRAL,
-            va="center",
-        )
-        if pairs:
-            fig.text(
-                MARGIN / width,
-                1 - 0.18 * scale / height,
-                "synthesised",
-                fontsize=8,
-                color=NEUTRAL,
-                va="center",
-            )
+        text = "patches of the images, with the response to each (units of the layer)"
+        heads = [(width - count * (1 + GAP), text)] + [(MARGIN, "synthesised")] * bool(pairs)
+        for x, text in heads:
+            fig.text(x / width, 1 - 0.18 * scale / height, text, fontsize=8, color=NEUTRAL, va="center")
     return fig
 
 
@@ -82,10 +71,11 @@ def _row(ax, top: float, side: str, pixels, responses: list[float], offset: floa
     for place, (patch, response) in enumerate(zip(pixels, responses, strict=True)):
         left = MARGIN + place * (1 + GAP) + (offset if place else 0)
         patch = to_numpy(patch)
-        patch = (
-            patch.transpose(1, 2, 0) if len(patch) == 3 else np.repeat(patch.mean(0)[..., None], 3, axis=2)
+        if len(patch) != 3:  # not colours: in grey
+            patch = np.repeat(patch.mean(0, keepdims=True), 3, axis=0)
+        ax.imshow(
+            np.clip(patch, 0, 1).transpose(1, 2, 0), extent=(left, left + 1, top + 1, top), aspect="auto"
         )
-        ax.imshow(np.clip(patch, 0, 1), extent=(left, left + 1, top + 1, top), aspect="auto")
         ax.add_patch(Rectangle((left, top), 1, 1, fill=False, color=COLOURS[side], linewidth=0.8))
         ax.text(left + 0.5, top - 0.04, signed_number(response), ha="center", va="bottom", fontsize=7)
 
@@ -105,14 +95,13 @@ def response_range(table, compared: dict, layer: str, names: list[str] | None = 
     """
     order = table.sort_values(["share_below", "unit"]).reset_index(drop=True)
     with companion_style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 3.6), width_ratios=(1.6, 1))
+        fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.6), width_ratios=(1.6, 1))
         up, down = order.highest - order.empty_patch, order.lowest - order.empty_patch
         place, width = np.arange(len(order)), 0.8 if len(order) <= 40 else 1.0
         above, below = np.clip(down, 0, None), np.clip(up, None, 0)  # where the part of that colour begins
-        left.bar(
-            place, np.clip(up, 0, None) - above, width, above, color=PRESENCE, label="above an empty patch"
-        )
-        left.bar(place, np.clip(down, None, 0) - below, width, below, color=ABSENCE, label="below it")
+        upper, lower = np.clip(up, 0, None) - above, np.clip(down, None, 0) - below
+        left.bar(place, upper, width, above, color=PRESENCE, label="above blank")
+        left.bar(place, lower, width, below, color=ABSENCE, label="below blank")
         left.axhline(0, color="black", linewidth=0.8)
         few = bool(names) and len(names) == len(order) <= 12
         chosen = order.index[order.unit.isin(list(marked))]
@@ -123,8 +112,8 @@ def response_range(table, compared: dict, layer: str, names: list[str] | None = 
             left.set_xticks(place, [names[unit] for unit in order.unit], rotation=20)
         else:
             left.set_xticks([])
-        left.set_xlabel("unit" if few else f"the {len(order)} units, ordered by the part that lies below")
-        left.set_ylabel("mean response minus response\nto an empty patch (units of the layer)")
+        left.set_xlabel("unit" if few else f"{len(order)} units, sorted by share of range below blank")
+        left.set_ylabel("mean response minus response\nto a blank patch (units of the layer)")
         left.set_title(f"{layer}: from the k lowest to the k highest patches")
         bottom, top = left.get_ylim()
         left.set_ylim(bottom, top + 0.15 * (top - bottom))  # room for the legend
@@ -135,24 +124,18 @@ def response_range(table, compared: dict, layer: str, names: list[str] | None = 
 
 
 def _shares(ax, compared: dict) -> None:
-    bins, colours = np.linspace(0, 1, 11), ("black", "#e08214")
+    bins, colours = np.linspace(0, 1, 11), ("black", ORANGE)
     for (name, table), colour in zip(compared.items(), colours, strict=False):
         share = table.share_below.dropna().to_numpy()
         weights = np.full(len(share), 100 / max(len(share), 1))
         below = 100 * np.mean(share > 0.5)
         style = {"alpha": 0.35} if colour == "black" else {"histtype": "step", "linewidth": 1.6}
-        ax.hist(
-            share,
-            bins,
-            weights=weights,
-            label=f"{name}: {below:.0f} % of units\nreach further down",
-            color=colour,
-            **style,
-        )
+        label = f"{name}: {below:.0f} % of units\n> 50 % of range below blank"
+        ax.hist(share, bins, weights=weights, label=label, color=colour, **style)
     top = ax.get_ylim()[1]
     ax.plot([0.5, 0.5], [0, top], color="black", linestyle=":", linewidth=1)
-    ax.set(xlabel="part of the range below the empty patch", ylabel="units (%)", xlim=(0, 1))
-    ax.set_title("Further down than up?")
+    ax.set(xlabel="share of range below blank", ylabel="units (%)", xlim=(0, 1))
+    ax.set_title("Asymmetry around the blank patch")
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     ax.set_ylim(0, 1.4 * top)  # room for the legend
 
@@ -168,7 +151,7 @@ def content_map(table):
         The figure, one panel a side.
     """
     with companion_style():
-        fig, axes = plt.subplots(1, 2, figsize=(PAGE, 3.1), sharey=True)
+        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.1), sharey=True)
         limit = table.excess.abs().max()
         for ax, (side, colour) in zip(axes, COLOURS.items(), strict=True):
             part = table[table.side == side]
@@ -184,20 +167,13 @@ def content_map(table):
             ax.set_yticks(range(len(units)), units)
             for (row, column), value in np.ndenumerate(values):
                 pale = "white" if abs(value) > 0.6 * limit else "black"
-                ax.text(
-                    column,
-                    row,
-                    f"{value:+.0f}".replace("-", "−"),
-                    ha="center",
-                    va="center",
-                    color=pale,
-                    fontsize=8,
-                )
+                text = f"{value:+.0f}".replace("-", "−")
+                ax.text(column, row, text, ha="center", va="center", color=pale, fontsize=7.5)
                 if framed[row, column]:
                     ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, linewidth=2))
             what = "presence" if side == "highest" else "absence"
-            ax.set_title(f"{side} patches\n(framed: {what} planted by the rule)", color=colour)
+            ax.set_title(f"{side} patches\n(framed: planted {what})", color=colour)
             ax.set_xlabel("concept shown in the patch")
         bar = fig.colorbar(image, ax=axes, pad=0.02)
-        bar.set_label("patches that show it, minus\nthe usual share (percentage points)")
+        bar.set_label("share of patches that show it\nminus that of all windows (points)")
     return fig

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 
 from absence_utils.errors import InputError
 
-from .base import companion_style
+from .base import WIDTH, companion_style
 
 
 def has_front_end() -> bool:
@@ -34,11 +34,7 @@ def has_front_end() -> bool:
 
 
 def sliders(
-    draw: Callable,
-    *fixed,
-    size: tuple[float, float] = (3.3, 3.2),
-    positions: int | Sequence = 3,
-    **ranges: Sequence,
+    draw: Callable, *fixed, positions: int | Sequence = 3, height: float = 3.2, **ranges: Sequence
 ) -> None:
     """Show what `draw` draws, with a slider for each range; without a front end, a few positions side by side.
 
@@ -46,11 +42,11 @@ def sliders(
     executed notebook and a site made of it have no widget that waits for a kernel.
 
     Args:
-        draw: called as draw(figure, *fixed, **values); draws into a Figure or a SubFigure of `size`, returns nothing.
+        draw: called as draw(figure, *fixed, **values); draws into a Figure or a SubFigure, returns nothing.
         fixed: networks, images and whatever else does not move.
-        size: width and height in inches of one position.
         positions: values of the first range that the picture shows, or how many, evenly spread; the others stay at
             their first value.
+        height: of the picture in inches.
         ranges: name -> values of that slider, in order. The first starts in the middle, the others at their first.
 
     Raises:
@@ -60,13 +56,19 @@ def sliders(
         raise InputError(
             "ranges", "a slider without values", "Give name=[value, ...] with one value or more."
         )
-    shown = _shown(next(iter(ranges.values())), positions)
-    still = _still(draw, fixed, size, shown, ranges)
+    first, *others = ranges
+    shown, rest = _shown(ranges[first], positions), {name: ranges[name][0] for name in others}
+    with companion_style():
+        still = plt.figure(
+            figsize=(WIDTH, height)
+        )  # stays open, so that a kernel shows it at the end of the cell
+        for part, value in zip(still.subfigures(1, len(shown), squeeze=False)[0], shown, strict=True):
+            draw(part, *fixed, **{first: value}, **rest)
     if has_front_end():
         png = BytesIO()
         still.savefig(png, format="png", metadata={"Software": None})
         plt.close(still)
-        _display_live(draw, fixed, size, ranges, png.getvalue())
+        _display_live(draw, fixed, (WIDTH / 2, height), ranges, png.getvalue())
 
 
 def _shown(values: Sequence, positions: int | Sequence) -> list:
@@ -81,46 +83,26 @@ def _shown(values: Sequence, positions: int | Sequence) -> list:
     return list(positions)
 
 
-def _still(draw, fixed, size, shown, ranges):
-    """The picture; it stays open, so that a kernel shows it at the end of the cell."""
-    first, *others = ranges
-    rest = {name: ranges[name][0] for name in others}
-    with companion_style():
-        fig = plt.figure(figsize=(size[0] * len(shown), size[1]))
-        for part, value in zip(fig.subfigures(1, len(shown), squeeze=False)[0], shown, strict=True):
-            draw(part, *fixed, **{first: value}, **rest)
-    return fig
-
-
 def _display_live(draw, fixed, size, ranges, png: bytes) -> None:
     import ipywidgets
     from IPython.display import display
 
-    out = ipywidgets.Output()
+    def redraw(**values):
+        with companion_style():
+            fig = plt.figure(figsize=size)
+            draw(fig, *fixed, **values)
+        display(fig)
+        plt.close(fig)
+
     controls = {
         name: ipywidgets.SelectionSlider(
             options=[(f"{value:g}" if isinstance(value, float) else str(value), value) for value in values],
             value=values[len(values) // 2 if name == next(iter(ranges)) else 0],
             description=name.replace("_", " "),
-            style={"description_width": "initial"},
-            layout={"width": "30em"},
         )
         for name, values in ranges.items()
     }
-
-    def redraw(_change=None):
-        with companion_style():
-            fig = plt.figure(figsize=size)
-            draw(fig, *fixed, **{name: control.value for name, control in controls.items()})
-        with out:
-            out.clear_output(wait=True)
-            display(fig)
-        plt.close(fig)
-
-    for control in controls.values():
-        control.observe(redraw, names="value")
-    redraw()
-    box = ipywidgets.VBox([*controls.values(), out])
+    box = ipywidgets.VBox([*controls.values(), ipywidgets.interactive_output(redraw, controls)])
     bundle = box._repr_mimebundle_()
     bundle = bundle[0] if isinstance(bundle, tuple) else bundle  # with or without metadata
     display({**bundle, "image/png": base64.b64encode(png).decode()}, raw=True)

@@ -8,7 +8,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .base import ABSENCE, NEUTRAL, PRESENCE, companion_style, show_image, signed_limit, signed_map, to_numpy
+from .base import (
+    ABSENCE,
+    NEUTRAL,
+    PRESENCE,
+    WIDTH,
+    companion_style,
+    show_image,
+    signed_limit,
+    signed_map,
+    to_numpy,
+)
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -23,9 +33,8 @@ def extremes(pairs, names: Sequence[str], title: str = ""):
     """
     count = len(pairs)
     with companion_style():
-        width = min(10.5, 2.1 * count + 0.3)
-        height = 2 * (width - 0.3) / count + 0.9
-        fig, axes = plt.subplots(2, count, figsize=(width, height), squeeze=False)
+        height = 2 * min((WIDTH - 0.3) / count, 2.1) + 0.9
+        fig, axes = plt.subplots(2, count, figsize=(WIDTH, height), squeeze=False)
         for column, (pair, name) in enumerate(zip(pairs, names, strict=True)):
             for row, (side, best) in enumerate(((pair.highest, "argmax"), (pair.lowest, "argmin"))):
                 facet = int(getattr(to_numpy(side.response), best)())
@@ -33,8 +42,8 @@ def extremes(pairs, names: Sequence[str], title: str = ""):
                 response = f"response {side.response[facet]:+.4g}"
                 axes[row, column].set_title(f"{name}\n{response}" if row == 0 else response)
         for ax, word, colour in ((axes[0, 0], "maximum", PRESENCE), (axes[1, 0], "minimum", ABSENCE)):
-            ax.set_ylabel(word, color=colour, fontsize=12)
-        fig.suptitle(title, fontsize=10)
+            ax.set_ylabel(word, color=colour, fontsize=10)
+        fig.suptitle(title)
     return fig
 
 
@@ -53,32 +62,27 @@ def rendered_pairs(pairs, real, names: Sequence[str] | None = None, title: str =
     names = names or [pair.unit.name for pair in pairs]
     facets = len(pairs[0].highest.image)
     with companion_style():
-        fig, axes = plt.subplots(
-            len(pairs), 2 * facets + 2, squeeze=False, width_ratios=[1] * 2 * facets + [1.5, 1.9],
-            figsize=(1.55 * 2 * facets + 5.6, 1.75 * len(pairs) + 0.4),
-        )  # fmt: skip
+        ratios = [1] * 2 * facets + [1.5, 1.9]
+        size = (WIDTH, 0.9 + max((WIDTH - 1) / sum(ratios) + 0.35, 1.15) * len(pairs))
+        fig, axes = plt.subplots(len(pairs), len(ratios), squeeze=False, width_ratios=ratios, figsize=size)
         for row, (pair, name) in enumerate(zip(pairs, names, strict=True)):
-            for column in range(facets):
-                show_image(
-                    axes[row, column], pair.highest.image[column], f"{pair.highest.response[column]:+.4g}"
-                )
-                show_image(
-                    axes[row, facets + column],
-                    pair.lowest.image[column],
-                    f"{pair.lowest.response[column]:+.4g}",
-                )
-                axes[row, column].title.set_color(PRESENCE)
-                axes[row, facets + column].title.set_color(ABSENCE)
-            axes[row, 0].set_ylabel(name, fontsize=10)
+            for first, side, colour in ((0, pair.highest, PRESENCE), (facets, pair.lowest, ABSENCE)):
+                for column in range(facets):
+                    ax = axes[row, first + column]
+                    show_image(ax, side.image[column], f"{side.response[column]:+.4g}")
+                    ax.title.set(color=colour, fontsize=8)
+            axes[row, 0].set_ylabel(name, fontsize=8)
             _trajectories(axes[row, -2], pair)
             _strip(axes[row, -1], pair, to_numpy(pair.unit.of(real)))
         for column, word, colour in ((0, "maximum", PRESENCE), (facets, "minimum", ABSENCE)):
-            axes[0, column].set_title(f"{word}: {axes[0, column].get_title()}", color=colour)
-        axes[0, -2].set_title("response during synthesis")
-        axes[0, -1].set_title("against real images")
+            axes[0, column].set_title(f"{word}\n{axes[0, column].get_title()}", color=colour, fontsize=8)
+        axes[0, -2].set_title("response\nduring synthesis", fontsize=8)
+        axes[0, -1].set_title("response distribution\nof real images", fontsize=8)
+        for ax in axes[:, -2:].flat:
+            ax.tick_params(labelsize=7)
         axes[-1, -2].set_xlabel("step")
         axes[-1, -1].set_xlabel("response (units of the layer)")
-        fig.suptitle(title, fontsize=10)
+        fig.suptitle(title)
     return fig
 
 
@@ -86,7 +90,6 @@ def _trajectories(ax, pair) -> None:
     for rendering, colour in ((pair.highest, PRESENCE), (pair.lowest, ABSENCE)):
         ax.plot(to_numpy(rendering.trajectory), color=colour, linewidth=0.8)
     ax.axhline(0, color=NEUTRAL, linewidth=0.5)
-    ax.set_ylabel("response")
 
 
 def _strip(ax, pair, real: np.ndarray) -> None:
@@ -101,7 +104,7 @@ def _strip(ax, pair, real: np.ndarray) -> None:
             to_numpy(rendering.response), np.zeros(len(rendering.response)), color=colour, marker=marker, s=30
         )
     ax.axvline(0, color=NEUTRAL, linewidth=0.5)
-    ax.annotate(f"{len(real)} real", (real.mean(), 0.28), ha="center", va="bottom", fontsize=7, color=NEUTRAL)
+    ax.text(0.02, 0.98, f"{len(real)} images", transform=ax.transAxes, va="top", fontsize=7, color=NEUTRAL)
     ax.set_ylim(-0.55, 0.6)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
@@ -136,27 +139,26 @@ def suppressions(found, names: Sequence[str] | None = None, title: str = ""):
     """
     names = names or [item.unit.name for item in found]
     changes = [to_numpy(item.change).mean(axis=0) for item in found]
-    limit = np.quantile(np.abs(np.stack([change.ravel() for change in changes])), 0.995) or signed_limit(
-        *changes
-    )
+    limit = np.quantile(np.abs(changes), 0.995) or signed_limit(*changes)
     with companion_style():
-        fig, axes = plt.subplots(4, len(found), figsize=(1.9 * len(found) + 1.5, 7.9), squeeze=False,
-                                 height_ratios=[1, 1, 1, 0.65])  # fmt: skip
+        edge = min((WIDTH - 1.2) / len(found), 1.7)  # of a picture, inches
+        size, ratios = (WIDTH, 3 * edge + 2.8), [edge, edge, edge, 1.1]
+        fig, axes = plt.subplots(4, len(found), figsize=size, squeeze=False, height_ratios=ratios)
         for column, (item, name, change) in enumerate(zip(found, names, changes, strict=True)):
             show_image(axes[0, column], item.original, f"{name}\n{item.before:+.4g}")
             show_image(axes[1, column], item.image, f"{item.after:+.4g}")
             drawn = signed_map(axes[2, column], change, limit)
-            axes[2, column].set_title(f"mean |change| {item.size:.2%}")
+            axes[2, column].set_title(f"mean |change|\n{item.size:.2%}", fontsize=8)
             curve = axes[3, column]
             curve.plot(to_numpy(item.trajectory), color=ABSENCE, linewidth=0.9)
             curve.axhline(0, color=NEUTRAL, linewidth=0.5)
             curve.axhline(item.target, color="black", linewidth=0.8, linestyle=":")
             curve.set_xlabel("step")
         for ax, word in zip(axes[:, 0], ("before", "after", "change", "response"), strict=True):
-            ax.set_ylabel(word, fontsize=10)
-        fig.suptitle(title, fontsize=10)
-        bar = fig.colorbar(drawn, ax=axes[2, :].tolist(), shrink=0.8, aspect=12, pad=0.01)
-        bar.set_label("darker    brighter\n(pixel range 0..1)")
+            ax.set_ylabel(word)
+        fig.suptitle(title)
+        bar = fig.colorbar(drawn, ax=axes.ravel().tolist(), shrink=0.3, aspect=16, pad=0.01)
+        bar.set_label("change: darker    brighter\n(pixel range 0..1)")
     return fig
 
 

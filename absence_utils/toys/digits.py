@@ -58,8 +58,7 @@ class DigitsNet(nn.Module):
 def class_maps(
     networks: list[DigitsNet], held_out: list[TensorImages], label: int, unit: int
 ) -> tuple[Tensor, Tensor, pd.DataFrame]:
-    """Attribute one class's unit on every network's held-out images of class `label`, by integrated
-    gradients.
+    """Attribute one class's unit on every network's held-out images of class `label`, by integrated gradients.
 
     Returns:
         images [n, height, width] and maps [n, height, width] of all networks, and a table with one row for
@@ -116,10 +115,8 @@ def removal_examples(
     images, seen = {}, {}
     for network, data in zip(networks, held_out, strict=True):
         image = data.images[data.labels == source][:1]
-        for name, left in {
-            "untouched": image,
-            **remove_strokes(network, image, unit, share, seed=seed),
-        }.items():
+        treated = {"untouched": image, **remove_strokes(network, image, unit, share, seed=seed)}
+        for name, left in treated.items():
             images.setdefault(name, []).append(left[0, 0])
             seen.setdefault(name, []).append(int(predict(network, left).argmax(1)))
     return {name: (torch.stack(images[name]), seen[name]) for name in images}

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.images.base import IDENTITY, TensorImages
 from absence_utils.models.training import accuracy, fit, predict
 from absence_utils.progress import progress
@@ -31,9 +31,8 @@ COLOURS = {
 def green_pixel_images(n: int, seed: int, size: int = 32, coloured: Sequence[int] = (8, 12)) -> TensorImages:
     """Black images with a few single coloured pixels: class 0 has exactly one green pixel, class 1 has none.
 
-    Both classes have the same number of coloured pixels, drawn evenly from `coloured[0]` to `coloured[1]`,
-    at distinct places; all but the green one take one of the eight other colours of `COLOURS`. Labels
-    alternate.
+    Both classes have the same number of coloured pixels, drawn evenly from `coloured[0]` to `coloured[1]`, at distinct
+    places; all but the green one take one of the eight other colours of `COLOURS`. Labels alternate.
 
     Returns:
         TensorImages with images [n, rgb, size, size] in 0..1.
@@ -42,8 +41,7 @@ def green_pixel_images(n: int, seed: int, size: int = 32, coloured: Sequence[int
         InputError: fewer than two images, or more coloured pixels than places.
     """
     fewest, most = coloured
-    if n < 2:
-        raise InputError("n", f"{n} images cannot hold both classes", "Use 2 or more.")
+    require_at_least("n", n, 2, "fewer images cannot hold both classes")
     if not 1 <= fewest <= most <= size * size:
         raise InputError("coloured", f"{tuple(coloured)} pixels in {size} x {size}", "Give (fewest, most).")
     generator = torch.Generator().manual_seed(seed)
@@ -63,15 +61,12 @@ def green_pixel_images(n: int, seed: int, size: int = 32, coloured: Sequence[int
 
 def colour_mask(images: Tensor, colour: str) -> Tensor:
     """Where images [n, rgb, height, width] have exactly this colour of `COLOURS`: bool [n, height, width]."""
-    if colour not in COLOURS:
-        raise InputError("colour", f"{colour!r} is unknown", f"Use one of {', '.join(COLOURS)}.")
+    require_choice("colour", colour, COLOURS)
     return (images == torch.tensor(COLOURS[colour]).to(images)[:, None, None]).all(dim=1)
 
 
 class GreenPixelNet(nn.Module):
-    """Two 1x1 convolutions of two channels with a rectifier between, then the mean over space.
-
-    The paper's second example.
+    """Two 1x1 convolutions of two channels with a rectifier between, then the mean (the paper's second example).
 
     Input [batch, rgb, height, width] in 0..1, output [batch, class]: 0 "a green pixel", 1 "no green pixel".
     PyTorch's own initial weights, drawn from `seed`; see `start_at_contrast` for those that train reliably.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_utils.attribution.evidence import absence_evidence
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_at_least
 from absence_utils.images.base import IDENTITY, TensorImages
 from absence_utils.patches.book import PatchBook
 
@@ -42,7 +42,8 @@ class MotionSequences:
 
     def first_pairs(self) -> list[int]:
         """Index of every sequence's first frame pair."""
-        return list(range(0, self.frames.shape[0] * (self.frames.shape[1] - 1), self.frames.shape[1] - 1))
+        count, step = self.frames.shape[0], self.frames.shape[1] - 1
+        return list(range(0, count * step, step))
 
 
 def motion_sequences(frames: int = 4, size: int = 12) -> MotionSequences:
@@ -52,12 +53,10 @@ def motion_sequences(frames: int = 4, size: int = 12) -> MotionSequences:
         InputError: fewer than two frames, or so many that a bar would leave the image.
     """
     start, left, right = size // 3, size // 3, size - 1 - size // 3  # 4, 4 and 7 of 12 columns
-    if frames < 2:
-        raise InputError("frames", f"{frames} frames show no motion", "Use 2 or more.")
+    require_at_least("frames", frames, 2, "fewer show no motion")
     if frames - 1 > left or left >= right:
-        raise InputError(
-            "frames", f"in {frames} frames a bar leaves the {size} columns", "Use fewer, or a larger size."
-        )
+        problem = f"in {frames} frames a bar leaves the {size} columns"
+        raise InputError("frames", problem, "Use fewer, or a larger size.")
     pixels = torch.zeros(2, frames, size, size)
     leftward = torch.zeros(2, frames, size, size, dtype=torch.bool)
     for t in range(frames):
@@ -115,8 +114,7 @@ def fully_visible_extremes(
 ) -> dict[str, dict[str, list]]:
     """The highest and the lowest patch of every unit that cut no bar off in one frame only (see `fully_visible`).
 
-    Many patches tie. Of those with the extreme response the first uncut one is taken, in the order of the
-    book.
+    Many patches tie. Of those with the extreme response the first uncut one is taken, in the order of the book.
 
     Args:
         book: mined from `pairs`, with all patches kept.
@@ -143,7 +141,7 @@ def bar_table(rows: list[dict]) -> pd.DataFrame:
     """Where the bar that moves right to left is seen, and how much absence evidence lies on it.
 
     Args:
-        rows: as for `plots.toys.motion_figure`.
+        rows: as for `plots.motion.motion_figure`.
 
     Returns:
         Indexed by unit and view: response or sum, bar in view, and for maps the absence evidence and the

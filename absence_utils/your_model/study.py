@@ -20,10 +20,14 @@ from absence_utils.errors import InputError
 from absence_utils.images.cache import ImageStack, stack_images
 from absence_utils.images.subsets import shuffle_images
 from absence_utils.insertion.design import InsertionConfig, chosen_units
-from absence_utils.insertion.protocols import ControlledResult, controlled_protocol, split_in_thirds
+from absence_utils.insertion.protocols import (
+    ControlledResult,
+    controlled_protocol,
+    mine_splits,
+    split_in_thirds,
+)
 from absence_utils.insertion.scores import MAIN_CONTROL, MIN_EFFECT, select_score
 from absence_utils.patches.book import PatchBook
-from absence_utils.patches.mining import mine_patches
 from absence_utils.stats import fdr_adjust, percentile_of
 from absence_utils.units import dataset_responses
 
@@ -141,7 +145,8 @@ def study_layer(
         raise InputError("random_copies", "there is none", "Give at least one network with random weights.")
     stack = stack_images(shuffle_images(dataset, setting.seed))
     how = {"redraws": redraws, "top_share": top_share, "feather": feather}
-    book, responses, mined = _mine(model, layer, stack, setting, redraws)
+    book, mined = mine_splits(model, layer, stack, setting, redraws)
+    responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
     chosen = _spread(np.arange(responses.shape[1]), most)
     if units is not None:
         chosen = np.union1d(chosen_units(units, responses.shape[1]), chosen)
@@ -149,7 +154,8 @@ def study_layer(
     each = max(1, -(-null_units // len(random_copies)))
     nulls = []
     for number, copy in enumerate(random_copies):
-        _, own, mined = _mine(copy, layer, stack, setting, redraws, everything=False)
+        _, mined = mine_splits(copy, layer, stack, setting, redraws, whole=False)
+        own = dataset_responses(copy, layer, stack, pool=setting.pool).numpy()
         few = _spread(np.arange(own.shape[1]), each)
         found = _fair(copy, layer, stack, mined, own, setting, few, control_units=0, **how)
         nulls.append(found.scores.assign(copy=number))
@@ -157,18 +163,6 @@ def study_layer(
     return LayerStudy(
         model, layer, setting, stack, responses, book, fair, null, decide(fair.scores, null)
     )  # fmt: skip
-
-
-def _mine(model, layer, stack, setting: InsertionConfig, redraws: int, everything: bool = True):
-    """(book of all images or None, responses [image, unit], book of the first third)."""
-    how = {name: getattr(setting, name) for name in ("patch", "stride", "k", "pool", "seed")}
-    how["reservoir"] = max(256, setting.k * redraws)
-    first = split_in_thirds(len(stack))[0]
-    clean = mine_patches(model, layer, stack, **how, part=first)
-    book = None
-    if everything:
-        book = clean.merge(mine_patches(model, layer, stack, **how, part=range(first.stop, len(stack))))
-    return book, dataset_responses(model, layer, stack, pool=setting.pool).numpy(), clean
 
 
 def _fair(model, layer, stack, book, responses, setting, units, **how) -> ControlledResult:
