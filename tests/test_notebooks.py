@@ -16,7 +16,7 @@ from absence_utils.runner.parameters import read_parameters, read_profile, resol
 
 PATHS = all_notebooks()
 TWICE = ("01", "06")  # byte-identical numbers are shown for these two
-CELL, TOTAL = 18, 95  # lines of code: style asks for about 15 and about 80
+CELL, TOTAL = 16, 80  # lines of code: style asks for about 15 and about 80
 
 each = pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
 
@@ -26,7 +26,13 @@ def code_cells(path):
 
 
 def code_lines(cell) -> int:
-    return sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in cell.source.splitlines())
+    """Lines of code without imports, which the formatter breaks over many lines."""
+    imports = [n for n in ast.parse(cell.source).body if isinstance(n, (ast.Import, ast.ImportFrom))]
+    imported = {line for node in imports for line in range(node.lineno, node.end_lineno + 1)}
+    lines = {
+        n for n, line in enumerate(cell.source.splitlines(), 1) if line.strip() and line.lstrip()[0] != "#"
+    }
+    return len(lines - imported)
 
 
 def tags(cell):
