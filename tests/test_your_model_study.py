@@ -132,7 +132,7 @@ def test_copies_are_judged_against_the_others_only():
 @pytest.mark.parametrize(
     "values, words",
     [
-        ((2.0, 1.0), "in no unit that only adds up"),
+        ((2.0, 1.0), "which no additive unit can show"),
         ((2.0, 0.01), "corrected for the 1 units studied"),
         ((0.3, -0.2), "any unit's lowest patches lower it"),
         ((0.97, 0.0), "it does not clearly exceed that"),

@@ -140,7 +140,7 @@ def _picture_row(card, title: str, pictures: dict, names: dict | None = None, no
     for side, shown in pictures.items():
         name = f"{side.capitalize()} response: {names[side] if names else title.lower()}"
         captions = "; ".join(caption.replace("\n", " ") for _, caption in shown)
-        height = 0.25 + 0.95 * -(-len(shown) // COLUMNS)
+        height = 0.25 + 1.0 * -(-len(shown) // COLUMNS)
         draw = partial(_strip, title=name, colour=SIDES[side], pictures=shown)
         panels.append(Panel(draw, WIDTH / 2, height, f"{name} of {card.title}: {captions}"))
     return Row(title, panels, note)
@@ -159,7 +159,7 @@ def _captioned(pixels, responses, labels=None) -> list[tuple]:
     """[(picture, its response and, on at most two lines, its label)]."""
     captions = []
     for value, label in zip(responses, labels or [""] * len(pixels), strict=True):
-        lines = textwrap.wrap(str(label), 13, max_lines=2, placeholder="…")
+        lines = textwrap.wrap(str(label), 11, max_lines=2, placeholder="…")
         captions.append("\n".join([signed_number(float(value)), *lines]))
     return list(zip(pixels, captions, strict=True))
 
@@ -195,7 +195,7 @@ def response_histogram(ax, responses) -> None:
     if len(responses):
         ax.axvline(np.median(responses), color=NEUTRAL, linestyle=":", linewidth=1.4)
     below = (responses < 0).mean() if len(responses) else 0
-    ax.set_xlabel("signed response, units of the layer", fontsize=8)
+    ax.set_xlabel("signed response,\nunits of the layer", fontsize=8)
     ax.set_ylabel("images", fontsize=8)
     ax.set_title(f"{below:.0%} of {len(responses):,} images below 0\n(dotted: median)", fontsize=8)
 
@@ -226,8 +226,8 @@ def score_intervals(ax, scores, limit: float, least: float) -> None:
         )
     ax.set_yticks(range(len(names)), names, fontsize=7)
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_xlabel("score, sd of the response", fontsize=8)
-    ax.set_title("scores (dashed: 95th percentile\nof random-weight units)", fontsize=8)
+    ax.set_xlabel("score, sd of response", fontsize=8)
+    ax.set_title("scores (dashed: 95th percentile\nof random-weight units)", fontsize=8, loc="right")
 
 
 def _condition(score) -> str:
@@ -251,7 +251,7 @@ def class_bars(ax, evidence) -> None:
     ax.axvline(0, color=INK, linewidth=1)
     title = "by concept, with − without" if evidence.contrast else "by class"
     ax.set_xlabel("sd of the response", fontsize=8)
-    ax.set_title(f"absence evidence\n{title}", fontsize=8)
+    ax.set_title(f"absence evidence\n{title}", fontsize=8, loc="right")
 
 
 def layer_overview(study, marked=()):
@@ -272,7 +272,7 @@ def layer_overview(study, marked=()):
         for ax in (left, right):
             ax.axvline(study.limit, color=NEUTRAL, linestyle="--", linewidth=1.4)
             ax.set_xlabel("absence score, sd")
-            ax.legend(fontsize=7, frameon=False)
+            ax.legend(fontsize=7, framealpha=1, edgecolor="none")
         name = f"{study.layer or 'output'}: {len(study.verdicts)} units"
         figure.suptitle(f"{name} (dashed: 95th percentile of random-weight units)", fontsize=10)
     return figure

@@ -275,7 +275,7 @@ def describe_verdict(row: pd.Series, patch: int) -> str:
     if row["verdict"] == CONTEXT:
         return (
             f"On the unit's top images its lowest patches ({patch} px) lower the response by {veto} more than the same "
-            "patches do on images of median response, which they do in no unit that only adds up. Absence score "
+            "patches do on images of median response, which no additive unit can show. Absence score "
             f"{drop} against random patches at the same places; {random}."
         )
     corrected = f"corrected for the {row['studied']} units studied"
