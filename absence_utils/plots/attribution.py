@@ -91,9 +91,7 @@ def _unit_block(figure, widths, smooth, edge, label, targets, others, split) -> 
     figure.suptitle(f"{label} (target inputs {how})", fontweight="bold")
     *blocks, scale_block = figure.subfigures(1, 3, width_ratios=(*widths, 0.85 / edge), wspace=0.02)
     captions = [[_wrapped(text, int(17 * edge)) for text in side.captions] for side in (targets, others)]
-    lines = max(
-        text.count("\n") for own in captions for text in own
-    )  # the same for all, so that pictures align
+    lines = max(text.count("\n") for own in captions for text in own)  # for all, so that pictures align
     sides = zip(blocks, widths, names, (targets, others), maps, captions, strict=True)
     for block, width, name, side, signed, texts in sides:
         block.suptitle(name, fontsize=8)
@@ -131,7 +129,7 @@ def methods_compared(sides: Sequence[tuple], smooth: float = 0.03):
         figure, axes = plt.subplots(len(sides), columns, figsize=size, squeeze=False, layout="constrained")
         figure.suptitle(
             "The same input under every method: red raises the response, blue lowers it\n"
-            "(gap: what a map's sum leaves unexplained of the response; scale: largest value per pixel)"
+            "(gap: completeness gap of the map's sum; scale: value per pixel at full colour)"
         )
         for row, (title, by_method) in zip(axes, sides, strict=True):
             first = by_method[methods[0]]

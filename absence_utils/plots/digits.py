@@ -120,7 +120,7 @@ def class_pairs_figure(matrices, share: float):
             for k in range(len(percent)):
                 ax.add_patch(Rectangle((k, k), 1, 1, facecolor="0.85", edgecolor="white"))
             ax.set(xlabel="class of the input", title=title)
-            ax.tick_params(length=0)
+            ax.tick_params(length=0, labelrotation=0)
         np.atleast_1d(axes)[0].set_ylabel("class the network sees afterwards (unit)")
         title = f"Inputs that change into the unit's class (%), {share:.0%} of their stroke pixels removed"
         fig.suptitle(title, weight="bold")
