@@ -78,6 +78,8 @@ def build(results: Path, out: Path) -> int:
             return status
         if (atlas / "index.html").is_file():
             shutil.copytree(atlas, html / "atlas")
+        for template in html.rglob("*macros.html"):  # of the theme, which copies them by mistake
+            template.unlink()
         shutil.rmtree(out, ignore_errors=True)
         os.replace(html, out)
     pages = sum(1 for _ in out.rglob("*.html"))
