@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -149,10 +150,13 @@ def _picture_row(card, title: str, pictures: dict, names: dict | None = None, no
 def _strip(part, title: str, colour: str, pictures: list) -> None:
     part.suptitle(title, color=colour, fontsize=8.5, fontweight="bold")
     grid = part.add_gridspec(-(-len(pictures) // COLUMNS), COLUMNS)
-    for place, (picture, caption) in zip(grid, pictures, strict=False):
-        ax = part.add_subplot(place)
-        show_image(ax, picture)
-        ax.set_xlabel(caption, fontsize=6.5, labelpad=2)
+    for place, shown in zip_longest(grid, pictures):
+        ax = part.add_subplot(place, anchor="N")
+        if shown is None:
+            ax.axis("off")  # it keeps the width of its column
+            continue
+        show_image(ax, shown[0])
+        ax.set_xlabel(shown[1], fontsize=6.5, labelpad=2)
 
 
 def _captioned(pixels, responses, labels=None) -> list[tuple]:
