@@ -92,7 +92,7 @@ def faithfulness_curves(results: dict, title: str = ""):
             ax.minorticks_off()
             ax.axhline(0, color="black", linewidth=0.6)
             ax.set(title=name, xlabel="share of pixels (%)")
-        axes[0].set_ylabel("effect minus matched control (sd)")
+        axes[0].set_ylabel("effect minus\nmatched control (sd)")
         legend_above(fig, axes[0], 5, title=title)
     return fig
 
@@ -134,7 +134,7 @@ def gallery(rows, smooth: float = 0.015):
     titles = ("non-target image", "planted concept", "target image", "target map", "non-target map", "maximum",
               "minimum", "lowest patch")  # fmt: skip
     with companion_style():
-        size = (WIDTH, 0.4 + 0.95 * len(rows))
+        size = (WIDTH, 0.55 + 0.95 * len(rows))
         fig, axes = plt.subplots(len(rows), len(titles), figsize=size, squeeze=False)
         for line, row in zip(axes, rows, strict=True):
             maps = {name: smoothed(row[name], smooth) for name in ("target_map", "non_target_map")}
@@ -150,5 +150,5 @@ def gallery(rows, smooth: float = 0.015):
                 bare(ax)
             line[0].set_ylabel(row["name"].replace(" and ", "\nand "), fontsize=7.5)
         for ax, title in zip(axes[0], titles, strict=True):
-            ax.set_title(title, fontsize=7.5)
+            ax.set_title(title.replace(" ", "\n"), fontsize=7.5)
     return fig

@@ -125,5 +125,6 @@ def green_position(fig, images, responses, greens, reds, names, *, green, red) -
     zero_line(below)
     below.set(xlabel="green of the ringed pixel", ylabel="response, signed")
     below.set_title(f"seen as {names[int(curves[k].argmax())]!r}")
-    below.margins(y=0.25)  # for the legend, between the lines where they are apart
+    low, high = below.get_ylim()
+    below.set_ylim(low, high + 0.5 * (high - low))  # room for the legend
     below.legend(frameon=False, fontsize=7.5, loc="upper center")

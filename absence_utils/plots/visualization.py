@@ -157,7 +157,7 @@ def suppressions(found, names: Sequence[str] | None = None, title: str = ""):
         for ax, word in zip(axes[:, 0], ("before", "after", "change", "response"), strict=True):
             ax.set_ylabel(word)
         fig.suptitle(title)
-        bar = fig.colorbar(drawn, ax=axes.ravel().tolist(), shrink=0.3, aspect=16, pad=0.01)
+        bar = fig.colorbar(drawn, ax=axes.ravel().tolist(), shrink=0.3, aspect=16, pad=0.01, panchor=False)
         bar.set_label("change: darker    brighter\n(pixel range 0..1)")
     return fig
 
