@@ -92,7 +92,7 @@ lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks --LabApp.news_url=None $(ARGS)
 
 lock:  ## write requirements.lock anew from pyproject.toml (needs uv, and --default-index if pip uses another one)
-	uv pip compile pyproject.toml --extra dev --extra site --universal --python-version 3.11 --output-file requirements.lock \
+	uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 --output-file requirements.lock \
 		--custom-compile-command "make lock" --quiet $(addprefix --no-emit-package ,$(CUDA)) $(ARGS)
 
 clean:  ## remove results and caches (the environment stays: rm -r .venv)

@@ -18,7 +18,7 @@ from absence_utils.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-WANTED = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["site"]]
+WANTED = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["docs"]]
 LOCK = (ROOT / "requirements.lock").read_text()
 PINNED = [Requirement(line) for line in LOCK.splitlines() if line and not line.lstrip().startswith("#")]
 CUDA = re.compile(r"nvidia|cuda|triton")

@@ -134,7 +134,9 @@ def test_runs(path, tmp_path):
     repeats = 2 if path.stem[:2] in TWICE else 1
     for repeat in range(repeats):
         run = [*command, "--out", f"out{repeat}"]
-        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800
+        )
         assert done.returncode == 0, done.stderr
         assert not re.search(r"Warning|\x1b", done.stderr), done.stderr
     figures = declared_figures(read_notebook(path))

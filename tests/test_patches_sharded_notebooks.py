@@ -42,7 +42,7 @@ def test_stored_without_outputs_and_declares_its_file():
 
 def snakemake(folder, *words):
     command = [sys.executable, "-m", "snakemake", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -77,7 +77,9 @@ def outputs(allow_stdin: bool, **environment) -> tuple[list[dict], list[dict]]:
     messages = []
     try:
         for code in (CODE, MOVE) if allow_stdin and not environment else (CODE,):
-            client.execute_interactive(code, allow_stdin=allow_stdin, output_hook=messages.append, timeout=60)
+            client.execute_interactive(
+                code, allow_stdin=allow_stdin, output_hook=messages.append, timeout=600
+            )
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

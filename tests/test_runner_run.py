@@ -1,6 +1,7 @@
 """The strict runner: what it refuses, what it leaves behind, and what it accepts as done."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -34,7 +35,7 @@ for suffix in (".png", ".csv", ".json"):
     (out / f"00_a{suffix}").write_text(f"{k} {rate} {os.getcwd()}")
 """
 FAIL = """from absence_utils.errors import InputError
-if do == "sleep": time.sleep(60)
+if do == "sleep": time.sleep(900)
 if do == "divide": 1 / 0
 if do == "refuse": raise InputError("layer", "there is no 'a'", "Use 'b'.")
 if do == "forget": (out / "00_a.csv").unlink()
@@ -87,7 +88,7 @@ def listen():
 
 
 def finish(process):
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=900)
     return process.returncode, output, errors
 
 
@@ -150,13 +151,18 @@ def test_an_interrupted_run_leaves_nothing(start, tmp_path, number):
 
 
 @pytest.mark.notebook
-def test_success_forgets_the_failure(notebook, tmp_path):
-    failed = tmp_path / "out" / "failed"
-    failed.mkdir(parents=True)
-    (failed / "00_x.ipynb").write_text("")
-    assert run.run_notebook(notebook, tmp_path / "out", {}) == [tmp_path / "out" / "00_a.png"]
-    assert files(tmp_path / "out") == ["00_a.csv", "00_a.json", "00_a.png", "00_x.ipynb"]
-    assert not failed.exists()
+def test_success_forgets_the_failure_and_what_a_killed_run_left(notebook, tmp_path):
+    out = tmp_path / "out"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    abandoned = out / f".00_x@{run.socket.gethostname()}@{dead.pid}"
+    alive = out / f".00_x@{run.socket.gethostname()}@{os.getppid()}"
+    for folder in (abandoned, alive, out / "failed"):
+        folder.mkdir(parents=True)
+        (folder / "00_x.ipynb").write_text("")
+    assert run.run_notebook(notebook, out, {}) == [out / "00_a.png"]
+    assert not abandoned.exists() and alive.exists()
+    assert not (out / "failed" / "00_x.ipynb").exists()
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from textwrap import shorten
 
 import nbformat
@@ -62,8 +62,8 @@ def run_notebook(notebook: Path, out: Path, parameters: dict, profile: str = "")
     node, name, started = read_notebook(notebook), notebook.stem, time.monotonic()
     figures, files = declared_figures(node), declared_files(node)
     out.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{name}.", dir=out, ignore_cleanup_errors=True) as folder:
-        staging, executed = Path(folder), Path(folder, f"{name}.ipynb")
+    with _staging(out, name) as staging:
+        executed = staging / f"{name}.ipynb"
         told = {"OUT": staging.resolve(), "PROFILE": profile, "NOTEBOOK": notebook.resolve()}
         with _environment(**{f"ABSENCE_{name}": str(value) for name, value in told.items()}):
             try:
@@ -130,6 +130,31 @@ def _check_products(staging: Path, figures: list[str], files: list[str], name: s
     undeclared = sorted({path.stem for path in staging.glob("*.png")} - set(figures))
     if undeclared:
         raise NotebookError(f"{name}: wrote {', '.join(undeclared)}, which its metadata does not declare")
+
+
+@contextmanager
+def _staging(out: Path, name: str):
+    """Hidden folder for one run, removed afterwards whatever happens, as are those that a killed run left."""
+    host = socket.gethostname()
+    for left in out.glob(f".{name}@{host}@*"):
+        if not _alive(int(left.name.rsplit("@", 1)[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    staging = out / f".{name}@{host}@{os.getpid()}"
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()
 
 
 @contextmanager
