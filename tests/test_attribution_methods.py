@@ -290,6 +290,7 @@ def test_an_exception_inside_the_network_leaves_no_hooks():
                 assert not (module._forward_hooks or module._forward_pre_hooks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, layer", [
     ("squeezenet1_0", "logits"), ("squeezenet1_0", "features.7"), ("resnet18", None),
     ("resnet18", "layer3.1.bn2"),

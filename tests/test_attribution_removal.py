@@ -105,6 +105,7 @@ def test_bad_input_is_named():
         removal_table(planted(), -images, 0, 1, [0.5])
 
 
+@pytest.mark.slow
 def test_digits_the_claim_of_the_notebook():
     """Held-out 8s become 3s when the most negative pixels go, and not with either control."""
     trained = []

@@ -185,6 +185,7 @@ def test_columns_with_most_evidence_are_kept_for_each_unit_in_turn():
     assert list(top_columns(matrix, 4)) == list("abcd")
 
 
+@pytest.mark.slow
 def test_planted_absences_stand_out_in_the_matrix_of_the_shipped_network(scenes):
     _, dataset, columns, units = scenes
     table = absence_matrix(screen(units, dataset), columns.membership, columns.names, contrast=True)
@@ -207,6 +208,7 @@ def planted_margin(table, cells):
     return values[planted].min() / values[~planted].max()
 
 
+@pytest.mark.slow
 def test_clipping_pixel_by_pixel_would_miss_a_planted_absence(scenes):
     """Why evidence is totalled over regions, see the top of `screening`."""
     _, dataset, columns, units = scenes
@@ -242,6 +244,7 @@ def test_columns_are_the_truth_of_the_images_themselves(seed):
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_non_target_inputs_carry_more_absence_evidence(scenes):
     _, dataset, _, units = scenes
     found = screen(units, dataset)
@@ -254,6 +257,7 @@ def test_non_target_inputs_carry_more_absence_evidence(scenes):
     assert [unit.label(dataset.class_names, found.outputs) for unit in units] == dataset.class_names
 
 
+@pytest.mark.slow
 def test_maps_of_chosen_scenes_lie_on_what_suppresses_the_unit(scenes):
     """Integrated gradients of "not ring": the most negative place of non-target maps is the ring."""
     _, dataset, columns, units = scenes

@@ -391,6 +391,7 @@ def measured(rule, fill, name, shares=(0.01, 0.02, 0.05, 0.1, 0.2)):
     return faithfulness(unit, values, images, targets, spread, background=behind, fill=fill, shares=shares)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("rule", PLANTED)
 def test_right_maps_are_far_above_noise(rule, fill):
@@ -424,6 +425,7 @@ def test_the_sign_of_a_real_map_is_its_message():
     torch.testing.assert_close(torch.cat(single), found["signed"].score, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("rule", PLANTED)
 def test_the_planted_answer_is_above_integrated_gradients_where_it_has_room(rule, fill):
@@ -455,6 +457,7 @@ def test_inpainting_needs_whole_glyphs():
     assert 0.1 < difference.low and difference.high < 0.4
 
 
+@pytest.mark.slow
 def test_descending_removal_looks_at_the_wrong_end():
     """It cannot tell the right absence map from noise, and prefers a map that is silent about the absence."""
     unit, images, behind, targets, spread, masks = shown("disc and not cross")

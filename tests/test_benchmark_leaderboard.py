@@ -122,6 +122,7 @@ def subject():
     return given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["integrated_gradients", "input_x_gradient", "deeplift"])
 def test_map_methods_by_hand(subject, name):
     """For a linear unit all of them are red / pixels, in sd of the unit."""
@@ -202,6 +203,7 @@ def small():
     return run_benchmark(SMALL, {name: METHODS[name] for name in chosen})
 
 
+@pytest.mark.slow
 def test_the_order_that_was_claimed(small):
     scores = small.set_index(["method", "score"]).value
     assert scores[("input_x_gradient, target", "AUROC")] == pytest.approx(0.5, abs=0.1)
@@ -225,6 +227,7 @@ def test_measured_effects_show_what_was_planted():
             assert abs(row.effect) < 0.3
 
 
+@pytest.mark.slow
 def test_effects_of_all_layers_at_once_are_those_of_each():
     model = task_of("rules", 0, None, [0], SMALL).model
     found = effects_everywhere(model, 30)

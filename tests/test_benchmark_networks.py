@@ -70,6 +70,7 @@ def test_the_manifest_holds_their_accuracy_and_the_file_is_small():
     assert len(facts) == 2 * SEEDS + 1 and min(min(each.values()) for each in facts.values()) > 0.995
 
 
+@pytest.mark.slow
 def test_a_short_retraining_learns_the_twins_rules(images):
     """A tenth of the shipped networks' training, as in test_scenes; the commonest answer is right in 65 % at most."""
     network = train_concept_net(
@@ -79,6 +80,7 @@ def test_a_short_retraining_learns_the_twins_rules(images):
     assert right > 0.8
 
 
+@pytest.mark.slow
 def test_the_script_says_what_it_does():
     done = subprocess.run(
         [sys.executable, str(ROOT / "data/make_benchmark_networks.py"), "--help"],

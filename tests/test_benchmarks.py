@@ -59,6 +59,7 @@ def test_insertion_is_measured_on_the_same_inputs(monkeypatch):
     assert requests.groupby("unit").image.nunique().eq(6).all() and requests.patch.max() < 4
 
 
+@pytest.mark.slow
 def test_findings_at_random_weights_are_counted(monkeypatch):
     few = {"scenes": 150, "copies": 3, "units": 6, "most": 5}
     row = bench_verdicts.count_findings("concept_scenes", "logits", **few)

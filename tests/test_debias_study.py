@@ -293,6 +293,7 @@ def study():
     return short(keep=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("carrier", [0, 1])
 def test_order_of_the_objectives_over_five_seeds(study, carrier):
     """At one strength, after the last epoch, on inverse-biased images: none < presence < presence and absence, and
@@ -308,6 +309,7 @@ def test_order_of_the_objectives_over_five_seeds(study, carrier):
     assert accuracy.low[("presence and absence", "inverse-biased")] > 0.85
 
 
+@pytest.mark.slow
 def test_presence_only_leaves_the_absence_in_the_other_logit(study):
     table = score_table(last_epochs(study.history))
     scores = table.set_index(["carrier", "objective", "logit"]).sort_index()
@@ -318,6 +320,7 @@ def test_presence_only_leaves_the_absence_in_the_other_logit(study):
         assert scores.score.abs()[(carrier, "presence and absence")].max() < 0.1
 
 
+@pytest.mark.slow
 def test_the_planted_twin():
     """Only the non-target logit can use the artefact: presence-only changes nothing, both logits repair it. With the
     artefact on the class whose logit sees it, presence-only suffices."""
@@ -337,6 +340,7 @@ def test_the_planted_twin():
     assert other[(0, "presence")] > 1 and abs(other[(0, "presence and absence")]) < 0.5
 
 
+@pytest.mark.slow
 def test_processes_and_checkpoints_change_nothing(study, tmp_path):
     plans = [RunSpec(1, 2, "presence", 100.0), RunSpec(0, 0, "presence and absence", 100.0)]
     recipe = TrainingConfig(20, 0.006, 192, measure_every=10)
@@ -361,6 +365,7 @@ def test_processes_and_checkpoints_change_nothing(study, tmp_path):
         run_study(plans, digits_task, dense, recipe, workers=0)
 
 
+@pytest.mark.slow
 def test_examples(study):
     task = digits_task(0, 0)
     objectives = ["none", "presence", "presence and absence"]
@@ -393,6 +398,7 @@ def test_examples(study):
         example_maps(DebiasStudy(study.history), task, dense, 0, objectives)
 
 
+@pytest.mark.slow
 def test_the_reference_has_no_shortcut_to_learn(study):
     """Trained where a coin decides, measured under the bias: it does not care who shows the artefact."""
     rows = last_epochs(study.history).query("objective == @REFERENCE")

@@ -79,6 +79,7 @@ def test_installed_is_what_is_pinned(name):
     assert Version(importlib.metadata.version(name)).base_version in pins(name)
 
 
+@pytest.mark.slow
 def test_installed_packages_fit_together():
     checked = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout

@@ -39,6 +39,7 @@ def refuses(sentence, function, *arguments):
         function(*arguments)
 
 
+@pytest.mark.slow
 def test_predictions():
     assert "all negative (-1 in all" in check.predictions(*WORDS)
     refuses("`case_3`", check.predictions, *WORDS[:2], ..., WORDS[3])
@@ -106,6 +107,7 @@ def test_a_bias_is_told_from_an_absence_by_showing_the_concept():
         refuses(sentence, check.put_it_in, *wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", (0, 1, 2))
 def test_the_mistakes_mislead_and_the_repair_does_not(seed):
     who, absent = check.subject("rules", seed), check.planted()
@@ -121,6 +123,7 @@ def test_the_mistakes_mislead_and_the_repair_does_not(seed):
     assert (said["signed"][absent] > 0).all()
 
 
+@pytest.mark.slow
 def test_planted_and_auroc_are_those_of_the_benchmark(rules, twin):
     absent = check.planted()
     assert [(list(RULES)[unit], CONCEPTS[concept]) for unit, concept in absent.nonzero().tolist()] == [
@@ -152,12 +155,14 @@ def test_on_its_own_class(rules):
         refuses(sentence, check.on_its_own_class, *wrong, rules)
 
 
+@pytest.mark.slow
 def test_an_unsigned_map_under_the_name_of_the_signed_one_stays_unsigned(rules):
     signed, unsigned = (on_non_targets(IG, function)(rules) for function in (METHODS[IG], absolute))
     assert check.auroc(unsigned) < 0.5 < check.auroc(signed)
     assert "That is false" in check.without_sign(unsigned, EDGES, rules)
 
 
+@pytest.mark.slow
 def test_without_sign(rules):
     right, signed = (on_non_targets(*given)(rules) for given in (("absolute", absolute), (IG, METHODS[IG])))
     assert "That is false" in check.without_sign(right, EDGES, rules)
@@ -172,6 +177,7 @@ def test_without_sign(rules):
         refuses(sentence, check.without_sign, *wrong, rules)
 
 
+@pytest.mark.slow
 def test_signed_on_others(rules):
     right = on_non_targets(IG, METHODS[IG])(rules)
     assert "3 of 3 planted absences" in check.signed_on_others(right, 3, rules)
@@ -229,6 +235,7 @@ def test_what_answer_cells_print(rules, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_every_check_passes_once_more_after_the_last_task(tmp_path, monkeypatch):
     """No solution overwrites what the check of an earlier task reads."""
     monkeypatch.chdir(tmp_path)

@@ -34,6 +34,7 @@ def left(values, columns=slice(0, 4)):
     return float(values[..., columns].sum() / values.sum())
 
 
+@pytest.mark.slow
 def test_left_halves(network, inputs, maps):
     signed = {kind: attribute(Unit(network, channel=3), images) for kind, images in inputs.items()}
     evidence = {kind: absence_evidence(values) for kind, values in signed.items()}
@@ -65,6 +66,7 @@ def test_left_halves(network, inputs, maps):
         check.left_halves(0.5, network, inputs)
 
 
+@pytest.mark.slow
 def test_score_is_the_signed_map(network, inputs, maps):
     score = maps.sum(1)
     others = (score, 2 * score, score.double(), -absence_evidence(maps))  # all of them remove the same pixels
@@ -87,6 +89,7 @@ def test_score_is_the_signed_map(network, inputs, maps):
             check.removal_score(wrong, network, inputs["8s"])
 
 
+@pytest.mark.slow
 def test_control_is_random_equal_and_on_the_strokes(network, inputs, maps):
     eights, score = inputs["8s"], maps.sum(1)
     strokes, count = check.stroke_counts(eights)

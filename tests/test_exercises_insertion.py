@@ -81,6 +81,7 @@ def test_testing_where_one_chose(drops):
         refuses(sentence, check.chosen_and_tested, *wrong, drops)
 
 
+@pytest.mark.slow
 def test_two_places(centred):
     def read(patch, place):
         return centred.unit.response(insert_patches(centred.images, patch, place))
@@ -129,6 +130,7 @@ def test_pooling_by_the_minimum(maps):
         refuses(sentence, check.pooled_by_minimum, *wrong, maps)
 
 
+@pytest.mark.slow
 def test_the_repairs(drops, centred, maps, flips):
     best = int(drops[:12, :4].mean(dim=(0, 1)).argmax())
 
@@ -242,6 +244,7 @@ def test_numbers_are_printed_with_their_names(capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_every_check_passes_once_more_after_the_last_task(tmp_path, monkeypatch):
     """No solution overwrites what the check of an earlier task reads."""
     monkeypatch.chdir(tmp_path)

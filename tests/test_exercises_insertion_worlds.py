@@ -27,6 +27,7 @@ def test_mixed_units_are_additive_and_veto_units_in_another_order():
     assert other.order.tolist() != mixed.order.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", (0, 1))
 def test_all_scores_are_positive_and_only_vetoes_depend_on_the_image(seed):
     data = worlds.eight_units(seed)

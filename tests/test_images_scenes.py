@@ -254,12 +254,14 @@ def test_scene_dataset_follows_the_protocol(net):
 # -- the shipped network
 
 
+@pytest.mark.slow
 def test_shipped_network_knows_every_rule_on_fresh_scenes(net):
     fresh = sc.scene_dataset(2000, 12345)
     right = ((predict(net, fresh.images) > 0) == fresh.membership).double().mean(dim=0)
     assert (right >= 0.995).all(), dict(zip(sc.RULES, right.tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_shipped_effects_are_negative_exactly_where_an_absence_is_planted(net, facts):
     planted = sc.planted_effects()
     effects = [average_causal_effect(net, None, name, 200, 77) for name in sc.CONCEPTS]
@@ -335,6 +337,7 @@ def test_average_causal_effect_equals_the_definition():
         average_causal_effect(Counter(), None, "ring", 1, 0)
 
 
+@pytest.mark.slow
 def test_a_short_training_plants_the_absences():
     """A small fraction of the shipped network's training; chance is at most 66 % for every rule."""
     state = torch.get_rng_state()

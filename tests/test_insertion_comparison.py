@@ -128,6 +128,7 @@ class OneLowToken(nn.Module):
         return self.maps(batch)
 
 
+@pytest.mark.slow
 def test_pooling_table_follows_the_pooling_and_flags_what_only_the_minimum_makes(images):
     torch.manual_seed(0)
     model = OneLowToken()
@@ -177,6 +178,7 @@ def test_flag_by_hand(monkeypatch, images):
     assert table[table.only_min][["pool", "unit"]].values.tolist() == [["min", 0]]
 
 
+@pytest.mark.slow
 def test_transformer_tokens_pool_in_every_way(images):
     torch.manual_seed(0)
     options = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16, "num_classes": 3}

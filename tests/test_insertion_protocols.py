@@ -58,6 +58,7 @@ def studies():
 
 
 # ---------------------------------------------------------------------- what the tests say of known units
+@pytest.mark.slow
 def test_published_test_cannot_say_no_and_the_veto_can(studies):
     table = verdicts(studies).groupby("network")[["published", "suppressed", "vetoed"]].mean()
     assert table.loc["additive", "published"] > 0.95
@@ -81,6 +82,7 @@ def test_veto_of_a_linear_unit_is_zero_however_its_patches_were_selected(images)
     assert (veto.q_least == 1).all() and (study.published.tests.significant).all()
 
 
+@pytest.mark.slow
 def test_scenes_network_vetoes_what_was_planted():
     """Logits: absences where the rules ask for them, none for "triangle or bars" and "checker"."""
     dataset = shuffle_images(scene_dataset(450, 0))
@@ -96,6 +98,7 @@ def test_scenes_network_vetoes_what_was_planted():
 
 
 # ---------------------------------------------------------------------- the plan
+@pytest.mark.slow
 def test_clean_selection(studies):
     """Patches, the meaning of top, and effects come from three disjoint thirds; top images are top, neutral median."""
     study, images = studies["veto"], blobs(900)
@@ -118,6 +121,7 @@ def test_clean_selection(studies):
         assert (of[of.group == "blank"].image == BLANK_IMAGE).all()
 
 
+@pytest.mark.slow
 def test_every_condition_is_what_it_says(studies):
     """Responses of the fair protocol from images made by hand, one of each condition and group."""
     study, images = studies["veto"], blobs(900)
@@ -152,6 +156,7 @@ def test_every_condition_is_what_it_says(studies):
     assert (select_score(study.fair.scores, "check", "own patch pasted back").value == 0).all()
 
 
+@pytest.mark.slow
 def test_smallest_effect_that_counts(studies):
     """q_least asks whether a score is beyond MIN_EFFECT, and is adjusted over units."""
     inputs, spread = studies["veto"].fair.inputs, studies["veto"].fair.units.sd.to_numpy()
@@ -166,6 +171,7 @@ def test_smallest_effect_that_counts(studies):
     assert (veto.q_least >= veto.q).all() and (veto.q_least > veto.q).any()
 
 
+@pytest.mark.slow
 def test_paired_by_image_place_and_order(studies):
     inputs = studies["veto"].fair.inputs
     at = {}
@@ -223,6 +229,7 @@ def test_published_table_by_hand(images):
     assert set(result.inputs.place) == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_one_pair_an_image_costs_a_kth_and_agrees(images):
     network = SyntheticUnits(images.take(range(100)), 6, "veto", seed=3)
     both = {
@@ -242,6 +249,7 @@ def test_one_pair_an_image_costs_a_kth_and_agrees(images):
     assert select_score(scores, "absence", "mean colour").value.notna().all()
 
 
+@pytest.mark.slow
 def test_same_seed_same_study(images):
     network = SyntheticUnits(images.take(range(100)), 3, "veto", seed=3)
     one, same = (insertion_study(network, None, images, SETTING, redraws=2, top_share=0.2) for _ in range(2))

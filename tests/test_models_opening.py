@@ -84,6 +84,7 @@ def test_a_function_in_a_module_of_the_working_directory(file, monkeypatch):
     monkeypatch.delitem(sys.modules, "my_model")
 
 
+@pytest.mark.slow
 def test_names_and_networks_open_as_before():
     scenes = open_model("concept_scenes")
     assert (

@@ -49,6 +49,7 @@ def test_homogeneous(case):
         assert network(torch.zeros_like(images)).abs().max() == 0
 
 
+@pytest.mark.slow
 def test_input_x_gradient_is_complete_and_equals_integrated_gradients(case):
     network, images = case
     unit = Unit(network, channel=1)
@@ -86,6 +87,7 @@ def test_block_by_hand():
     torch.testing.assert_close(block(maps), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_checkpoint_loads_with_and_without_wrappers(tmp_path, wrapped):
     network = lively(XResNet50(7)).float()

@@ -21,6 +21,7 @@ def test_unknown_names_are_attribute_errors():
         absence_utils.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_reading_a_unit_and_debiasing_do_not_load_lucent_or_captum():
     code = "import sys, absence_utils.debias.study; from absence_utils import Unit; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

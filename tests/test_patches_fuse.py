@@ -177,6 +177,7 @@ def test_the_network_is_not_touched_and_its_tensors_are_shared():
 
 
 # ---------------------------------------------------------------------- against the published scheme
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["layer1.0.conv3", "layer3.0.conv3", "layer4.0.bn2"])
 def test_equals_the_published_scheme_exactly(layer):
     """9 windows an image and batches of 9, so that both run the same shapes."""
@@ -194,6 +195,7 @@ def test_equals_the_published_scheme_exactly(layer):
                 assert torch.equal(pixels, dataset.images[image, :, top : top + height, left : left + width])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["layer1.0.conv3", "layer3.0.conv3"])
 def test_rearranged_it_is_within_1e_4_of_the_published_scheme(layer):
     network, dataset = bottlenecks(), images(6)

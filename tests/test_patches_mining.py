@@ -127,6 +127,7 @@ def merged(books, order):
 WHOLE = whole_numbers(n=8, height=8, width=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(cuts=st.sets(st.integers(1, 7)), per_image=st.integers(0, 2), k=st.integers(1, 9), data=st.data())
 def test_merging_in_any_order_equals_the_single_pass(cuts, per_image, k, data):

@@ -124,6 +124,7 @@ def test_other_settings_are_mined_anew(tmp_path):
         assert same(mine(tmp_path, **change), mine_patches(network, "0", dataset, **HOW | change))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("half_written", "death"), [(False, signal.SIGKILL), (True, signal.SIGXFSZ)])
 def test_killed_at_any_change_of_a_file_and_started_again_it_ends_with_the_same_bytes(
     tmp_path, half_written, death

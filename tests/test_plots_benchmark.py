@@ -68,6 +68,7 @@ def test_every_verdict_of_the_shown_cases():
     assert verdicts["A xor B: shows A + B"] == "depends on the baseline"
 
 
+@pytest.mark.slow
 def test_gallery_shows_what_it_says(subject):
     rows = shown.gallery_rows(subject)
     assert [row["name"] for row in rows] == list(RULES)
@@ -89,6 +90,7 @@ def test_gallery_shows_what_it_says(subject):
     assert len(figure.axes) == 8 * len(RULES)
 
 
+@pytest.mark.slow
 def test_faithfulness_of_scene_maps_keeps_the_order(subject):
     results = shown.scene_faithfulness(subject, "disc and not cross", 12, shares=(0.1, 0.2))
     table = shown.faithfulness_table(results).set_index(["map", "fill"])

@@ -117,6 +117,7 @@ def test_scores_of_both_logits_keep_their_sign():
     np.testing.assert_allclose(drawn(other)[1], [2.5, 1.5, 0.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smooth", [0.0, 0.05])
 def test_examples_show_the_target_map_first_and_outline_the_artefact(smooth):
     examples = []

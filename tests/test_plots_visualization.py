@@ -69,6 +69,7 @@ def test_pair_numbers_hold_everything_drawn(pair, real):
     assert quantiles[0] == -2 and quantiles[0.5] == pytest.approx(0, abs=1e-6) and quantiles[1] == 2
 
 
+@pytest.mark.slow
 def test_suppressions_are_signed_and_centred(unit):
     change = torch.zeros(3, 8, 8)
     change[:, 2, 3], change[:, 5, 5] = -0.5, 0.2

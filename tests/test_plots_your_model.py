@@ -73,6 +73,7 @@ def test_classes_are_drawn_in_order_with_their_sign(ax, card):
     assert ax.get_yticklabels()[0].get_text() == card.evidence.classes["name"][0]
 
 
+@pytest.mark.slow
 def test_one_scale_for_all_maps(card):
     limit = plots.map_limit(card)
     both = [plots.smoothed(maps.signed, 0.03) for maps in (card.evidence.target, card.evidence.other)]
@@ -90,6 +91,7 @@ def card_pictures(figure):
     return [ax for half in halves for ax in half.axes if ax.images]
 
 
+@pytest.mark.slow
 def test_whole_card_has_all_pictures(card):
     figure = plots.card_figure(card)
     assert len(card_pictures(figure)) == 2 * (2 + 3 + 3 + 4) and figure.get_figwidth() == 7.5
@@ -100,6 +102,7 @@ def test_whole_card_has_all_pictures(card):
     assert len(card_pictures(bare)) == 2 * (3 + 3)
 
 
+@pytest.mark.slow
 def test_text_stays_inside_every_drawing(card):
     """As a page has them: nothing is cut off at an edge."""
     for panel in [panel for row in plots.card_rows(card)[:3] for panel in row.panels]:

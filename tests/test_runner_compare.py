@@ -279,6 +279,7 @@ def test_exit_status_and_markdown_file(folders, tmp_path, capsys):
     assert "error: `results`" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_runs_as_a_module(folders):
     command = [sys.executable, "-m", "absence_utils.runner.compare", str(folders.results)]
     done = subprocess.run(

@@ -343,6 +343,7 @@ def test_a_declared_file_may_lie_in_a_folder_which_is_replaced_as_a_whole(start,
     assert [path.name for path in (tmp_path / "out" / "pages").iterdir()] == ["5.html"]
 
 
+@pytest.mark.slow
 def test_a_notebook_of_files_alone_still_declares_its_figures(start, notebook, tmp_path, capsys):
     declare(notebook, [], ["table.bin"])
     status, output, errors = finish(start("-p", "do", "table"))

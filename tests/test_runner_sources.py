@@ -114,6 +114,7 @@ def test_imports_are_followed_whatever_their_form(sources, code, files):
     assert sources(code) == files
 
 
+@pytest.mark.slow
 def test_what_a_notebook_really_loads_is_among_its_sources():
     """The import statements of notebook 03, run in a fresh interpreter."""
     cells = json.loads(find_notebook("03").read_text())["cells"]

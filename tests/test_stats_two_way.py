@@ -104,6 +104,7 @@ def test_moves_with_the_values(seed, shift, factor, single):
     np.testing.assert_allclose(crossed_t_interval(values[:, order]).low, plain.low)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("single", [False, True])
 @pytest.mark.parametrize("patch_share", [0.0, 0.05, 0.1, 0.3])
 def test_covers_and_keeps_its_level_where_the_unpaired_test_does_not(patch_share, single):

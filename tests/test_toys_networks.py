@@ -101,6 +101,7 @@ def test_dead_channels_counts_the_silent_ones():
     assert net.dead_channels(PALETTE) == 2  # a response of 0 passes no gradient either
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_green_pixel_is_learnt_for_every_seed_with_the_telling_signs(seed):
     train, test = green_pixel_images(1000, seed), green_pixel_images(500, 1_000_000)

@@ -85,6 +85,7 @@ def test_bar_table_tells_the_bar_from_the_rest():
     assert table["of it on that bar"].tolist() == [3.0, 3.0]
 
 
+@pytest.mark.slow
 def test_recipes_are_all_run_and_only_the_first_is_meant_to_be_safe():
     test = green_pixel_images(300, 1_000_000)
     options = {"images": 1000, "epochs": 10, "lr": 0.5, "batch_size": 25}

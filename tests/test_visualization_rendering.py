@@ -247,6 +247,7 @@ def test_both_signs_start_alike(planted):
     assert torch.equal(pair.highest.trajectory[0], pair.lowest.trajectory[0])
 
 
+@pytest.mark.slow
 def test_grey_inputs():
     pair = render_pair(Unit(Planted(channels=1).eval(), "mix", 1), steps=40, size=12, lr=0.2)
     assert pair.highest.image.shape == (1, 1, 12, 12)
@@ -263,6 +264,7 @@ def test_rectified_output_is_rendered_signed(planted):
         quick(Unit(planted, "logits", 0))
 
 
+@pytest.mark.slow
 def test_facets_are_kept_apart(planted):
     """With diversity the facets of a random network resemble each other less, by their Gram matrices."""
     torch.manual_seed(0)
@@ -282,6 +284,7 @@ def test_facets_are_kept_apart(planted):
     assert synthesis.layer_with_space(Unit(network, "0", 2), 16) == "0"
 
 
+@pytest.mark.slow
 def test_smoothness_smooths(planted):
     def rough(smoothness):
         image = quick(Unit(planted, "mix", 2), smoothness=smoothness, steps=20, lr=0.05).highest.image
@@ -378,6 +381,7 @@ def test_everything_is_left_as_found(fails):
     assert np.array_equal(np.random.get_state()[1], numbers[1]) and random.getstate() == numbers[2]
 
 
+@pytest.mark.slow
 def test_works_where_gradients_are_off(planted):
     with torch.inference_mode():
         assert quick(Unit(planted, "mix", 0), steps=40).lowest.response[0] < -1
@@ -444,6 +448,7 @@ def red_corner():
     return Planted.normalisation.apply(pixels)
 
 
+@pytest.mark.slow
 def test_suppression_reaches_the_target_and_stays_an_image(planted, red_corner):
     found = suppress(
         Unit(planted, "mix", 0), red_corner, steps=200, target=-0.5, penalty=2.0, lr=0.1, transforms="none"
@@ -466,6 +471,7 @@ def test_no_change_is_exactly_no_change(planted):
         assert torch.allclose(changed(), pixels, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_higher_price_buys_a_smaller_change(planted, red_corner):
     cheap, dear = (
         suppress(

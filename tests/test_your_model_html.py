@@ -63,6 +63,7 @@ def test_synthesis_that_falls_short_is_named(cards):
     assert "highest and the lowest end" in card_rows(far)[1].note and near.short_ends == []
 
 
+@pytest.mark.slow
 def test_names_of_classes_cannot_break_a_page(cards, layer_study, tmp_path):
     card = replace(cards[1], title="<script>alert(1)</script>, unit 1: <b>& more", pair=None, evidence=None)
     (index, path) = write_atlas([card], layer_study[0], tmp_path, "<i>one")
@@ -72,6 +73,7 @@ def test_names_of_classes_cannot_break_a_page(cards, layer_study, tmp_path):
     assert "Synthesised" not in path.read_text() and "Signed attribution" not in path.read_text()
 
 
+@pytest.mark.slow
 def test_atlas_lists_every_card_and_links_neighbours(cards, layer_study, tmp_path):
     study, _ = layer_study
     paths = write_atlas(iter(cards), study, tmp_path / "atlas", "Scenes & rules")
@@ -106,6 +108,7 @@ def test_summary_counts_all_units(layer_study):
     assert "ruled out" not in summary(replace(study, verdicts=table.assign(absence_high=0.0)))
 
 
+@pytest.mark.slow
 def test_one_card_as_a_file(cards, page, tmp_path):
     path = write_card(cards[1], tmp_path / "card.html")
     assert path.read_text() == page and [it.name for it in tmp_path.iterdir()] == ["card.html"]

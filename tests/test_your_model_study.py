@@ -188,6 +188,7 @@ def scenes():
     return scene_dataset(450, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule, expected", [("additive", NONE), ("veto", CONTEXT)])
 def test_units_that_only_add_up_have_none_and_built_vetoes_are_found(rule, expected, scenes):
     known = SyntheticUnits(scenes.images[:200], 12, rule)
@@ -197,6 +198,7 @@ def test_units_that_only_add_up_have_none_and_built_vetoes_are_found(rule, expec
     assert len(study.null["copy"].unique()) == 2
 
 
+@pytest.mark.slow
 def test_rules_with_an_absence_are_found_and_the_others_are_not(scenes):
     net = load_model("concept_scenes")
     copies = [random_copy(net, seed) for seed in (1, 2, 3)]
@@ -218,6 +220,7 @@ def small_net():
     return nn.Sequential(*block(3, 16, 2), *block(16, 32, 2), *block(32, 32, 1), *head)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make, layer", [(lambda: load_model("concept_scenes"), "block2"), (small_net, "7")])
 def test_nothing_is_found_in_random_weights(make, layer, scenes):
     """The issue's promise: "no absence found" in at least 95 % of the units of a network that learnt nothing."""
@@ -230,6 +233,7 @@ def test_nothing_is_found_in_random_weights(make, layer, scenes):
     assert (table["verdict"] == NONE).mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_a_units_scores_and_verdict_do_not_depend_on_the_others_asked(scenes):
     """Looking at all units and then asking for the best one alone must not turn a "no" into a "yes"."""
     known = SyntheticUnits(scenes.images[:60], 12)
@@ -245,6 +249,7 @@ def test_a_units_scores_and_verdict_do_not_depend_on_the_others_asked(scenes):
     assert rows[0]["studied"] == 5 and rows[2]["studied"] == 12
 
 
+@pytest.mark.slow
 def test_a_layer_below_its_random_copies_is_named(scenes):
     known = SyntheticUnits(scenes.images[:60], 6)
     study = study_layer(known, None, scenes, auto_config(450, 64, 16, 8), [known], null_units=6)
@@ -253,6 +258,7 @@ def test_a_layer_below_its_random_copies_is_named(scenes):
     assert "it can show little" in power_warning(high) and "16 px" in power_warning(high)
 
 
+@pytest.mark.slow
 def test_the_share_of_units_is_spread_evenly(scenes):
     known = SyntheticUnits(scenes.images[:60], 12)
     study = study_layer(
