@@ -135,7 +135,7 @@ class PatchBook:
         Raises:
             InputError: the books come from other weights, images or settings, or have images in common.
         """
-        require_same(self, other, ("units", *SETTINGS), "Merge books of one run only.")
+        require_same("other", self, other, ("units", *SETTINGS), "Merge books of one run only.")
         covered = _join(self.covered, other.covered)
         sides = {}
         for side, sign in zip(SIDES, (1, -1), strict=True):
@@ -220,13 +220,15 @@ _SEARCHED = ("windows", "covered")  # what merging adds up
 SETTINGS = tuple(field.name for field in fields(PatchBook) if field.name not in (*PARTS, *_SEARCHED))
 
 
-def require_same(book: PatchBook, other: PatchBook, names: Iterable[str], remedy: str) -> None:
-    """Refuse two books that differ in one of these attributes."""
+def require_same(
+    parameter: str, book: PatchBook, other: PatchBook, names: Iterable[str], remedy: str
+) -> None:
+    """Refuse a second book, given as `parameter`, that differs from the first in one of these attributes."""
     for name in names:
         mine, theirs = getattr(book, name), getattr(other, name)
         if mine != theirs:
             problem = f"the books do not belong together: {name} is {mine!r} here and {theirs!r} there"
-            raise InputError("other", problem, remedy)
+            raise InputError(parameter, problem, remedy)
 
 
 def _join(a: tuple, b: tuple) -> tuple[tuple[int, int], ...]:

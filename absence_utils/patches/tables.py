@@ -85,7 +85,7 @@ def compare_books(a: PatchBook, b: PatchBook) -> pd.DataFrame:
         InputError: the books are not about the same images, windows, k and random sample.
     """
     windows = ("units", "patch", "stride", "k", "reservoir", "seed", "fingerprint", "covered")
-    require_same(a, b, windows, "Compare books of the same windows.")
+    require_same("b", a, b, windows, "Compare books of the same windows.")
     if len(a.random.image) < 2:
         raise InputError("a", "it has no random sample to rank", "Mine with a `reservoir` of at least 2.")
     columns = {}
