@@ -12,9 +12,10 @@ from time import perf_counter
 import pandas as pd
 import torch
 
+from absence_utils.insertion.decisions import NONE, UNDECIDED, null_false_positives
 from absence_utils.models.opening import open_model
 from absence_utils.models.random_weights import random_copy
-from absence_utils.your_model.study import NONE, UNDECIDED, auto_config, null_false_positives, study_layer
+from absence_utils.your_model.study import auto_config, study_layer
 
 NETWORKS = [
     ("concept_scenes", "block2"),

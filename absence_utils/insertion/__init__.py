@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "comparison": ["PLANTED", "compare_networks", "verdicts"],
+        "decisions": ["decide", "describe_verdict", "null_false_positives"],
         "design": ["InsertionConfig", "Treatment"],
         "examples": ["example_pictures", "typical_pairs"],
         "execution": ["run_insertions"],

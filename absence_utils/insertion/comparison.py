@@ -17,7 +17,7 @@ from absence_utils.units import device_of
 from .design import InsertionConfig
 from .known_units import SyntheticUnits
 from .protocols import InsertionStudy, insertion_study
-from .scores import MAIN_CONTROL, select_score
+from .scores import LEVEL, MAIN_CONTROL, select_score
 
 PLANTED = np.array([bool(rule.absent) for rule in RULES.values()])  # scenes rules that ask for an absence
 
@@ -83,40 +83,36 @@ def compare_networks(
     return studies
 
 
-def verdicts(studies: dict, level: float = 0.05) -> pd.DataFrame:
+def verdicts(studies: dict) -> pd.DataFrame:
     """What each protocol says of every unit of several networks.
 
     Args:
         studies: name to `protocols.InsertionStudy`. The one called "random weights" is the null of itself and of "this
             network"; the others are of another kind and have none.
-        level: of the tests, and of the false discovery rate.
 
     Returns:
         A row for each network and unit: network, unit, published (significant; NaN where it was not asked), absence
-        and veto (values),
-        suppressed (absence above 0, q below level), beyond_null (suppressed, and absence above the 95th percentile of
-        the random-weight null; NaN where there is none), vetoed (veto against median images above `scores.MIN_EFFECT`,
-        q_least below level).
+        and veto (values), suppressed (absence above 0, q below 0.05), beyond_null (suppressed, and absence above
+        the 95th percentile of the random-weight null; NaN where there is none), vetoed (veto against median images
+        above `scores.MIN_EFFECT`, q_least below 0.05).
     """
     limit = np.nan  # above it an absence score is beyond the null
     if "random weights" in studies:
         null = select_score(studies["random weights"].fair.scores, "absence", MAIN_CONTROL)
         limit = np.nanquantile(null["value"], 0.95)
-    rows = []
+    tables = {}
     for name, study in studies.items():
         absence = select_score(study.fair.scores, "absence", MAIN_CONTROL)
         veto = select_score(study.fair.scores, "veto", "median images")
-        suppressed = (absence["value"] > 0) & (absence["q"] < level)
+        suppressed = (absence["value"] > 0) & (absence["q"] < LEVEL)
         has_null = name in ("this network", "random weights") and not np.isnan(limit)
         beyond = (suppressed & (absence["value"] > limit)).astype(float) if has_null else np.nan
-        columns = {
+        tables[name] = pd.DataFrame({
             "published": study.published.significance(absence.index),
             "absence": absence["value"],
             "veto": veto["value"],
             "suppressed": suppressed,
             "beyond_null": beyond,
-            "vetoed": (veto["value"] > 0) & (veto["q_least"] < level),
-        }
-        rows.append(pd.DataFrame(columns).rename_axis("unit").reset_index().assign(network=name))
-    table = pd.concat(rows, ignore_index=True)
-    return table[["network", *table.columns.drop("network")]]
+            "vetoed": (veto["value"] > 0) & (veto["q_least"] < LEVEL),
+        })  # fmt: skip
+    return pd.concat(tables, names=["network", "unit"]).reset_index()

@@ -33,9 +33,8 @@ def typical_pairs(fair: ControlledResult, units: list[int]) -> dict[int, pd.Data
     for unit in units:
         own = fair.inputs[(fair.inputs["unit"] == unit) & (fair.inputs["draw"] == 0)]
         if own.empty:
-            raise InputError(
-                "units", f"unit {unit} was not studied", f"Use some of {fair.units.unit.tolist()}."
-            )
+            problem = f"unit {unit} was not studied"
+            raise InputError("units", problem, f"Use some of {fair.units.unit.tolist()}.")
         top = own[own["group"] == "top"].pivot_table(
             index=["row", "column"], columns="condition", values="response", observed=True
         )

@@ -20,7 +20,7 @@ from absence_utils.patches.fuse import channels_last, fused
 from absence_utils.patches.mining import images_per_batch
 from absence_utils.patches.topk import window_key
 from absence_utils.progress import progress
-from absence_utils.units import device_of, feature_map, pool_space
+from absence_utils.units import device_of, feature_map, pool_space, to_network
 
 from .paste import LOCATIONS, insert_patches, paste_corners
 
@@ -109,7 +109,7 @@ def run_insertions(
     order = np.argsort(inverse, kind="stable")
     ends = np.searchsorted(inverse[order], np.arange(len(keys) + 1))
     network = fused(model, layer, tuple(images.take([0]).shape[1:]))
-    first = _to(network, images.take([0]))
+    first = channels_last(to_network(network, images.take([0])))
     batch_size = batch_size or images_per_batch(*first.shape[2:], device_of(model))
     masks = None
     if pool == "mean":
@@ -119,7 +119,8 @@ def run_insertions(
     for start in progress(range(0, len(keys), batch_size), description):
         part = keys[start : start + batch_size]
         filled = np.concatenate([part, np.repeat(part[:1], batch_size - len(part), axis=0)])
-        maps = feature_map(network, layer, _to(network, input_images(images, bank, filled, feather)))
+        pasted = to_network(network, input_images(images, bank, filled, feather))
+        maps = feature_map(network, layer, channels_last(pasted))
         rows = order[ends[start] : ends[start + len(part)]]
         values = _pooled(maps, pool, masks, filled[:, 2])
         if not 0 <= unit[rows].min() <= unit[rows].max() < values.shape[1]:
@@ -160,11 +161,6 @@ def input_images(images: ImageStack, bank: PatchBank, keys, feather: int = 0) ->
     if len(soft):
         result[soft] = insert_patches(base[soft], patches[soft], at[soft], feather=feather)
     return result
-
-
-def _to(network: nn.Module, images: Tensor) -> Tensor:
-    parameter = next(network.parameters(), None)
-    return channels_last(images if parameter is None else images.to(parameter.device, parameter.dtype))
 
 
 def _pooled(maps: Tensor, pool: str, masks: Tensor | None, place: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from torch import nn
 
 from .design import InsertionConfig
 from .protocols import InsertionStudy, insertion_study
-from .scores import MAIN_CONTROL, select_score
+from .scores import LEVEL, MAIN_CONTROL, select_score
 
 
 def pooling_table(
@@ -21,7 +21,6 @@ def pooling_table(
     *,
     units: list[int],
     done: dict[str, InsertionStudy] | None = None,
-    level: float = 0.05,
     **options,
 ) -> pd.DataFrame:
     """Both protocols under several ways of pooling: patches, top images and effects all follow the pooling.
@@ -34,29 +33,26 @@ def pooling_table(
         pools: ways of pooling, see `units.pool_space`.
         units: channels.
         done: pool to a study that there is already, of these units and maybe others.
-        level: false discovery rate.
 
     Returns:
         A row for each pool and unit: pool, unit, published (significant, NaN where it was not asked), absence, veto,
-        suppressed (absence above `scores.MIN_EFFECT`, adjusted p below the level) and only_min: suppressed under
+        suppressed (absence above `scores.MIN_EFFECT`, adjusted p below 0.05) and only_min: suppressed under
         "min" and under no other pool.
     """
-    rows = []
+    tables = {}
     for pool in pools:
         study = (done or {}).get(pool) or insertion_study(
             model, layer, dataset, replace(setting, pool=pool), units=units, control_units=0, **options
         )
         absence = select_score(study.fair.scores, "absence", MAIN_CONTROL).loc[list(units)]
         veto = select_score(study.fair.scores, "veto", "median images").loc[list(units)]
-        columns = {
+        tables[pool] = pd.DataFrame({
             "published": study.published.significance(absence.index),
             "absence": absence["value"],
             "veto": veto["value"],
-            "suppressed": (absence["value"] > 0) & (absence["q_least"] < level),
-        }
-        rows.append(pd.DataFrame(columns).rename_axis("unit").reset_index().assign(pool=pool))
-    table = pd.concat(rows, ignore_index=True)
-    table = table[["pool", *table.columns.drop("pool")]]
+            "suppressed": (absence["value"] > 0) & (absence["q_least"] < LEVEL),
+        })  # fmt: skip
+    table = pd.concat(tables, names=["pool", "unit"]).reset_index()
     others = table[(table["pool"] != "min") & table["suppressed"]]["unit"]
     only = (table["pool"] == "min") & table["suppressed"] & ~table["unit"].isin(others)
     return table.assign(only_min=only if len(pools) > 1 else False)

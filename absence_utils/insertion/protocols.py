@@ -267,9 +267,8 @@ def controlled_protocol(
     if not 0 < top_share <= 0.5 or wanted < setting.images:
         share = f"{top_share:.0%} of {len(measured_on)} images are about {wanted:.0f}"
         problem = f"{setting.images} for each unit, but {share}"
-        raise InputError(
-            "images", problem, "Ask for fewer, raise top_share (at most 0.5), or give more images."
-        )
+        remedy = "Ask for fewer, raise top_share (at most 0.5), or give more images."
+        raise InputError("images", problem, remedy)
     if responses is None:
         responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
     units = chosen_units(units, responses.shape[1])

@@ -31,6 +31,7 @@ ABSENCES = {
     "median images": ("neutral", "lowest", "random"),
 }
 MIN_EFFECT = 0.05  # sd; a smaller effect does not count, see `score_table`
+LEVEL = 0.05  # false discovery rate over the units studied
 MAIN_CONTROL = "random patch"  # the control of the absence score when none is named
 
 

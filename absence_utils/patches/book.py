@@ -6,6 +6,7 @@ of it is one thing for a set of images and settings: batching, shards and the or
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -134,14 +135,7 @@ class PatchBook:
         Raises:
             InputError: the books come from other weights, images or settings, or have images in common.
         """
-        for name in ("units", *SETTINGS):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                raise InputError(
-                    "other",
-                    f"the books do not belong together: {name} is {mine!r} here and {theirs!r} there",
-                    "Merge books of one run only.",
-                )
+        require_same("other", self, other, ("units", *SETTINGS), "Merge books of one run only.")
         covered = _join(self.covered, other.covered)
         sides = {}
         for side, sign in zip(SIDES, (1, -1), strict=True):
@@ -200,11 +194,8 @@ class PatchBook:
         """
         held = len(self.random.image)
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= held:
-            raise InputError(
-                "count",
-                f"{count!r} random patches, the book holds {held}",
-                f"Give 1 to {held}, or mine with a larger `reservoir`.",
-            )
+            problem = f"{count!r} random patches, the book holds {held}"
+            raise InputError("count", problem, f"Give 1 to {held}, or mine with a larger `reservoir`.")
         chosen = torch.randperm(held, generator=torch.Generator().manual_seed(seed))[:count]
         image, box = self.random.image[chosen], self.random.box[chosen]
         return RandomCrops(self._cut(dataset, image, box), image, box)
@@ -212,11 +203,8 @@ class PatchBook:
     def _cut(self, dataset, image: Tensor, box: Tensor) -> Tensor:
         """Pixels in 0..1 of boxes [n, 4] of images [n]; every image is decoded once, and held no longer than needed."""
         if getattr(dataset, "fingerprint", "") != self.fingerprint:
-            raise InputError(
-                "dataset",
-                "these are not the images the patches were found in",
-                "Load the images as they were loaded for mining.",
-            )
+            problem = "these are not the images the patches were found in"
+            raise InputError("dataset", problem, "Load the images as they were loaded for mining.")
         pixels = [None] * len(image)
         for number in image.unique().tolist():
             whole = torch.as_tensor(dataset[number][0])
@@ -230,6 +218,17 @@ class PatchBook:
 
 _SEARCHED = ("windows", "covered")  # what merging adds up
 SETTINGS = tuple(field.name for field in fields(PatchBook) if field.name not in (*PARTS, *_SEARCHED))
+
+
+def require_same(
+    parameter: str, book: PatchBook, other: PatchBook, names: Iterable[str], remedy: str
+) -> None:
+    """Refuse a second book, given as `parameter`, that differs from the first in one of these attributes."""
+    for name in names:
+        mine, theirs = getattr(book, name), getattr(other, name)
+        if mine != theirs:
+            problem = f"the books do not belong together: {name} is {mine!r} here and {theirs!r} there"
+            raise InputError(parameter, problem, remedy)
 
 
 def _join(a: tuple, b: tuple) -> tuple[tuple[int, int], ...]:

@@ -160,9 +160,8 @@ def _scan(model: nn.Module, settings: dict, batches: _Batches) -> dict:
                 features = features.float()  # average in full precision
             response = pool_space(features, settings["pool"])[: len(place)].float().T.contiguous()
             if not response.isfinite().all():
-                raise InputError(
-                    "model", f"responses of layer {layer} are not finite", "Check weights and images."
-                )
+                problem = f"responses of layer {layer} are not finite"
+                raise InputError("model", problem, "Check weights and images.")
             where = place.to(response.device)
             highest.add(response, where)
             lowest.add(-response, where)
@@ -193,9 +192,8 @@ def _check(dataset, how: dict, workers: int, batch_size: int | None, part: range
         raise InputError("dataset", "it holds no images", "Give at least one image.")
     part = range(len(dataset)) if part is None else part
     if part.step != 1 or not len(part) or part.start < 0 or part.stop > len(dataset):
-        raise InputError(
-            "part", f"{part} is no part of {len(dataset)} images", "Give range(start, stop) inside it."
-        )
+        problem = f"{part} is no part of {len(dataset)} images"
+        raise InputError("part", problem, "Give range(start, stop) inside it.")
     return part
 
 
@@ -203,11 +201,8 @@ def _corners(image: Tensor, patch: int, stride: int, number: int) -> Tensor:
     """[position, 2] top and left of every window of an image, row by row."""
     height, width = image.shape[-2:]
     if patch > min(height, width):
-        raise InputError(
-            "patch",
-            f"{patch} px is larger than image {number}, {height} x {width} px",
-            f"Choose at most {min(height, width)}.",
-        )
+        problem = f"{patch} px is larger than image {number}, {height} x {width} px"
+        raise InputError("patch", problem, f"Choose at most {min(height, width)}.")
     tops, lefts = (torch.arange(0, side - patch + 1, stride) for side in (height, width))
     return torch.cartesian_prod(tops, lefts)
 

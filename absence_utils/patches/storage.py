@@ -38,9 +38,8 @@ def read_book(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(
-            "path", f"cannot read {path} ({error.strerror})", "Give a book that was saved."
-        ) from error
+        problem = f"cannot read {path} ({error.strerror})"
+        raise InputError("path", problem, "Give a book that was saved.") from error
     damaged = InputError("path", f"{path} is damaged or no book of patches", "Mine it again.")
     try:
         tensors = read_tensors(content)

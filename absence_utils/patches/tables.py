@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from absence_utils.errors import InputError
 from absence_utils.units import full_name
 
-from .book import SIDES, PatchBook, Patches
+from .book import SIDES, PatchBook, Patches, require_same
 from .mining import batch_norm_sign, blank_patch_response
 
 
@@ -84,14 +84,8 @@ def compare_books(a: PatchBook, b: PatchBook) -> pd.DataFrame:
     Raises:
         InputError: the books are not about the same images, windows, k and random sample.
     """
-    for name in ("units", "patch", "stride", "k", "reservoir", "seed", "fingerprint", "covered"):
-        mine, theirs = getattr(a, name), getattr(b, name)
-        if mine != theirs:
-            raise InputError(
-                "b",
-                f"{name} is {theirs!r} and in the first book {mine!r}",
-                "Compare books of the same windows.",
-            )
+    windows = ("units", "patch", "stride", "k", "reservoir", "seed", "fingerprint", "covered")
+    require_same("b", a, b, windows, "Compare books of the same windows.")
     if len(a.random.image) < 2:
         raise InputError("a", "it has no random sample to rank", "Mine with a `reservoir` of at least 2.")
     columns = {}

@@ -41,7 +41,7 @@ def digit_maps_figure(rows, unit: int, examples: int = 3):
     mean_limit = signed_limit(*means)
     limit = signed_limit(*(maps[:examples] for _, _, maps, _ in rows))
     with companion_style():
-        fig, grid = plt.subplots(len(rows), 2 + 2 * examples, figsize=(WIDTH, 3.6))
+        fig, grid = plt.subplots(len(rows), 2 + 2 * examples, figsize=(WIDTH, 4.1))
         for axes, (label, images, maps, note), mean_map in zip(grid, rows, means, strict=True):
             show_image(axes[0], to_numpy(images).mean(0)[None], "mean image")
             mean = signed_map(axes[1], mean_map, mean_limit)
@@ -58,7 +58,7 @@ def digit_maps_figure(rows, unit: int, examples: int = 3):
         look = {"location": "bottom", "shrink": 0.8, "aspect": 30, "pad": 0.04}
         for image, ends, text in ((mean, grid[:, :2], "mean map"), (single, grid[:, 2:], "single maps")):
             bar = fig.colorbar(image, ax=ends.ravel().tolist(), **look)
-            bar.set_label(f"{text}: attribution of logit {unit}, per pixel")
+            bar.set_label(f"{text}: attribution\nof logit {unit}, per pixel")
         title = f"Evidence for and against '{unit}': red presence evidence, blue absence evidence\n"
         fig.suptitle(title, weight="bold")
     return fig
@@ -99,7 +99,7 @@ def removal_figure(examples, rates, at: float, source: str, unit: str):
             ylim=(-2, 102),
         )
         ax.legend(frameon=False, fontsize=8, title="removed (band: 95 % interval)", loc="center right",
-                  bbox_to_anchor=(1, 0.62))  # fmt: skip
+                  bbox_to_anchor=(1, 0.33))  # fmt: skip
         right.suptitle(f"Removing the evidence against '{unit}'\nturns {source} into {unit}", weight="bold")
     return fig
 

@@ -15,8 +15,9 @@ from .base import (
     bare,
     companion_style,
     interval_points,
+    legend_above,
+    show_image,
     signed_number,
-    to_numpy,
 )
 
 KIND = {
@@ -170,9 +171,7 @@ def verdict_bars(table):
                 if not np.isnan(share):
                     above.text(x, share + 1, f"{share:.0f}", ha="center", fontsize=7)
         above.set(ylabel="units (%)", ylim=(0, 108), title="Units flagged by each test")
-        fig.legend(
-            *above.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False, fontsize=8
-        )
+        legend_above(fig, above, 2)
         generator = np.random.default_rng(0)
         for x, rows in enumerate(groups.values()):
             at = x + generator.uniform(-0.25, 0.25, len(rows))
@@ -240,8 +239,7 @@ def insertion_examples(pictures: dict, table):
                 if condition not in images:  # as for a unit without a neutral image of that rank
                     continue
                 cell = cells.loc[(unit, condition)]
-                pixels = to_numpy(images[condition]).transpose(1, 2, 0)
-                ax.imshow(np.clip(pixels, 0, 1).repeat(3 // pixels.shape[2], axis=2))  # one channel in grey
+                show_image(ax, images[condition])
                 if cell.side:
                     box = Rectangle((cell.left - 0.5, cell.top - 0.5), cell.side, cell.side, fill=False)
                     box.set(edgecolor=ABSENCE if "lowest" in condition else "black", linewidth=1)

@@ -12,8 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .attribution import overlay_colours, robust_limit, smoothed
-from .base import ABSENCE, NEUTRAL, PRESENCE, companion_style, show_image, to_numpy
-from .patches import signed_number
+from .base import ABSENCE, NEUTRAL, PRESENCE, companion_style, name_rows, show_image, signed_number, to_numpy
 
 WIDTH = 7.5  # inches of the whole card
 COLUMNS = 6  # pictures beside each other on half a card
@@ -228,8 +227,7 @@ def score_intervals(ax, scores, limit: float, least: float) -> None:
         ax.fill_betweenx(
             [vetoes[0] - 0.4, vetoes[-1] + 0.4], -least, least, color="#999999", alpha=0.4, linewidth=0
         )
-    ax.set_yticks(range(len(names)), names, fontsize=7)
-    ax.set_ylim(len(names) - 0.4, -0.6)
+    name_rows(ax, names, fontsize=7)
     ax.set_xlabel("score, sd of response", fontsize=8)
     ax.set_title("scores (dashed: 95th percentile\nof random-weight units)", fontsize=8, loc="right")
 

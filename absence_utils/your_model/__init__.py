@@ -13,7 +13,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "study": [
             "parse_units",
             "auto_config",
-            "null_false_positives",
             "power_warning",
             "strongest_units",
             "study_layer",

@@ -27,11 +27,12 @@ from absence_utils.attribution.screening import (
 )
 from absence_utils.errors import InputError
 from absence_utils.images.subsets import Subset
+from absence_utils.insertion.decisions import CONTEXT, NONE, SUPPRESSED, UNDECIDED, describe_verdict
 from absence_utils.insertion.scores import MIN_EFFECT, calibrate
 from absence_utils.units import Unit, full_name
 from absence_utils.visualization.rendering import RenderedPair, render_pair
 
-from .study import CONTEXT, NONE, SUPPRESSED, UNDECIDED, LayerStudy, describe_verdict
+from .study import LayerStudy
 
 SIDES = ("highest", "lowest")
 HEADLINES = {

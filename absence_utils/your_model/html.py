@@ -21,12 +21,13 @@ from PIL import Image
 
 from absence_utils.errors import InputError
 from absence_utils.files import write_atomically
+from absence_utils.insertion.decisions import CONTEXT, LEVEL, NONE, SUPPRESSED, UNDECIDED
 from absence_utils.insertion.scores import MIN_EFFECT
 from absence_utils.plots.base import companion_style, to_numpy
 from absence_utils.plots.your_model import SIDES, Panel, card_rows
 
 from .card import Card
-from .study import CONTEXT, LEVEL, NONE, SUPPRESSED, UNDECIDED, LayerStudy, power_warning
+from .study import LayerStudy, power_warning
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
