@@ -70,9 +70,8 @@ def paired_difference(first, second, level: float = 0.95, bounds=(-np.inf, np.in
     """
     first, second = np.asarray(first, float), np.asarray(second, float)
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
-        raise InputError(
-            "second", f"{second.shape} values paired with {first.shape}", "Give two pairs or more."
-        )
+        problem = f"{second.shape} values paired with {first.shape}"
+        raise InputError("second", problem, "Give two pairs or more.")
     difference = first - second
     if np.ptp(difference) == 0:  # scipy warns of it: no scatter, no width
         return Estimate(float(difference[0]), float(difference[0]), float(difference[0]))

@@ -177,9 +177,8 @@ def _probe(model: nn.Module, layer: str, module: nn.Module, call: int, images: T
         finally:
             handle.remove()
         if count == 0:
-            raise InputError(
-                "layer", f"{layer!r} did not run in the forward pass", "Choose a layer that is used."
-            )
+            problem = f"{layer!r} did not run in the forward pass"
+            raise InputError("layer", problem, "Choose a layer that is used.")
         with torch.no_grad():
             alone, whole = (
                 _run_to(model, module, call, images[:1], whole_pass=flag) for flag in (False, True)
@@ -198,9 +197,8 @@ def first_tensor(output) -> Tensor:
         output = list(output.values())
     if isinstance(output, (tuple, list)) and output:
         return first_tensor(output[0])
-    raise InputError(
-        "layer", f"its output is a {type(output).__name__}, not a tensor", "Choose another layer."
-    )
+    problem = f"its output is a {type(output).__name__}, not a tensor"
+    raise InputError("layer", problem, "Choose another layer.")
 
 
 def channel_axis(module: nn.Module, output: Tensor, images: Tensor) -> int:
@@ -216,9 +214,8 @@ def channel_axis(module: nn.Module, output: Tensor, images: Tensor) -> int:
     if output.ndim == 3:
         return 2
     if output.ndim != 4:
-        raise InputError(
-            "layer", f"its output has shape {tuple(output.shape)}", "Choose a layer with 2 to 4 axes."
-        )
+        problem = f"its output has shape {tuple(output.shape)}"
+        raise InputError("layer", problem, "Choose a layer with 2 to 4 axes.")
     aspect = images.shape[-2] / images.shape[-1]
     first, second, third = output.shape[1:]
     return 3 if abs(first / second - aspect) < abs(second / third - aspect) else 1
@@ -228,9 +225,8 @@ def to_network(model: nn.Module, images: Tensor) -> Tensor:
     """Move images to the model's device and precision; a batch of images is required."""
     if not isinstance(images, Tensor) or images.ndim < 3:
         shape = tuple(images.shape) if hasattr(images, "shape") else type(images).__name__
-        raise InputError(
-            "images", f"expected a batch [batch, channel, height, width], got {shape}", "Add the batch axis."
-        )
+        problem = f"expected a batch [batch, channel, height, width], got {shape}"
+        raise InputError("images", problem, "Add the batch axis.")
     parameter = next(model.parameters(), None)
     return images if parameter is None else images.to(parameter.device, parameter.dtype)
 
@@ -271,16 +267,12 @@ def feature_map(model: nn.Module, layer: str | None, images: Tensor) -> Tensor:
         module, call = find_layer(model, layer)
         probe = _probe(model, layer, module, call or 0, images)
         if call is None and probe.calls > 1:
-            raise InputError(
-                "layer",
-                f"{layer!r} runs {probe.calls} times in one forward pass, so it has no single response",
-                f"Choose a call: '{layer}:0' to '{layer}:{probe.calls - 1}'.",
-            )
+            problem = f"{layer!r} runs {probe.calls} times in one forward pass, so it has no single response"
+            raise InputError("layer", problem, f"Choose a call: '{layer}:0' to '{layer}:{probe.calls - 1}'.")
         output = _run_to(model, module, call or 0, images, whole_pass=probe.rectified_before)
     if output is None:
-        raise InputError(
-            "layer", f"{layer!r} runs only {probe.calls} times", f"Use ':0' to ':{probe.calls - 1}'."
-        )
+        problem = f"{layer!r} runs only {probe.calls} times"
+        raise InputError("layer", problem, f"Use ':0' to ':{probe.calls - 1}'.")
     if getattr(output, "_averaged", False):
         warnings.warn(
             f"layer {layer!r} averages rectified values: it cannot fall below zero, so its minimum says little. "
@@ -293,9 +285,8 @@ def feature_map(model: nn.Module, layer: str | None, images: Tensor) -> Tensor:
     if signed.shape[0] != len(images) and signed.ndim == 3 and signed.shape[1] == len(images):
         signed = signed.transpose(0, 1)  # sequence-first transformers
     if signed.ndim < 2 or signed.shape[0] != len(images):
-        raise InputError(
-            "layer", f"{layer!r} has no batch axis: {tuple(signed.shape)}", "Choose another layer."
-        )
+        problem = f"{layer!r} has no batch axis: {tuple(signed.shape)}"
+        raise InputError("layer", problem, "Choose another layer.")
     return signed.movedim(channel_axis(module, signed, images), 1)
 
 
@@ -467,9 +458,8 @@ class Unit:
             find_layer(self.model, self.layer)
         require_choice("pool", self.pool, POOLS)
         if isinstance(self.channel, bool) or not isinstance(self.channel, int) and self.direction is None:
-            raise InputError(
-                "channel", f"{self.channel!r} is not a whole number", "Give the index of a channel."
-            )
+            problem = f"{self.channel!r} is not a whole number"
+            raise InputError("channel", problem, "Give the index of a channel.")
 
     @property
     def name(self) -> str:
@@ -507,18 +497,12 @@ class Unit:
         if self.direction is not None:
             direction = torch.as_tensor(self.direction).to(layer_responses)
             if direction.shape != (count,):
-                raise InputError(
-                    "direction",
-                    f"it has shape {tuple(direction.shape)}, the layer has {count} channels",
-                    f"Give a vector of length {count}.",
-                )
+                problem = f"it has shape {tuple(direction.shape)}, the layer has {count} channels"
+                raise InputError("direction", problem, f"Give a vector of length {count}.")
             return layer_responses @ direction
         if not 0 <= self.channel < count:
-            raise InputError(
-                "channel",
-                f"{self.channel} is out of range: {self.layer or 'the output'} has {count} units",
-                f"Use 0 to {count - 1}.",
-            )
+            problem = f"{self.channel} is out of range: {self.layer or 'the output'} has {count} units"
+            raise InputError("channel", problem, f"Use 0 to {count - 1}.")
         return layer_responses[..., self.channel]
 
     def response(self, images: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.compiled_by_hand import RESPONSE, evidence_by_hand
+from helpers.compiled_by_hand import RESPONSE, all_presences, evidence_by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -112,7 +112,7 @@ def test_every_compiled_network_and_verdict_is_in_the_table():
 def test_accounts_agree_with_paths_by_hand(name):
     net = COMPILED[name]()
     function = RESPONSE[name][None]
-    for presence in net.all_presences():
+    for presence in all_presences(net):
         image = net.render(presence[None])[0]
         found = diagnose(Unit(net.model), image)
         end, by_hand = readings(net, image[0]), baselines_by_hand(image)
@@ -130,7 +130,7 @@ def test_accounts_agree_with_paths_by_hand(name):
 @pytest.mark.parametrize("name", COMPILED)
 def test_gap_stays_below_the_threshold_on_all_images(name):
     net = COMPILED[name]()
-    for presence in net.all_presences():
+    for presence in all_presences(net):
         for row in diagnose(Unit(net.model), net.render(presence[None])).rows:
             total = row.baseline_response + row.presence - row.absence + row.gap
             assert total == pytest.approx(row.response, abs=1e-9)

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from helpers.compiled_by_hand import RESPONSE, TRUE
+from helpers.compiled_by_hand import RESPONSE, TRUE, all_presences, vectors
 
 from absence_utils.attribution.baselines import baseline_images
 from absence_utils.attribution.methods import attribute
@@ -45,14 +45,9 @@ EFFECTS = {
 }
 
 
-def vectors(count):
-    """All presence vectors, the first concept fastest."""
-    return [list(reversed(bits)) for bits in itertools.product([False, True], repeat=count)]
-
-
 def effects_in_contexts(net, layer=None):
     """Change of every unit when one concept is added, in every context: [unit, concept, context], float64."""
-    presence = net.all_presences()
+    presence = all_presences(net)
     read = responses(net.model, layer, net.render(presence)).double()
     changes = []
     for index in range(len(net.concepts)):
@@ -76,8 +71,7 @@ def changes_by_hand(name, layer, channel, index):
 @pytest.mark.parametrize("name", COMPILED)
 def test_images_show_each_concept_in_its_own_pixels_and_nothing_else(name):
     net = COMPILED[name]()
-    presences = net.all_presences()
-    assert presences.tolist() == vectors(len(net.concepts))
+    presences = all_presences(net)
     images = net.render(presences)
     assert images.shape == (2 ** len(net.concepts), 1, 6, 6)
     for presence, image in zip(presences.tolist(), images, strict=True):
@@ -91,7 +85,7 @@ def test_images_show_each_concept_in_its_own_pixels_and_nothing_else(name):
 @pytest.mark.parametrize("name, layer", EVERY)
 def test_responses_follow_the_rule_in_plain_python(name, layer):
     net = COMPILED[name]()
-    read = responses(net.model, layer, net.render(net.all_presences())).double()
+    read = responses(net.model, layer, net.render(all_presences(net))).double()
     by_hand = [RESPONSE[name][layer]([float(b) for b in p]) for p in vectors(len(net.concepts))]
     torch.testing.assert_close(read, torch.tensor(by_hand, dtype=torch.float64), atol=1e-6, rtol=0)
 
@@ -109,7 +103,7 @@ def test_responses_to_grey_concepts_follow_too(name, layer):
 @pytest.mark.parametrize("name", COMPILED)
 def test_outputs_tell_the_truth_of_the_rule(name):
     net = COMPILED[name]()
-    told = net.model(net.render(net.all_presences())) > 0.25
+    told = net.model(net.render(all_presences(net))) > 0.25
     for presence, told_here in zip(vectors(len(net.concepts)), told.tolist(), strict=True):
         if name == "superposed decoy" and all(presence):
             assert told_here == [False] * 3  # the promise ends at two concepts
@@ -154,7 +148,7 @@ def test_a_veto_needs_its_context_and_a_local_absence_none():
 @pytest.mark.parametrize("name", [name for name in COMPILED if "hidden" in RESPONSE[name]])
 def test_the_rectifier_is_read_before_it(name):
     net = COMPILED[name]()
-    images = net.render(net.all_presences())
+    images = net.render(all_presences(net))
     assert torch.equal(responses(net.model, "relu", images), responses(net.model, "hidden", images))
 
 
@@ -195,7 +189,7 @@ def test_counting_for_every_k_and_n(k, n):
             count_below_k(k, n)
         return
     net = count_below_k(k, n)
-    presence = net.all_presences()
+    presence = all_presences(net)
     fires = net.model(net.render(presence))[:, 0]
     assert fires.tolist() == [float(sum(vector) < k) for vector in presence.tolist()]
     expected = float(-Fraction(math.comb(n - 1, k - 1), 2 ** (n - 1)))
@@ -206,7 +200,7 @@ def test_counting_for_every_k_and_n(k, n):
 
 def test_order_detector_changes_sign_in_the_mirror():
     net = a_left_of_b()
-    images = net.render(net.all_presences())
+    images = net.render(all_presences(net))
     assert torch.equal(net.model(images.flip(-1)), -net.model(images))
     seen = [net.model(net.render(net.present(*names))).item() for names in
             [("A left", "B right"), ("A right", "B left"), net.concepts]]  # fmt: skip

@@ -14,9 +14,8 @@ from absence_utils.benchmark.networks import (
     TWIN_RULES,
     concept_logits,
     load_benchmark_network,
-    twin_logits,
 )
-from absence_utils.images.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes
+from absence_utils.images.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes, rule_logits
 from absence_utils.models.concept_net import train_concept_net
 from absence_utils.models.training import predict
 from absence_utils.paths import DATA, ROOT
@@ -48,9 +47,9 @@ def test_networks_of_two_seeds_differ():
 def test_twins_ask_for_no_absence():
     assert all(rule.absent == () for rule in TWIN_RULES.values())
     presence = torch.eye(len(CONCEPTS), dtype=torch.bool)
-    nothing = twin_logits(torch.zeros(1, len(CONCEPTS), dtype=torch.bool))
-    assert (twin_logits(presence) >= nothing).all()  # no concept lowers any of them
-    assert twin_logits(presence)[CONCEPTS.index("ring")].tolist() == [-8, 8, -8, -8, -8]
+    nothing = rule_logits(torch.zeros(1, len(CONCEPTS), dtype=torch.bool), TWIN_RULES)
+    assert (rule_logits(presence, TWIN_RULES) >= nothing).all()  # no concept lowers any of them
+    assert rule_logits(presence, TWIN_RULES)[CONCEPTS.index("ring")].tolist() == [-8, 8, -8, -8, -8]
     assert concept_logits(presence).diagonal().tolist() == [8] * len(CONCEPTS)
 
 

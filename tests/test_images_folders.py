@@ -48,6 +48,11 @@ def test_folder_yields_normalised_squares_in_order(folder):
     torch.testing.assert_close(image.mean((1, 2)), expected, atol=0.05, rtol=0)  # JPEG is not exact
 
 
+def test_a_path_may_begin_at_home(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert len(load_images("~/photos", Rgb())) == len(load_images(folder, Rgb()))
+
+
 def test_hidden_files_and_folders_are_no_images(folder):
     for name in (".ipynb_checkpoints/a.png", "ant/._a.jpg"):
         (folder / name).parent.mkdir(exist_ok=True)

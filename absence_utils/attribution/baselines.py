@@ -41,9 +41,8 @@ def baseline_images(
             return baseline.detach().to(images).expand_as(images)
         except RuntimeError as error:
             shapes = f"shape {tuple(baseline.shape)} does not broadcast to {tuple(images.shape)}"
-            raise InputError(
-                "baseline", shapes, "Give [channel, height, width] or one for each image."
-            ) from error
+            remedy = "Give [channel, height, width] or one for each image."
+            raise InputError("baseline", shapes, remedy) from error
     require_choice("baseline", baseline, BASELINES)
     if baseline == "zero":
         return torch.zeros_like(images)

@@ -154,9 +154,8 @@ def _occlusion(unit, images, baseline, batch_size, window=None, stride=None):
     if not 1 <= window <= edge:
         raise InputError("window", f"{window} pixels for images of {edge}", f"Use 1 to {edge}.")
     if not 1 <= stride <= window:
-        raise InputError(
-            "stride", f"{stride} pixels leaves gaps between windows of {window}", f"Use 1 to {window}."
-        )
+        problem = f"{stride} pixels leaves gaps between windows of {window}"
+        raise InputError("stride", problem, f"Use 1 to {window}.")
     channels = images.shape[1]
     drop = Occlusion(unit.response).attribute(
         images,
@@ -270,11 +269,8 @@ def last_spatial_layer(unit: Unit, images: Tensor) -> str:
             return name
     if spatial and not torch.autograd.grad(response, images)[0].any():
         return spatial[0][0]  # a dead unit: every layer gives the same answer, a map of zeros
-    raise InputError(
-        "cam_layer",
-        f"no layer before {unit.name} has space",
-        "Choose a later unit, or another method than 'gradcam'.",
-    )
+    problem = f"no layer before {unit.name} has space"
+    raise InputError("cam_layer", problem, "Choose a later unit, or another method than 'gradcam'.")
 
 
 def _inside(name: str, layer: str | None) -> bool:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_choice
 from absence_utils.images.base import IDENTITY
 
 SIZE, EDGE = 6, 2  # pixels: edge of an image, edge of a concept
@@ -67,14 +67,8 @@ class Compiled:
             InputError: no such concept.
         """
         for name in names:
-            if name not in self.concepts:
-                raise InputError("names", f"no concept {name!r}", f"There are {', '.join(self.concepts)}.")
+            require_choice("names", name, self.concepts)
         return torch.tensor([[concept in names for concept in self.concepts]])
-
-    def all_presences(self) -> Tensor:
-        """Every presence vector once: [2**concept, concept] bool; the first concept changes fastest."""
-        count = len(self.concepts)
-        return (torch.arange(2**count)[:, None] >> torch.arange(count)) & 1 > 0
 
 
 # -- the networks

@@ -6,6 +6,7 @@ The weights ship in data/benchmark_networks.safetensors and are made by data/mak
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from safetensors import safe_open
@@ -29,16 +30,6 @@ TWIN_RULES: dict[str, Rule] = {
 }
 
 
-def twin_truth(presence: Tensor) -> Tensor:
-    """Truth of the twins' rules: presence [scene, concept] bool -> [scene, rule] bool."""
-    return torch.stack([rule(presence) for rule in TWIN_RULES.values()], dim=-1)
-
-
-def twin_logits(presence: Tensor) -> Tensor:
-    """What a perfect twin answers, see `scenes.Rule.logit`: presence [scene, concept] bool -> [scene, rule]."""
-    return torch.stack([rule.logit(presence) for rule in TWIN_RULES.values()], dim=-1)
-
-
 def concept_logits(presence: Tensor) -> Tensor:
     """What a perfect detector of the concepts answers: +8 where one is there, -8 where not: [scene, concept]."""
     return torch.where(presence, LOGIT, -LOGIT)
@@ -47,7 +38,11 @@ def concept_logits(presence: Tensor) -> Tensor:
 # kind: (names of the outputs, their truth, what they are trained to answer)
 KINDS: dict[str, tuple[tuple[str, ...], Callable, Callable]] = {
     "rules": (tuple(RULES), rule_truth, rule_logits),
-    "twin": (tuple(TWIN_RULES), twin_truth, twin_logits),
+    "twin": (
+        tuple(TWIN_RULES),
+        partial(rule_truth, rules=TWIN_RULES),
+        partial(rule_logits, rules=TWIN_RULES),
+    ),
     "detector": (CONCEPTS, lambda presence: presence, concept_logits),
 }
 

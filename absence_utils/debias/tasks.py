@@ -277,9 +277,8 @@ def folder_task(
     for split in ("train", "val"):
         if not (root / split).is_dir():
             problem = f"the folder {root.name!r} has no folder {split!r}"
-            raise InputError(
-                "images", problem, "Give one with train and val, and in each a folder per class."
-            )
+            remedy = "Give one with train and val, and in each a folder per class."
+            raise InputError("images", problem, remedy)
         folders[split] = FolderImages(
             root / split, normalisation, size=size, broken=broken, channels=channels
         )

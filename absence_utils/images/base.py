@@ -100,9 +100,8 @@ class TensorImages:
 
     def __post_init__(self):
         if len(self.images) != len(self.labels):
-            raise InputError(
-                "labels", f"{len(self.labels)} for {len(self.images)} images", "Give one for each image."
-            )
+            problem = f"{len(self.labels)} for {len(self.images)} images"
+            raise InputError("labels", problem, "Give one for each image.")
         if self.membership is None:
             self.membership = one_hot(self.labels, len(self.class_names))
 

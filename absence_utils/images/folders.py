@@ -43,7 +43,7 @@ class FolderImages:
         require_choice("broken", broken, ("raise", "skip"))
         require_at_least("size", size, 1)
         require_at_least("limit", limit, 0, "0 takes all images")
-        self.root, self.normalisation, self.channels = Path(root), normalisation, channels
+        self.root, self.normalisation, self.channels = Path(root).expanduser(), normalisation, channels
         self.mode = "RGB" if channels == 3 else "L"
         self.source, self.skipped = f"folder {self.root.name}", []
         self.files, self.classes = self._scan()
@@ -76,11 +76,9 @@ class FolderImages:
         used = {self._class_of(file) for file in files}
         empty = [name for name in classes if name not in used]
         if empty:
-            raise InputError(
-                "images",
-                f"{len(empty)} class folders hold no image, for example {empty[0]!r}",
-                "Remove them, or put images there: classes are numbered by their folders.",
-            )
+            problem = f"{len(empty)} class folders hold no image, for example {empty[0]!r}"
+            remedy = "Remove them, or put images there: classes are numbered by their folders."
+            raise InputError("images", problem, remedy)
         return files, classes
 
     def _class_of(self, file: Path) -> str:
@@ -96,9 +94,8 @@ class FolderImages:
             except InputError:
                 self.skipped.append(str(file.relative_to(self.root)))
         if not kept:
-            raise InputError(
-                "images", f"none of the {len(self.files)} images can be decoded", "Check the files."
-            )
+            problem = f"none of the {len(self.files)} images can be decoded"
+            raise InputError("images", problem, "Check the files.")
         self.files = kept
 
     def __len__(self) -> int:

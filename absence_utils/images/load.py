@@ -20,7 +20,7 @@ def load_images(source, model: nn.Module, *, size=224, limit=0, seed=0, broken="
             512) and `seed` draws them.
 
     Returns:
-        An image dataset, see the top of this module.
+        An image dataset, see `images.base`.
 
     Example:
         >>> from absence_utils import load_images, load_model

@@ -134,16 +134,14 @@ def resolve_preprocessing(model: nn.Module, given, size: int = 0) -> Preprocessi
     if callable(given):
         return read_transform(given, model)
     if given is not None and not isinstance(given, dict):
-        raise InputError(
-            "preprocessing", f"a {type(given).__name__}", "Give a dict, torchvision transforms, or nothing."
-        )
+        problem = f"a {type(given).__name__}"
+        raise InputError("preprocessing", problem, "Give a dict, torchvision transforms, or nothing.")
     given = dict(given or {})
     for key in given:
         require_choice("preprocessing", key, KEYS)
     if ("mean" in given) != ("std" in given):
-        raise InputError(
-            "preprocessing", "mean without std, or the reverse", "Give both, for pixels in 0..1."
-        )
+        problem = "mean without std, or the reverse"
+        raise InputError("preprocessing", problem, "Give both, for pixels in 0..1.")
     channels = given.get("channels") or _channels(model, given)
     own = normalisation_of(model)
     try:
@@ -158,17 +156,12 @@ def resolve_preprocessing(model: nn.Module, given, size: int = 0) -> Preprocessi
             raise
         raise InputError("preprocessing", f"not numbers ({error})", "Give numbers.") from error
     if max(map(abs, mean)) > 2:
-        raise InputError(
-            "preprocessing",
-            f"mean {mean} is not of pixels in 0..1",
-            "Divide mean and std by 255, or give std=1/255.",
-        )
+        problem = f"mean {mean} is not of pixels in 0..1"
+        raise InputError("preprocessing", problem, "Divide mean and std by 255, or give std=1/255.")
     if channels not in (1, 3) or edge < 1 or resize < edge or 0 in std:
-        raise InputError(
-            "preprocessing",
-            f"channels {channels}, size {edge}, resize {resize}, std {std}",
-            "Channels are 1 or 3, size is positive, resize not below size, std not 0.",
-        )
+        problem = f"channels {channels}, size {edge}, resize {resize}, std {std}"
+        remedy = "Channels are 1 or 3, size is positive, resize not below size, std not 0."
+        raise InputError("preprocessing", problem, remedy)
     mode = "RGB" if channels == 3 else "L"
     return Preprocessing(Normalisation(mean, std), edge, channels, resize, mode=mode)
 
@@ -182,11 +175,9 @@ def _channels(model: nn.Module, given: dict) -> int:
         return lengths[0]
     if getattr(model, "_input_channels", None) or any(isinstance(m, nn.Conv2d) for m in model.modules()):
         return input_channels(model)
-    raise InputError(
-        "preprocessing",
-        "nothing says how many channels the network takes: it has no convolution",
-        "Return (network, dict(mean=..., std=..., size=..., channels=3)), or channels=1 for grey images.",
-    )
+    problem = "nothing says how many channels the network takes: it has no convolution"
+    remedy = "Return (network, dict(mean=..., std=..., size=..., channels=3)), or channels=1 for grey images."
+    raise InputError("preprocessing", problem, remedy)
 
 
 def _values(values, channels: int, key: str) -> tuple[float, ...]:
@@ -194,9 +185,8 @@ def _values(values, channels: int, key: str) -> tuple[float, ...]:
     if len(values) == 1:
         values = values * channels
     if len(values) != channels:
-        raise InputError(
-            "preprocessing", f"{len(values)} values of {key} for {channels} channels", "Give one for each."
-        )
+        problem = f"{len(values)} values of {key} for {channels} channels"
+        raise InputError("preprocessing", problem, "Give one for each.")
     if not np.isfinite(values).all():
         raise InputError("preprocessing", f"{key} is {values}", "Give finite numbers.")
     return tuple(float(value) for value in values)

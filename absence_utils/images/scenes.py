@@ -79,14 +79,14 @@ RULES: dict[str, Rule] = {
 }
 
 
-def rule_truth(presence: Tensor) -> Tensor:
-    """Truth of every rule: presence [scene, concept] bool -> [scene, rule] bool, in the order of `RULES`."""
-    return torch.stack([rule(presence) for rule in RULES.values()], dim=-1)
+def rule_truth(presence: Tensor, rules: dict[str, Rule] = RULES) -> Tensor:
+    """Truth of every rule: presence [scene, concept] bool -> [scene, rule] bool, in the order of `rules`."""
+    return torch.stack([rule(presence) for rule in rules.values()], dim=-1)
 
 
-def rule_logits(presence: Tensor) -> Tensor:
+def rule_logits(presence: Tensor, rules: dict[str, Rule] = RULES) -> Tensor:
     """What a perfect network answers, see `Rule.logit`: presence [scene, concept] bool -> [scene, rule]."""
-    return torch.stack([rule.logit(presence) for rule in RULES.values()], dim=-1)
+    return torch.stack([rule.logit(presence) for rule in rules.values()], dim=-1)
 
 
 def planted_effects() -> Tensor:

@@ -23,11 +23,8 @@ class Subset:
     def __init__(self, dataset, indices):
         indices = torch.as_tensor(indices, dtype=torch.long)
         if len(indices) == 0 or indices.min() < 0 or indices.max() >= len(dataset):
-            raise InputError(
-                "indices",
-                f"not all of 0 to {len(dataset) - 1}, or none",
-                "Give numbers of images that exist.",
-            )
+            problem = f"not all of 0 to {len(dataset) - 1}, or none"
+            raise InputError("indices", problem, "Give numbers of images that exist.")
         if len(indices.unique()) < len(indices):
             raise InputError("indices", "an image stands there twice", "Give each once.")
         self.dataset, self.indices = dataset, indices

@@ -56,14 +56,12 @@ def load_model(
     """
     if isinstance(name, nn.Module):
         if weights:
-            raise InputError(
-                "weights", "given beside a network", "Load them into the network, or give its name."
-            )
+            problem = "given beside a network"
+            raise InputError("weights", problem, "Load them into the network, or give its name.")
         return name.eval().to(device)
     if not isinstance(name, str):
-        raise InputError(
-            "model", f"{name!r} is not a name or a network", "Give a torchvision name or a Module."
-        )
+        problem = f"{name!r} is not a name or a network"
+        raise InputError("model", problem, "Give a torchvision name or a Module.")
     weights = str(weights or "")
     if name == "concept_scenes" and not weights:
         weights = str(SCENES_WEIGHTS)
@@ -90,11 +88,8 @@ def _build(name: str, seed: int, state: dict | None, options: dict) -> nn.Module
         known = torchvision.models.list_models(module=torchvision.models)
         if name not in known:
             near = difflib.get_close_matches(name, [*known, "concept_scenes", "xresnet50"], n=4, cutoff=0.5)
-            raise InputError(
-                "model",
-                f"{name!r} is neither 'concept_scenes' nor a torchvision classifier",
-                f"Nearest names: {', '.join(near or known[:8])}.",
-            )
+            problem = f"{name!r} is neither 'concept_scenes' nor a torchvision classifier"
+            raise InputError("model", problem, f"Nearest names: {', '.join(near or known[:8])}.")
         if name in (
             "googlenet",
             "inception_v3",
@@ -126,9 +121,8 @@ def read_weights(name: str, weights: str) -> dict[str, Tensor]:
             state = state[wrapper]
             break
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(
-            "weights", "the file holds no state dict", "Save `model.state_dict()`, best with safetensors."
-        )
+        problem = "the file holds no state dict"
+        raise InputError("weights", problem, "Save `model.state_dict()`, best with safetensors.")
     state = {key.removeprefix("module."): value for key, value in state.items()}
     check_finite(state)
     return state
@@ -143,18 +137,14 @@ def check_finite(state: dict) -> None:
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     bad = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
-        raise InputError(
-            "weights",
-            f"{len(bad)} of {len(tensors)} tensors have values that are not finite, first {bad[0]!r}",
-            "Use a checkpoint from before training diverged.",
-        )
+        problem = f"{len(bad)} of {len(tensors)} tensors have values that are not finite, first {bad[0]!r}"
+        raise InputError("weights", problem, "Use a checkpoint from before training diverged.")
 
 
 def _from_file(path: Path) -> dict:
     if not path.is_file():
-        raise InputError(
-            "weights", f"there is no file {str(path)!r}", "Give a .safetensors, .pt or .pth file."
-        )
+        problem = f"there is no file {str(path)!r}"
+        raise InputError("weights", problem, "Give a .safetensors, .pt or .pth file.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -169,11 +159,8 @@ def _from_file(path: Path) -> dict:
             "Only state dicts are read, nothing is unpickled: save `model.state_dict()`, best with safetensors.",
         ) from error
     if not isinstance(state, dict):
-        raise InputError(
-            "weights",
-            f"{path.name!r} holds a {type(state).__name__}, not a state dict",
-            "Save `model.state_dict()`.",
-        )
+        problem = f"{path.name!r} holds a {type(state).__name__}, not a state dict"
+        raise InputError("weights", problem, "Save `model.state_dict()`.")
     return state
 
 
@@ -181,9 +168,8 @@ def _official(name: str, version: str) -> dict:
     try:
         available = torchvision.models.get_model_weights(name)
     except ValueError as error:
-        raise InputError(
-            "weights", f"torchvision has none for {name!r}", "Give the path of a file."
-        ) from error
+        problem = f"torchvision has none for {name!r}"
+        raise InputError("weights", problem, "Give the path of a file.") from error
     if version:
         require_choice("weights", version, available.__members__)
     chosen = available[version] if version else available.DEFAULT
@@ -211,11 +197,8 @@ def fill_weights(model: nn.Module, name: str, state: dict[str, Tensor]) -> None:
         if keys
     ]
     if found:
-        raise InputError(
-            "weights",
-            f"they do not fit {name!r}: tensors {', '.join(found)}",
-            "Give the network that was trained.",
-        )
+        problem = f"they do not fit {name!r}: tensors {', '.join(found)}"
+        raise InputError("weights", problem, "Give the network that was trained.")
     model.load_state_dict(state, strict=False)  # num_batches_tracked may be absent
 
 

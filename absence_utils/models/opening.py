@@ -70,9 +70,7 @@ class LoadedModel:
             raise InputError("images", "it is empty", "Give 'concept_scenes' or the path of an image folder.")
         if str(source) == "concept_scenes":
             return prepared_scenes(self.preprocessing, limit, seed)
-        return PreparedFolder(
-            Path(source).expanduser(), self.preprocessing, limit=limit, seed=seed, broken=broken
-        )
+        return PreparedFolder(source, self.preprocessing, limit=limit, seed=seed, broken=broken)
 
 
 def open_model(

@@ -32,11 +32,8 @@ def random_copy(model: nn.Module, seed: int = 0) -> nn.Module:
     try:
         twin = copy.deepcopy(model)
     except Exception as error:
-        raise InputError(
-            "model",
-            f"it cannot be copied ({type(error).__name__}: {error})",
-            "Give a network without live graphs.",
-        ) from error
+        problem = f"it cannot be copied ({type(error).__name__}: {error})"
+        raise InputError("model", problem, "Give a network without live graphs.") from error
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         before = {name: (value, value.clone(), value._version) for name, value in twin.named_parameters()}

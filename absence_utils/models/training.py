@@ -96,9 +96,8 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int =
 
 def _check(images: Tensor, targets: Tensor, epochs: int, batch_size: int, schedule: str) -> None:
     if len(images) != len(targets) or len(images) == 0:
-        raise InputError(
-            "targets", f"{len(targets)} targets for {len(images)} images", "Pass one for each image."
-        )
+        problem = f"{len(targets)} targets for {len(images)} images"
+        raise InputError("targets", problem, "Pass one for each image.")
     require_at_least("epochs", epochs, 1)
     require_at_least("batch_size", batch_size, 1)
     require_choice("schedule", schedule, ("one_cycle", "constant"))

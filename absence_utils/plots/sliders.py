@@ -53,9 +53,8 @@ def sliders(
         InputError: no range, an empty one, no position, or one that the first slider does not have.
     """
     if not ranges or not all(len(values) for values in ranges.values()):
-        raise InputError(
-            "ranges", "a slider without values", "Give name=[value, ...] with one value or more."
-        )
+        problem = "a slider without values"
+        raise InputError("ranges", problem, "Give name=[value, ...] with one value or more.")
     first, *others = ranges
     shown, rest = _shown(ranges[first], positions), {name: ranges[name][0] for name in others}
     with companion_style():

@@ -211,7 +211,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     logging.getLogger("tornado").setLevel(logging.CRITICAL)  # sockets that close when a run is interrupted
-    signal.signal(signal.SIGTERM, _interrupt)  # cluster managers end a job so; leave as clean as after Ctrl-C
+    # Cluster managers end a job by SIGTERM: leave as clean as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if options.list:
             return _print_figures(options)
@@ -245,10 +246,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="print the path of every product, and stop")
     parser.add_argument("--parameters", action="store_true", help="print the notebook's parameters and stop")
     return parser
-
-
-def _interrupt(*_):
-    raise KeyboardInterrupt
 
 
 def _profile_name(options) -> str:

@@ -158,11 +158,8 @@ def suppression(
         with torch.no_grad():
             start = unit.response(normalisation_of(unit.model).apply(batch)).mean().item()
     if not start > target:
-        raise InputError(
-            "image",
-            f"its response {start:.4g} is not above the target {target:.4g}",
-            "Choose an image that activates the unit, or a lower target.",
-        )
+        problem = f"its response {start:.4g} is not above the target {target:.4g}"
+        raise InputError("image", problem, "Choose an image that activates the unit, or a lower target.")
 
     def loss(layer):
         response = response_in(layer(reading), unit)

@@ -1,10 +1,23 @@
 """The compiled networks a second time: plain Python on concept readings from 0 to 1, without tensors or weights.
 
 `RESPONSE[name][layer]` maps a list of readings to the responses of a layer's units, and `TRUE[name]` maps truth values
-to what the rule says of each output, written with and, or and not.
+to what the rule says of each output, written with and, or and not. `all_presences` has every image there is to show.
 """
 
+import itertools
 import math
+
+import torch
+
+
+def vectors(count):
+    """All presence vectors, the first concept fastest."""
+    return [list(reversed(bits)) for bits in itertools.product([False, True], repeat=count)]
+
+
+def all_presences(net):
+    """The same of a network, [2**concept, concept] bool."""
+    return torch.tensor(vectors(len(net.concepts)))
 
 
 def up(value):
