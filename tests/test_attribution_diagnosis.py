@@ -108,6 +108,7 @@ def test_every_compiled_network_and_verdict_is_in_the_table():
     assert {row[4] for row in EXPECTED} == {*VERDICTS, DEPENDS} - {"undecided"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPILED)
 def test_accounts_agree_with_paths_by_hand(name):
     net = COMPILED[name]()

@@ -435,6 +435,7 @@ def test_the_planted_answer_is_above_integrated_gradients_where_it_has_room(rule
     assert real.summary()["score"].low > measured(rule, fill, "random", WHOLE).summary()["score"].high
 
 
+@pytest.mark.slow
 def test_a_flat_map_is_not_the_best_at_small_shares():
     """Inside its mask the planted map has no order, so that at 1 % it takes any pixels of the glyph."""
     flat, real = (measured("not ring", "background", name) for name in ("oracle", "integrated gradients"))

@@ -215,6 +215,7 @@ def test_the_order_that_was_claimed(small):
     assert pointed > 2 * scores[("random map, non-target", "mask precision")]
 
 
+@pytest.mark.slow
 def test_measured_effects_show_what_was_planted():
     subject = task_of("rules", 1, None, list(range(5)), SMALL)
     table = measured_effects(subject.model, None, 60)

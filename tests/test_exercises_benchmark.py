@@ -138,6 +138,7 @@ def test_planted_and_auroc_are_those_of_the_benchmark(rules, twin):
     assert table.loc["not ring", "ring"] == found[1, CONCEPTS.index("ring")]
 
 
+@pytest.mark.slow
 def test_on_its_own_class(rules):
     right = on_targets(IG, METHODS[IG])(rules)
     for given in (right, right.numpy(), check.table(right)):

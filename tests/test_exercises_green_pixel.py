@@ -102,6 +102,7 @@ def test_the_mistake_is_shown(network, images, unsigned):
             green_pixel.unsigned(*answers, unsigned, images, network)
 
 
+@pytest.mark.slow
 def test_only_a_signed_attribution_repairs(network, images, unsigned):
     signed = attribute(Unit(network, channel=1), images)
     gradient = Saliency(network).attribute(images.clone().requires_grad_(), target=1, abs=False)

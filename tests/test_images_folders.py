@@ -132,6 +132,7 @@ def test_fingerprints_tell_inputs_apart(folder):
     assert images[0].fingerprint == images[1].fingerprint != images[2].fingerprint
 
 
+@pytest.mark.slow
 @given(st.floats(0, 1), st.floats(-1, 1), st.floats(0.1, 3))
 def test_normalisation_is_undone_exactly(pixel, mean, std):
     pixels = torch.full((2, 1, 3, 3), pixel, dtype=torch.float64)

@@ -353,6 +353,7 @@ def test_a_short_training_plants_the_absences():
     assert measured[planted == 0].abs().max() < 3
 
 
+@pytest.mark.slow
 def test_training_is_deterministic_and_follows_its_seed():
     tiny = dict(n=64, epochs=2, batch_size=16, warm_up=0.5)
     first, again = (train_concept_net(**tiny, seed=0).state_dict() for _ in range(2))

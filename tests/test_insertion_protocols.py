@@ -69,6 +69,7 @@ def test_published_test_cannot_say_no_and_the_veto_can(studies):
     )  # so the sign of the absence score decides nothing either
 
 
+@pytest.mark.slow
 def test_veto_of_a_linear_unit_is_zero_however_its_patches_were_selected(images):
     torch.manual_seed(1)
     network = nn.Sequential(nn.Conv2d(3, 6, 5, padding=2), nn.Identity())
@@ -190,6 +191,7 @@ def test_paired_by_image_place_and_order(studies):
     assert draws.patch.nunique() > 15  # redrawn
 
 
+@pytest.mark.slow
 def test_published_table_by_hand(images):
     torch.manual_seed(2)
     network = nn.Sequential(nn.Conv2d(3, 3, 5), nn.ReLU(), nn.Conv2d(3, 4, 3))

@@ -11,6 +11,7 @@ from absence_utils.models.heads import new_head, two_class_network
 from absence_utils.models.load import load_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["squeezenet1_0", "resnet18", "vgg11", "densenet121", "mobilenet_v3_small", "vit_b_16", "convnext_tiny", "swin_t"],

@@ -38,6 +38,7 @@ def case(request):
     return network, images
 
 
+@pytest.mark.slow
 def test_homogeneous(case):
     network, images = case
     assert additive_terms(network) == []

@@ -57,6 +57,7 @@ def test_convergence_counts_the_runs_that_arrive():
     assert texts == ["2 of 3 runs", "0 of 2 runs"]
 
 
+@pytest.mark.slow
 def test_green_pixel_figure_rings_green_and_centres_maps():
     image, mask = np.zeros((3, 8, 8)), np.zeros((8, 8), dtype=bool)
     mask[2, 3] = True

@@ -11,6 +11,7 @@ from absence_utils.errors import InputError
 from absence_utils.stats import clustered_rate, paired_difference, rate_table
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=2, max_size=8))
 def test_interval_holds_the_rate_and_mirrors(counts):
     yes, no = np.array(counts).T + np.array([[0], [1]])

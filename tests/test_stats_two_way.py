@@ -204,6 +204,7 @@ def test_sign_flips_keep_their_level_for_given_images():
     assert 0.03 < np.mean(sign_flip_p(values.mean(axis=1)) < 0.05) < 0.07
 
 
+@pytest.mark.slow
 def test_many_patches_are_flipped_at_random():
     means = np.random.default_rng(1).standard_normal((300, EXACT_PATCHES + 3))
     p = sign_flip_p(means)

@@ -107,6 +107,7 @@ def test_green_pixel_refuses_nonsense(options, parameter):
         colour_mask(torch.zeros(1, 3, 2, 2), "mauve")
 
 
+@pytest.mark.slow
 def test_every_digit_is_held_out_once():
     tests = [digits("test", fold=fold) for fold in range(5)]
     rows = torch.cat([data.images.flatten(1) for data in tests])

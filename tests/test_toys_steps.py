@@ -149,6 +149,7 @@ class Reader(torch.nn.Module):
         return self.scale * images.flatten(1)[:, :10]
 
 
+@pytest.mark.slow
 def test_seeds_and_class_pairs_are_all_there():
     images = torch.full((10, 1, 4, 4), 0.1)
     images.flatten(1)[torch.arange(10), torch.arange(10)] = 1

@@ -208,6 +208,7 @@ def test_gradient_reaches_the_images(net, images):
     torch.testing.assert_close(gradient[0, :, 2, 2], net.block.conv.weight[1].sum((1, 2)) / 36)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000), channel=st.integers(0, 3), batch=st.integers(1, 4))
 def test_batched_equals_single_and_directions_are_linear(seed, channel, batch):
@@ -272,6 +273,7 @@ def test_token_axes():
     assert feature_map(Sequence(), "mix", torch.randn(3, 2, 3, 4)).shape == (3, 8, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build, layer, channels",
     [

@@ -188,6 +188,7 @@ def networks():
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, layer, by_hand", ALIVE, ids=[f"{name}-{layer}" for name, layer, _ in ALIVE])
 def test_five_steps_of_minimisation_reach_below_zero(networks, name, layer, by_hand):
     network, size = networks[name], 32 if name == "vit_b_16" else 64
@@ -211,6 +212,7 @@ def test_five_steps_of_minimisation_reach_below_zero(networks, name, layer, by_h
 # -- closed form
 
 
+@pytest.mark.slow
 def test_maximum_is_red_and_minimum_is_green(planted):
     pair = render_pair(
         Unit(planted, "mix", 0), steps=60, size=16, lr=0.2, decorrelate=False, transforms="none"
@@ -254,6 +256,7 @@ def test_grey_inputs():
     assert pair.highest.image.mean() < 0.3 and pair.lowest.image.mean() > 0.7
 
 
+@pytest.mark.slow
 def test_rectified_output_is_rendered_signed(planted):
     with pytest.warns(UserWarning, match="rectifies its output"):
         pair = quick(Unit(planted, None, 0), steps=30)
@@ -293,6 +296,7 @@ def test_smoothness_smooths(planted):
     assert rough(50.0) < 0.5 * rough(0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16, (24, 40), 64, 160])
 def test_standard_transforms_keep_the_size_and_the_centre(size):
     """A blob in the middle stays there on average, though lucent's jitter only moves right and down."""
@@ -515,6 +519,7 @@ def real_images(red_corner):
     )
 
 
+@pytest.mark.slow
 def test_suppress_top_takes_the_image_that_activates_the_unit_most(planted, real_images):
     real = responses(planted, "mix", real_images.images).detach()
     found = suppress_top(

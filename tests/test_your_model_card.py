@@ -90,6 +90,7 @@ def test_classes_that_suppress(card, layer_study):
     assert classes.absence.is_monotonic_decreasing
 
 
+@pytest.mark.slow
 def test_classes_with_few_images_are_left_out_where_others_have_more(layer_study):
     study, dataset = layer_study
     columns = matrix_columns(dataset)
@@ -165,6 +166,7 @@ class WithNames:
         self.class_names = names
 
 
+@pytest.mark.slow
 def test_a_single_class_says_nothing(layer_study):
     study, dataset = layer_study
     alone = Columns(torch.ones(len(dataset), 1, dtype=torch.bool), ["photos"], False)

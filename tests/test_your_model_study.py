@@ -163,6 +163,7 @@ def test_the_share_of_units_is_spread_evenly(scenes):
     assert study.null[study.null["copy"] == 0]["unit"].unique().tolist() == [0, 6, 11]
 
 
+@pytest.mark.slow
 def test_a_dead_unit_is_undecided(scenes):
     class Dead(nn.Module):
         def __init__(self):
