@@ -81,7 +81,7 @@ def rendered_pairs(pairs, real, names: Sequence[str] | None = None, title: str =
         for ax in axes[:, -2:].flat:
             ax.tick_params(labelsize=7)
         axes[-1, -2].set_xlabel("step")
-        axes[-1, -1].set_xlabel("response (units of the layer)")
+        axes[-1, -1].set_xlabel("response\n(units of the layer)")
         fig.suptitle(title)
     return fig
 
