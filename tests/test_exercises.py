@@ -305,7 +305,7 @@ def test_the_command_writes_solved_exercises_and_refuses_what_is_none(small, tmp
     assert "check-two: WrongAnswer: `two` is not right yet" in capsys.readouterr().err
     assert read_notebook(out / "00_small.ipynb").cells[1].execution_count
     assert command.main(["77"]) == 1
-    assert "there is no '77'" in capsys.readouterr().err
+    assert "'77' is not known" in capsys.readouterr().err
     assert command.main([]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [path.stem for path in PATHS]
 
