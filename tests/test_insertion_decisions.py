@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.score_tables import scores
 from scipy import stats as scipy_stats
 
 from absence_utils.insertion.decisions import (
@@ -17,22 +18,6 @@ from absence_utils.insertion.decisions import (
     one_sided_p,
 )
 from absence_utils.stats import crossed_t_interval
-
-
-def scores(absence, veto, error=0.05, df=10.0):
-    """A table of scores for units with the given absence and veto scores, all with one standard error."""
-    half = scipy_stats.t.ppf(0.975, df) * error
-    rows = []
-    for score, condition, values in (
-        ("absence", "random patch", absence),
-        ("veto", "median images", veto),
-        ("presence", "random patch", np.ones(len(absence))),
-        ("absence", "mean colour", np.full(len(absence), 9.0)),  # must not be taken for the main one
-    ):
-        for unit, value in enumerate(values):
-            rows.append((unit, score, condition, value, value - half, value + half, df))
-    return pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "low", "high", "df"])
-
 
 NULL = scores(np.linspace(0, 1, 101), np.zeros(101))  # 95 % lie below 0.95
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import stats as scipy_stats
+from helpers.score_tables import scores
 from torch import nn
 
 from absence_utils import load_model
@@ -30,22 +30,6 @@ from absence_utils.your_model.study import (
     strongest_units,
     study_layer,
 )
-
-
-def scores(absence, veto, error=0.05, df=10.0):
-    """A table of scores for units with the given absence and veto scores, all with one standard error."""
-    half = scipy_stats.t.ppf(0.975, df) * error
-    rows = []
-    for score, condition, values in (
-        ("absence", "random patch", absence),
-        ("veto", "median images", veto),
-        ("presence", "random patch", np.ones(len(absence))),
-        ("absence", "mean colour", np.full(len(absence), 9.0)),  # must not be taken for the main one
-    ):
-        for unit, value in enumerate(values):
-            rows.append((unit, score, condition, value, value - half, value + half, df))
-    return pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "low", "high", "df"])
-
 
 NULL = scores(np.linspace(0, 1, 101), np.zeros(101))  # 95 % lie below 0.95
 
