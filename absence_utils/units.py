@@ -1,340 +1,36 @@
-"""Address a unit, read its signed response, and run a network only as far as the layer that is read.
+"""Address a unit and read its signed response.
 
 The response of a unit is its signed, pre-nonlinearity value pooled over space. Reading it correctly is the heart of
-this package, because an encoded absence lives below zero, where a rectifier hides it. Three things get in the way:
-
-* a layer may end in its nonlinearity (a ReLU module, a residual block, SqueezeNet's Fire module, a GELU);
-* torchvision's networks overwrite values in place (`ReLU(inplace=True)`, `out += identity`), so that a tensor kept
-  by reference is no longer what the layer computed;
-* the channel axis is second in convolutional maps, last in token sequences and in Swin's and ConvNeXt's inner maps.
-
-One mechanism covers all of them, for networks that `torch.fx` can trace and for those it cannot: a hook stops the
-forward pass the moment the layer has returned, so nothing downstream can overwrite its output, and while the layer
-itself runs, `_PreNonlinearity` makes every activation call out of place and remembers what went into it. (Where the
-activation ran before the layer, as for a dropout or a max pooling behind a ReLU, it is active for the whole pass.)
+this package, because an encoded absence lives below zero, where a rectifier hides it: see `layers`.
 """
 
 from __future__ import annotations
 
-import difflib
-import warnings
-import weakref
+import operator
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from absence_utils.errors import InputError, require_choice
+from absence_utils.layers.network import (
+    device_of,
+    find_layer,
+    first_tensor,
+    layer_names,
+    reading,
+    to_network,
+)
+from absence_utils.layers.reading import OUTPUTS, feature_map, layout_of
 from absence_utils.progress import progress
 
+__all__ = [
+    *("Unit", "class_of_output", "dataset_responses", "device_of", "feature_map", "find_layer", "first_tensor"),
+    *("full_name", "image_batches", "layer_names", "layout_of", "pool_space", "reading", "responses", "to_network"),
+]
+
 POOLS = ("mean", "cls", "max", "min")
-OUTPUTS = (None, "logits")  # the layers whose channels are the network's outputs
-
-# Calls whose result is "after the nonlinearity".
-_ACTIVATIONS = {
-    F.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish, F.hardswish, F.hardtanh,
-    F.hardsigmoid, F.softplus, F.tanh, F.sigmoid, torch.relu, torch.relu_, torch.tanh, torch.sigmoid,
-    Tensor.relu, Tensor.relu_, Tensor.tanh, Tensor.sigmoid,
-}  # fmt: skip
-_IN_PLACE = {torch.relu_: torch.relu, Tensor.relu_: Tensor.relu}
-
-# Calls that commute with a rectifier: they only move values about, or pick the largest. What was before the
-# nonlinearity is found on the other side of them.
-_MOVES = {
-    torch.flatten, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose, torch.reshape, torch.movedim,
-    Tensor.flatten, Tensor.squeeze, Tensor.unsqueeze, Tensor.permute, Tensor.transpose, Tensor.reshape,
-    Tensor.view, Tensor.contiguous, Tensor.movedim, F.dropout, F.dropout2d, F.max_pool2d, F.max_pool1d,
-}  # fmt: skip
-_AVERAGES = {
-    F.adaptive_avg_pool2d, F.adaptive_avg_pool1d, F.avg_pool2d, F.avg_pool1d, torch.mean, Tensor.mean,
-}  # fmt: skip
-_JOINS = {torch.cat, torch.concat, torch.stack}
-
-
-class _PreNonlinearity(TorchFunctionMode):
-    """While active, activations run out of place and their result remembers, as `_signed`, what went into them.
-
-    Concatenations and moves of such results carry the memory along. Averages carry it as well, but marked: the
-    average of the signed values is not the value from which the layer's output can be computed. The memory is a
-    function without arguments: only the last one is called, so the rest of the network costs nothing extra.
-    """
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        if func in _ACTIVATIONS:
-            source = args[0] if args else kwargs["input"]
-            out = self._out_of_place(func, args, kwargs)
-            out._signed, out._averaged = (lambda: source), False
-            return out
-        out = func(*args, **kwargs)
-        if func in _JOINS:
-            parts = args[0] if args else kwargs["tensors"]
-            if any(hasattr(part, "_signed") for part in parts):
-                rest = {name: value for name, value in kwargs.items() if name != "tensors"}
-                out._signed = lambda: func([_signed(part) for part in parts], *args[1:], **rest)
-                out._averaged = any(getattr(part, "_averaged", False) for part in parts)
-        elif (
-            (func in _MOVES or func in _AVERAGES)
-            and args
-            and hasattr(args[0], "_signed")
-            and out is not args[0]
-        ):
-            out._signed = lambda: func(_signed(args[0]), *args[1:], **kwargs)
-            out._averaged = func in _AVERAGES or args[0]._averaged
-        return out
-
-    @staticmethod
-    def _out_of_place(func, args, kwargs):
-        if func in _IN_PLACE:
-            return _IN_PLACE[func](*args, **kwargs)
-        if kwargs.get("inplace"):
-            kwargs["inplace"] = False
-        # F.relu(x, True) and F.leaky_relu(x, 0.1, True): a trailing positional True is the in-place flag.
-        if len(args) > 1 and args[-1] is True:
-            args = (*args[:-1], False)
-        return func(*args, **kwargs)
-
-
-def _signed(tensor: Tensor) -> Tensor:
-    return tensor._signed() if hasattr(tensor, "_signed") else tensor
-
-
-class _Stop(Exception):
-    """Raised by the hook to end the forward pass at the layer."""
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the network's first parameter is; the CPU for a network without any."""
-    parameter = next(model.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
-
-
-@contextmanager
-def reading(model: nn.Module) -> Iterator[nn.Module]:
-    """Run the model in eval mode and leave every module's training flag as it was, also after an exception."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield model
-    finally:
-        for module in training:
-            module.training = True
-
-
-def layer_names(model: nn.Module) -> list[str]:
-    """Names of all layers that can be read, in the order in which the network registers them."""
-    return [name for name, _ in model.named_modules() if name]
-
-
-def find_layer(model: nn.Module, layer: str) -> tuple[nn.Module, int | None]:
-    """Return the module called `layer` and the wanted call of it (`"relu:2"` is the third call, counted from 0).
-
-    Raises:
-        InputError: there is no such layer; the nearest names are suggested.
-    """
-    modules = dict(model.named_modules())
-    name, _, call = layer.partition(":")
-    if name not in modules or not name or (call and not call.isdigit()):
-        near = difflib.get_close_matches(name, [known for known in modules if known], n=5, cutoff=0.4)
-        known = ", ".join(near or [child for child, _ in model.named_children()])
-        raise InputError("layer", f"the network has no layer {layer!r}", f"Nearest names: {known}.")
-    return modules[name], int(call) if call else None
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """What one trial pass told about a layer: how often it runs, and whether its nonlinearity lies before it."""
-
-    calls: int
-    rectified_before: bool
-
-
-_probes: weakref.WeakKeyDictionary[nn.Module, dict[str, _Probe]] = weakref.WeakKeyDictionary()
-
-
-def _probe(model: nn.Module, layer: str, module: nn.Module, call: int, images: Tensor) -> _Probe:
-    """Run one image through the network, once for each network and layer."""
-    known = _probes.setdefault(model, {})
-    if layer not in known:
-        count = 0
-
-        def seen(*_):
-            nonlocal count
-            count += 1
-
-        handle = module.register_forward_hook(seen)
-        try:
-            with torch.no_grad():
-                model(images[:1])
-        except Exception:
-            if count == 0:
-                raise  # later on, the image may be too small for what comes after the layer, which is not needed
-        finally:
-            handle.remove()
-        if count == 0:
-            problem = f"{layer!r} did not run in the forward pass"
-            raise InputError("layer", problem, "Choose a layer that is used.")
-        with torch.no_grad():
-            alone, whole = (
-                _run_to(model, module, call, images[:1], whole_pass=flag) for flag in (False, True)
-            )
-        known[layer] = _Probe(count, hasattr(whole, "_signed") and not hasattr(alone, "_signed"))
-    return known[layer]
-
-
-def first_tensor(output) -> Tensor:
-    """The tensor in a module's output: itself, the `logits` of an output object, or the first of a tuple."""
-    if isinstance(output, Tensor):
-        return output
-    if hasattr(output, "logits"):
-        return output.logits
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, (tuple, list)) and output:
-        return first_tensor(output[0])
-    problem = f"its output is a {type(output).__name__}, not a tensor"
-    raise InputError("layer", problem, "Choose another layer.")
-
-
-def channel_axis(module: nn.Module, output: Tensor, images: Tensor) -> int:
-    """Find the channel axis of a layer's output (batch first).
-
-    Known layers decide by their type. Of the others, token sequences have their channels last, and maps have them
-    where the two remaining axes have the proportions of the image; a tie goes to PyTorch's usual order.
-    """
-    if output.ndim == 2 or isinstance(module, (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)):
-        return 1
-    if isinstance(module, nn.Linear) or type(module) is nn.LayerNorm:
-        return output.ndim - 1
-    if output.ndim == 3:
-        return 2
-    if output.ndim != 4:
-        problem = f"its output has shape {tuple(output.shape)}"
-        raise InputError("layer", problem, "Choose a layer with 2 to 4 axes.")
-    aspect = images.shape[-2] / images.shape[-1]
-    first, second, third = output.shape[1:]
-    return 3 if abs(first / second - aspect) < abs(second / third - aspect) else 1
-
-
-def to_network(model: nn.Module, images: Tensor) -> Tensor:
-    """Move images to the model's device and precision; a batch of images is required."""
-    if not isinstance(images, Tensor) or images.ndim < 3:
-        shape = tuple(images.shape) if hasattr(images, "shape") else type(images).__name__
-        problem = f"expected a batch [batch, channel, height, width], got {shape}"
-        raise InputError("images", problem, "Add the batch axis.")
-    parameter = next(model.parameters(), None)
-    return images if parameter is None else images.to(parameter.device, parameter.dtype)
-
-
-def feature_map(model: nn.Module, layer: str | None, images: Tensor) -> Tensor:
-    """Signed, pre-nonlinearity values of all units of a layer, before pooling over space.
-
-    The network runs only up to the layer and is left as found: hooks, training flags, gradients. The result is
-    differentiable with respect to the images unless the caller disables gradients.
-
-    Args:
-        model: any network.
-        layer: a name from `layer_names`, with ":n" for the n-th call of a layer that runs several times;
-            None for the model's output exactly as it is; "logits" for the model's output with a final rectification
-            undone (SqueezeNet ends in ReLU and average pooling: its outputs are never negative, and the signed logit
-            is the same average taken before the ReLU). For most networks None and "logits" agree.
-        images: [batch, channel, height, width], normalised as the network expects.
-
-    Returns:
-        [batch, channel, *space]: space is height and width for maps, tokens for transformers, absent for vectors.
-        For a layer that ends in a nonlinearity (also inside a block, before a concatenation or reshaping) the values
-        before it, in the units of the layer.
-
-    Raises:
-        InputError: no such layer, a layer that runs several times or not at all, no batch axis.
-
-    Example:
-        >>> import torch
-        >>> from absence_utils import feature_map, load_model
-        >>> values = feature_map(load_model("concept_scenes"), "block4", torch.zeros(2, 3, 64, 64))
-        >>> values.shape[:2], bool((values < 0).any())  # signed
-        (torch.Size([2, 64]), True)
-    """
-    images = to_network(model, images)
-    with reading(model):
-        if layer in OUTPUTS:
-            return _model_output(model, images, signed=layer == "logits")
-        module, call = find_layer(model, layer)
-        probe = _probe(model, layer, module, call or 0, images)
-        if call is None and probe.calls > 1:
-            problem = f"{layer!r} runs {probe.calls} times in one forward pass, so it has no single response"
-            raise InputError("layer", problem, f"Choose a call: '{layer}:0' to '{layer}:{probe.calls - 1}'.")
-        output = _run_to(model, module, call or 0, images, whole_pass=probe.rectified_before)
-    if output is None:
-        problem = f"{layer!r} runs only {probe.calls} times"
-        raise InputError("layer", problem, f"Use ':0' to ':{probe.calls - 1}'.")
-    if getattr(output, "_averaged", False):
-        warnings.warn(
-            f"layer {layer!r} averages rectified values: it cannot fall below zero, so its minimum says little. "
-            "Read the layer before the nonlinearity instead.",
-            stacklevel=2,
-        )
-        signed = output
-    else:
-        signed = _signed(output)
-    if signed.shape[0] != len(images) and signed.ndim == 3 and signed.shape[1] == len(images):
-        signed = signed.transpose(0, 1)  # sequence-first transformers
-    if signed.ndim < 2 or signed.shape[0] != len(images):
-        problem = f"{layer!r} has no batch axis: {tuple(signed.shape)}"
-        raise InputError("layer", problem, "Choose another layer.")
-    return signed.movedim(channel_axis(module, signed, images), 1)
-
-
-def _run_to(
-    model: nn.Module, module: nn.Module, call: int, images: Tensor, whole_pass: bool
-) -> Tensor | None:
-    """Run the model until the `call`-th return of `module`; its output carries `_signed` where one was found."""
-    mode, seen, output = _PreNonlinearity(), -1, None
-    inside = ExitStack()
-
-    def enter(*_):
-        nonlocal seen
-        seen += 1
-        if seen == call and not whole_pass:
-            inside.enter_context(mode)
-
-    def leave(_module, _inputs, out):
-        nonlocal output
-        if seen == call:
-            output = first_tensor(out)
-            raise _Stop
-
-    hooks = [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    with inside:
-        if whole_pass:
-            inside.enter_context(mode)
-        try:
-            model(images)
-        except _Stop:
-            pass
-        finally:
-            for hook in hooks:
-                hook.remove()
-    return output
-
-
-def _model_output(model: nn.Module, images: Tensor, signed: bool) -> Tensor:
-    known = _probes.setdefault(model, {})
-    if not signed or ("logits" in known and not known["logits"].rectified_before):
-        output = first_tensor(model(images))
-    else:
-        with _PreNonlinearity():
-            output = first_tensor(model(images))
-            known["logits"] = _Probe(1, hasattr(output, "_signed"))
-            output = _signed(output)
-    if output.ndim == 1:
-        output = output[:, None]
-    return output if output.ndim == 2 else output.movedim(channel_axis(model, output, images), 1)
 
 
 def pool_space(features: Tensor, pool: str = "mean") -> Tensor:
@@ -386,7 +82,7 @@ def image_batches(dataset, batch_size: int, description: str = "") -> Iterator[T
         yield torch.stack([dataset[number][0] for number in numbers.tolist()])
 
 
-@torch.inference_mode()
+@torch.no_grad()  # never inference mode: what a network keeps from its first pass must serve training, too
 def dataset_responses(
     model: nn.Module, layer: str | None, dataset, *, batch_size: int = 32, pool: str = "mean"
 ) -> Tensor:
@@ -420,6 +116,18 @@ def full_name(layer: str | None, channel: int, class_names: Sequence[str] = (), 
     name = class_of_output(layer, channel, class_names, outputs)
     address = f"{layer or 'output'}, unit {channel}"
     return address if name is None else f"{address}: {'class ' if name.isdigit() else ''}{name}"
+
+
+def _whole_number(channel) -> int:
+    """Python's, NumPy's and torch's whole numbers, as from `argsort`; a truth value is none."""
+    try:
+        if isinstance(channel, bool) or getattr(channel, "dtype", None) in (bool, torch.bool):
+            raise TypeError
+        return operator.index(channel)
+    except TypeError:
+        raise InputError(
+            "channel", f"{channel!r} is not a whole number", "Give the index of a channel."
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -457,9 +165,8 @@ class Unit:
         if self.layer not in OUTPUTS:
             find_layer(self.model, self.layer)
         require_choice("pool", self.pool, POOLS)
-        if isinstance(self.channel, bool) or not isinstance(self.channel, int) and self.direction is None:
-            problem = f"{self.channel!r} is not a whole number"
-            raise InputError("channel", problem, "Give the index of a channel.")
+        if self.direction is None:
+            object.__setattr__(self, "channel", _whole_number(self.channel))
 
     @property
     def name(self) -> str:

@@ -27,15 +27,15 @@ import warnings
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from captum.attr import DeepLift, InputXGradient, IntegratedGradients, NoiseTunnel, Occlusion
-from torch import Tensor, nn
+from torch import Tensor
 
 from absence_utils.errors import InputError, require_at_least, require_choice, require_shape
-from absence_utils.units import Unit, channel_axis, find_layer
+from absence_utils.units import Unit
 
 from .baselines import baseline_images
 from .deeplift import ModularActivations
+from .gradcam import gradcam
 from .gradients import input_x_gradient
 
 
@@ -171,129 +171,13 @@ def _deeplift(unit, images, baseline, batch_size):
     return DeepLift(ModularActivations(unit, images[:1])).attribute(images, baselines=baseline, target=0)
 
 
-def _gradcam(unit, images, baseline, batch_size, cam_layer=None):
-    layer = cam_layer or last_spatial_layer(unit, images)
-    module, call = find_layer(unit.model, layer)
-    if call is not None or _inside(layer, unit.layer):
-        why = "is one call of several" if call is not None else "belongs to the unit's own layer"
-        raise InputError("cam_layer", f"{layer!r} {why}", "Give a layer before the unit that runs once.")
-    kept, expected = [], unit.response(images[:1]).detach()
-
-    def keep(_module, _inputs, output):
-        values, *rest = output if isinstance(output, tuple) else (output,)
-        if isinstance(values, Tensor):
-            kept.append(values.detach().clone().requires_grad_())
-            values = kept[-1].clone()  # what follows may work in place
-        return (values, *rest) if isinstance(output, tuple) else values
-
-    handle, gradient = module.register_forward_hook(keep), None
-    try:
-        response = unit.response(images)
-    finally:
-        handle.remove()
-    # Another response: the layer holds the rectification that the signed unit looks behind.
-    same = torch.allclose(response[:1], expected, rtol=1e-3, atol=1e-5)
-    if len(kept) == 1 and same and response.requires_grad:
-        (gradient,) = torch.autograd.grad(response.sum(), kept, allow_unused=True)
-    if gradient is None:
-        problem = f"the unit {unit.name} does not read {layer!r}"
-        raise InputError("cam_layer", problem, "Give a layer that runs before it, once.")
-    maps, slopes = (_as_maps(module, values, images) for values in (kept[0].detach(), gradient))
-    if maps is None:
-        problem = f"its output {tuple(gradient.shape)} has no space"
-        raise InputError("cam_layer", problem, "Give a layer of maps or of tokens.")
-    cells = (slopes.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1, keepdim=True)
-    return _enlarge(cells, images.shape[-2:]).expand_as(images) / images.shape[1]
-
-
-def _enlarge(cells: Tensor, size) -> Tensor:
-    """Bilinear enlargement of [batch, 1, h, w] that keeps the sum of every map."""
-    weight = torch.ones_like(cells, requires_grad=True)
-    (weight,) = torch.autograd.grad(F.interpolate(weight, size, mode="bilinear").sum(), weight)
-    return F.interpolate(cells / weight, size, mode="bilinear")
-
-
-def _as_maps(layer: nn.Module, values, images: Tensor) -> Tensor | None:
-    """A layer's output as maps [batch, channel, height, width], None if it has no space.
-
-    Tokens are laid out row by row in the proportions of the image; a class token in front is left out.
-    """
-    if not isinstance(values, Tensor) or values.ndim not in (3, 4):
-        return None
-    if values.ndim == 4:
-        maps = values.movedim(channel_axis(layer, values, images), 1)
-        return maps if maps[0, 0].numel() > 1 else None
-    for extra in (0, 1):
-        count = values.shape[1] - extra
-        height = round((count * images.shape[-2] / images.shape[-1]) ** 0.5)
-        if count > 1 and height and count % height == 0:
-            return values[:, extra:].unflatten(1, (height, count // height)).movedim(-1, 1)
-    return None
-
-
-def last_spatial_layer(unit: Unit, images: Tensor) -> str:
-    """The last layer before the unit that still has space: where Grad-CAM looks by default.
-
-    The response must depend on more than one of its channels and places. This rules out maps of the classes
-    (SqueezeNet's last convolution) and, in a vision transformer, all that follows the last attention, from
-    which only the class token is read.
-
-    Raises:
-        InputError: no such layer, as for a unit of the first layer.
-    """
-    ran, counts = [], {}
-
-    def note(name):
-        def hook(module, _inputs, output):
-            counts[name] = counts.get(name, 0) + 1
-            ran.append((name, module, output[0] if isinstance(output, tuple) else output))
-
-        return hook
-
-    handles = [
-        module.register_forward_hook(note(name))
-        for name, module in unit.model.named_modules()
-        if name and not _inside(name, unit.layer) and not isinstance(module, nn.Dropout)
-    ]
-    try:
-        images = images.detach().clone().requires_grad_()
-        response = unit.response(images).sum()
-    finally:
-        for handle in handles:
-            handle.remove()
-    spatial = [
-        item for item in reversed(ran) if counts[item[0]] == 1 and _as_maps(*item[1:], images) is not None
-    ]
-    for name, module, values in spatial:
-        if _has_reach(response, module, values, images):
-            return name
-    if spatial and not torch.autograd.grad(response, images)[0].any():
-        return spatial[0][0]  # a dead unit: every layer gives the same answer, a map of zeros
-    problem = f"no layer before {unit.name} has space"
-    raise InputError("cam_layer", problem, "Choose a later unit, or another method than 'gradcam'.")
-
-
-def _inside(name: str, layer: str | None) -> bool:
-    return layer is not None and f"{name}.".startswith(f"{layer.partition(':')[0]}.")
-
-
-def _has_reach(response: Tensor, module: nn.Module, values, images: Tensor) -> bool:
-    if not values.requires_grad:
-        return False
-    (gradient,) = torch.autograd.grad(response, values, retain_graph=True, allow_unused=True)
-    if gradient is None:
-        return False
-    used = (_as_maps(module, gradient, images) != 0).any(dim=0)
-    return int(used.any(dim=(1, 2)).sum()) > 1 and int(used.any(dim=0).sum()) > 1
-
-
 _METHODS = {
     "integrated_gradients": _integrated_gradients,
     "input_x_gradient": _input_x_gradient,
     "deeplift": _deeplift,
     "smoothgrad": _smoothgrad,
     "occlusion": _occlusion,
-    "gradcam": _gradcam,
+    "gradcam": gradcam,
 }
 METHODS = tuple(_METHODS)
 

@@ -69,7 +69,7 @@ def empty_bank(images: ImageStack, side: int) -> PatchBank:
     return PatchBank(images.take([0])[0].new_empty(0, images.take([0]).shape[1], side, side))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def run_insertions(
     model: nn.Module,
     layer: str | None,
@@ -194,7 +194,7 @@ def _outside_masks(network, layer, image: Tensor, side: int, places: list[int]) 
     return masks
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def receptive_positions(
     model: nn.Module, layer: str | None, image: Tensor, box: tuple[int, int, int, int]
 ) -> Tensor:

@@ -126,7 +126,7 @@ def book_settings(model, layer, dataset, *, first: Tensor | None = None, number:
         _check(dataset, how, 0, None, None)
         first = torch.as_tensor(dataset[number][0])
     _corners(first, how["patch"], how["stride"], number)
-    with torch.inference_mode():
+    with torch.no_grad():
         how["region"] = _region(model, layer, first, how["patch"], how["region"])
     fingerprint = getattr(dataset, "fingerprint", "")
     return how | {"layer": layer, "fingerprint": fingerprint, "network": model_fingerprint(model)}
@@ -149,7 +149,7 @@ def _scan(model: nn.Module, settings: dict, batches: _Batches) -> dict:
     highest, lowest = (RunningTopK(k, settings["per_image"]) for _ in SIDES)
     sample, windows = RunningSample(settings["reservoir"], settings["seed"]), 0
     exact, precision = settings["exact"], settings["precision"]
-    with torch.inference_mode():
+    with torch.no_grad():
         network = model if exact else fused(model, layer, batches.shape)
         for pixels, place in batches:
             if network is not model:
@@ -312,7 +312,7 @@ def blank_patch_response(model: nn.Module, dataset, book: PatchBook) -> Tensor:
     """
     image = torch.as_tensor(dataset[0][0])
     height, width = image.shape[-2:] if book.region == "masked" else (book.patch, book.patch)
-    with torch.inference_mode():
+    with torch.no_grad():
         empty = image.new_zeros(1, image.shape[0], height, width)
         return responses(model, book.layer, empty, book.pool)[0].float().cpu()
 
