@@ -322,9 +322,9 @@ class _Watch:
 
     def _keep(self, out) -> None:
         tensor, self.taken = pick_tensor(out)
-        self.output = tensor.detach().clone()
-        if self.recorder is not None:
+        if self.recorder is not None:  # first, since the copy is a call, too
             self.value, self.counts = self.recorder.value_of(tensor), self.recorder.counts.copy()
+        self.output = tensor.detach().clone()
 
     def _require_one_call(self, call: int | None, ended: int) -> None:
         if self.layer in OUTPUTS:

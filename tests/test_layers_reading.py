@@ -1,0 +1,270 @@
+"""A reading is what the layer computes before its nonlinearity, on networks nobody has seen before, or a refusal."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from absence_utils.errors import InputError
+from absence_utils.units import feature_map
+
+# -- operations: what a network may write, and the definition it stands for
+
+
+class Swish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x / (1 + torch.exp(-x))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        s = 1 / (1 + torch.exp(-x))
+        return gradient * (s + x * s * (1 - s))
+
+
+def own_slope(x):
+    x[x < 0] *= 0.25
+    return x
+
+
+def rectify_half(x):
+    """In place, through a view: the other half passes as it is."""
+    x[:, : x.shape[1] // 2].clamp_(min=0)
+    return x
+
+
+def relu(x):
+    return torch.where(x > 0, x, torch.zeros_like(x))
+
+
+def silu(x):
+    return x / (1 + (-x).exp())
+
+
+def hardswish(x):
+    return x * (x + 3).clamp(0, 6) / 6
+
+
+def leaky(slope):
+    return lambda x: torch.where(x > 0, x, slope * x)
+
+
+# name: (how it is written, its definition, whether it never falls)
+ACTIVATIONS = {
+    "module": (nn.ReLU(), relu, True),
+    "module in place": (nn.ReLU(inplace=True), relu, True),
+    "function in place": (lambda x: F.relu_(x), relu, True),
+    "third argument in place": (lambda x: F.leaky_relu(x, 0.1, True), leaky(0.1), True),
+    "clamp in place": (lambda x: x.clamp_(min=0), relu, True),
+    "masked in place": (own_slope, leaky(0.25), True),
+    "maximum": (lambda x: torch.maximum(x, torch.zeros(())), relu, True),
+    "times its gate": (lambda x: x * torch.sigmoid(x), silu, False),
+    "gate in place": (lambda x: x.mul_(x.sigmoid()), silu, False),
+    "autograd function": (Swish.apply, silu, False),
+    "by hand": (lambda x: x * F.relu6(x + 3) / 6, hardswish, False),
+    "tanh in place": (torch.tanh_, torch.tanh, True),
+    "GELU": (nn.GELU(), lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2, False),
+    "RReLU": (nn.RReLU().eval(), leaky((1 / 8 + 1 / 3) / 2), True),
+    "scaled": (lambda x: 1.5 * F.relu(x), lambda x: 1.5 * relu(x), True),
+    "aten": (lambda x: torch.ops.aten.relu(x), relu, True),
+}
+MOVES = {
+    "slice": lambda x: x[..., 1:],
+    "nearest": lambda x: F.interpolate(x, scale_factor=2, mode="nearest"),
+    "pad": lambda x: F.pad(x, (1, 0, 0, 1)),
+    "turn": lambda x: x.transpose(2, 3).contiguous(),
+    "dropout": lambda x: F.dropout(x, 0.5, False),
+    "flip": lambda x: x.flip(-1),
+    "shuffle": lambda x: F.pixel_shuffle(F.pixel_unshuffle(x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2], 2), 2),
+}
+
+
+@dataclass
+class State:
+    """What a layer returns, and what it is read as; None where it can only be refused.
+    """
+
+    value: Tensor
+    reading: Tensor | None
+    rises: bool = True
+
+
+class Operation(nn.Module):
+    """One operation, its random parameters, and its definition."""
+
+    def __init__(self, kind, option, channels, mixed):
+        super().__init__()
+        self.kind, self.option, self.layer = kind, option, None
+        if kind == "convolution":
+            self.layer = nn.Conv2d(channels, channels, 3, padding=1)
+        elif kind == "norm":
+            self.layer = nn.BatchNorm2d(channels)
+            nn.init.normal_(self.layer.weight)
+            nn.init.normal_(self.layer.bias)
+            nn.init.normal_(self.layer.running_mean)
+            nn.init.uniform_(self.layer.running_var, 0.5, 2)
+        elif kind == "prelu":
+            self.layer = nn.PReLU(channels)
+            nn.init.uniform_(self.layer.weight, 0.1, 0.6)
+        elif kind == "concatenate":
+            self.layer = nn.Conv2d(channels, channels, 1)
+        elif kind == "add" and not mixed:  # `relu(x) + x` would be one activation of x
+            self.layer = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x, first):
+        match self.kind:
+            case "convolution" | "norm" | "prelu":
+                return self.layer(x)
+            case "activation":
+                return ACTIVATIONS[self.option][0](x)
+            case "half":
+                return rectify_half(x)
+            case "move":
+                return MOVES[self.option](x)
+            case "add":
+                first = F.interpolate(first if self.layer is None else self.layer(first), x.shape[-2:])
+                if self.option:
+                    x += first
+                    return x
+                return x + first
+            case "concatenate":
+                return torch.cat([x[:, :-1], (self.layer(x) if self.option else x)[:, :1]], 1)
+            case "largest":
+                return F.max_pool2d(x, 2, 1)
+            case "average":
+                return F.avg_pool2d(x, 2, 1)
+
+    def define(self, state: State, first: Tensor) -> State:
+        """The same, from its definition, with plain calls that change nothing."""
+        x, before = state.value, state.reading
+        match self.kind:
+            case "convolution":
+                value = F.conv2d(x, self.layer.weight, self.layer.bias, padding=1)
+                return State(value, value)
+            case "norm":
+                scale = self.layer.weight / (self.layer.running_var + self.layer.eps).sqrt()
+                value = (x - self.layer.running_mean[:, None, None]) * scale[:, None, None]
+                value = value + self.layer.bias[:, None, None]
+                return State(value, value)
+            case "prelu":
+                return State(torch.where(x > 0, x, self.layer.weight[:, None, None] * x), x)
+            case "activation":
+                _, definition, rises = ACTIVATIONS[self.option]
+                return State(definition(x), x, rises)
+            case "half":
+                count = x.shape[1] // 2
+                return State(torch.cat([relu(x[:, :count]), x[:, count:]], 1), x)
+            case "move":
+                move = MOVES[self.option]
+                return State(move(x), None if before is None else move(before), state.rises)
+            case "add":
+                if self.layer is not None:
+                    first = F.conv2d(first, self.layer.weight, self.layer.bias)
+                value = x + F.interpolate(first, x.shape[-2:])
+                return State(value, value)
+            case "concatenate":
+                other = F.conv2d(x, self.layer.weight, self.layer.bias) if self.option else x
+                behind = before if not self.option else other
+                value = torch.cat([x[:, :-1], other[:, :1]], 1)
+                known = before is not None
+                return State(value, torch.cat([before[:, :-1], behind[:, :1]], 1) if known else None, state.rises)
+            case "largest":
+                value = F.max_pool2d(x, 2, 1)
+                if before is None or before is x:
+                    return State(value, None if before is None else value, state.rises)
+                return State(value, F.max_pool2d(before, 2, 1) if state.rises else None, state.rises)
+            case "average":
+                value = F.avg_pool2d(x, 2, 1)
+                return State(value, value)
+
+
+class Generated(nn.Module):
+    """Blocks of operations; sums take the value at the block's beginning."""
+
+    def __init__(self, plan, channels=4):
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 3, padding=1)
+        self.blocks = nn.ModuleList(Block(operations, channels) for operations in plan)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return x.mean((2, 3))
+
+    def define(self, images):
+        """{layer: its state}."""
+        value = F.conv2d(images, self.stem.weight, self.stem.bias, padding=1)
+        state, states = State(value, value), {}
+        for number, block in enumerate(self.blocks):
+            first = state.value
+            for place, operation in enumerate(block.operations):
+                state = states[f"blocks.{number}.operations.{place}"] = operation.define(state, first)
+            states[f"blocks.{number}"] = state
+        return states
+
+
+class Block(nn.Module):
+    def __init__(self, operations, channels):
+        super().__init__()
+        kinds = [kind for kind, _ in operations]
+        self.operations = nn.ModuleList(
+            Operation(kind, option, channels, "convolution" in kinds[:place])
+            for place, (kind, option) in enumerate(operations)
+        )
+
+    def forward(self, x):
+        first = x.clone()
+        for operation in self.operations:
+            x = operation(x, first)
+        return x
+
+
+OPERATIONS = st.one_of(
+    st.just(("convolution", None)),
+    st.just(("norm", None)),
+    st.just(("prelu", None)),
+    st.tuples(st.just("activation"), st.sampled_from(sorted(ACTIVATIONS))),
+    st.tuples(st.just("activation"), st.sampled_from(sorted(ACTIVATIONS))),
+    st.just(("half", None)),
+    st.tuples(st.just("move"), st.sampled_from(sorted(MOVES))),
+    st.tuples(st.just("add"), st.booleans()),
+    st.tuples(st.just("concatenate"), st.booleans()),
+    st.just(("largest", None)),
+    st.just(("average", None)),
+)
+PLANS = st.lists(st.lists(OPERATIONS, min_size=1, max_size=4), min_size=1, max_size=2)
+
+
+def read_every_layer(plan, seed) -> tuple[int, int]:
+    """(layers read right, layers refused); a wrong one fails."""
+    torch.manual_seed(seed)
+    net = Generated(plan).double().eval()
+    images = torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    read = refused = 0
+    with torch.no_grad():
+        expected = net.define(images)
+        assert torch.allclose(net(images), expected[f"blocks.{len(plan) - 1}"].value.mean((2, 3)))
+        for layer, state in expected.items():
+            try:
+                found = feature_map(net, layer, images)
+            except InputError:
+                refused += 1
+                continue
+            assert state.reading is not None, f"{layer}: read, and should have been refused"
+            torch.testing.assert_close(found, state.reading, rtol=1e-8, atol=1e-8, msg=f"{layer} of {plan}")
+            read += 1
+    return read, refused
+
+
+@pytest.mark.filterwarnings("ignore:.*averages rectified values")
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(plan=PLANS, seed=st.integers(0, 1000))
+def test_generated_networks_are_read_right_or_refused(plan, seed):
+    read_every_layer(plan, seed)
