@@ -8,12 +8,8 @@ from torch import nn
 
 from absence_utils.attribution.baselines import baseline_images
 from absence_utils.attribution.evidence import absence_evidence, presence_evidence, region_sums
-from absence_utils.attribution.methods import (
-    METHODS,
-    attribute,
-    completeness_gap,
-    last_spatial_layer,
-)
+from absence_utils.attribution.gradcam import last_spatial_layer
+from absence_utils.attribution.methods import METHODS, attribute, completeness_gap
 from absence_utils.errors import InputError
 from absence_utils.images.base import Normalisation
 from absence_utils.models.load import load_model

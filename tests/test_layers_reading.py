@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError
+from absence_utils.layers import reading as layers
 from absence_utils.units import feature_map
 
 # -- operations: what a network may write, and the definition it stands for
@@ -81,14 +82,15 @@ MOVES = {
     "turn": lambda x: x.transpose(2, 3).contiguous(),
     "dropout": lambda x: F.dropout(x, 0.5, False),
     "flip": lambda x: x.flip(-1),
-    "shuffle": lambda x: F.pixel_shuffle(F.pixel_unshuffle(x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2], 2), 2),
+    "shuffle": lambda x: F.pixel_shuffle(
+        F.pixel_unshuffle(x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2], 2), 2
+    ),
 }
 
 
 @dataclass
 class State:
-    """What a layer returns, and what it is read as; None where it can only be refused.
-    """
+    """What a layer returns, and what it is read as; None where it can only be refused."""
 
     value: Tensor
     reading: Tensor | None
@@ -173,7 +175,9 @@ class Operation(nn.Module):
                 behind = before if not self.option else other
                 value = torch.cat([x[:, :-1], other[:, :1]], 1)
                 known = before is not None
-                return State(value, torch.cat([before[:, :-1], behind[:, :1]], 1) if known else None, state.rises)
+                return State(
+                    value, torch.cat([before[:, :-1], behind[:, :1]], 1) if known else None, state.rises
+                )
             case "largest":
                 value = F.max_pool2d(x, 2, 1)
                 if before is None or before is x:
@@ -268,3 +272,54 @@ def read_every_layer(plan, seed) -> tuple[int, int]:
 @given(plan=PLANS, seed=st.integers(0, 1000))
 def test_generated_networks_are_read_right_or_refused(plan, seed):
     read_every_layer(plan, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*averages rectified values")
+@settings(deadline=None, max_examples=300, derandomize=True)
+@given(plan=PLANS, seed=st.integers(0, 1000))
+def test_many_more_generated_networks(plan, seed):
+    read_every_layer(plan, seed)
+
+
+def test_the_largest_of_values_that_fall_and_rise_is_refused():
+    """The largest of swished values need not be where the largest value was."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.MaxPool2d(2)).eval()
+    with pytest.raises(InputError, match=r"'2' before its nonlinearity.*largest.*Read '0'"):
+        feature_map(net, "2", torch.randn(2, 3, 8, 8))
+    feature_map(nn.Sequential(net[0], nn.ReLU(), net[2]), "2", torch.randn(2, 3, 8, 8))
+
+
+def test_what_cannot_be_followed_is_refused():
+    class Scripted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu = nn.Conv2d(3, 4, 3), torch.jit.script(nn.ReLU())
+
+        def forward(self, x):
+            return self.relu(self.conv(x))
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Scripted()
+
+        def forward(self, x):
+            return self.inner(x)
+
+    with pytest.raises(InputError, match="cannot be followed, as in a scripted part.*Read 'inner.conv'"):
+        feature_map(Block(), "inner", torch.randn(2, 3, 8, 8))
+
+
+def test_every_pass_can_be_checked(monkeypatch):
+    """A reading that is overwritten behind the reader's back is found out."""
+    net, images = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True)), torch.randn(3, 3, 8, 8)
+    monkeypatch.setattr(layers, "check_every_pass", True)
+    expected = net[0](images)
+    torch.testing.assert_close(feature_map(net, "1", images), expected)
+    (known,) = layers._plans[net].values()
+    ((job,),) = known.at.values()
+    assert job.copy
+    object.__setattr__(job, "copy", False)  # as a reader would that keeps what is overwritten
+    with pytest.raises(InputError, match="what was read of '1' was overwritten"):
+        feature_map(net, "1", images - 5)

@@ -59,7 +59,9 @@ def _moved(call: Call, value: Value) -> int | None:
 
 def _axis_with_stride(tensor: Tensor, stride: int, size: int) -> int | None:
     axes = [
-        axis for axis in range(tensor.ndim) if tensor.stride(axis) == stride and 1 < tensor.shape[axis] <= size
+        axis
+        for axis in range(tensor.ndim)
+        if tensor.stride(axis) == stride and 1 < tensor.shape[axis] <= size
     ]
     return axes[0] if len(axes) == 1 else None
 

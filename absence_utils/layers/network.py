@@ -121,7 +121,9 @@ def pick_tensor(output) -> tuple[Tensor, str]:
             return output["logits"], "'logits'"
         found = [(value, f"{name!r}") for name, value in output.items() if isinstance(value, Tensor)]
     elif isinstance(output, (tuple, list)):
-        found = [(value, f"number {place}") for place, value in enumerate(output) if isinstance(value, Tensor)]
+        found = [
+            (value, f"number {place}") for place, value in enumerate(output) if isinstance(value, Tensor)
+        ]
         if not found and output:
             return pick_tensor(output[0])
     else:

@@ -119,13 +119,17 @@ def elementwise(source: Value, target: Value) -> str | None:
         return None
     grid = torch.linspace(-spread, spread, GRID).tolist()
     values = [replay(source, target, torch.full_like(source.tensor, each)).float() for each in grid]
-    bend = max(float((a - 2 * b + c).abs().amax()) for a, b, c in zip(values, values[1:], values[2:], strict=False))
+    bend = max(
+        float((a - 2 * b + c).abs().amax()) for a, b, c in zip(values, values[1:], values[2:], strict=False)
+    )
     largest = max(float(each.abs().amax()) for each in values)
     if not bend <= max(KINK, 10 * tolerance) * largest:  # also where it is not a number, as a logarithm is
         return "nonlinear"
     factor = float(values[-1].mean()) / spread
     scaled = factor > 0 and all(
-        close(each, torch.full_like(each, factor * at), tolerance) for each, at in zip(values, grid, strict=True) if at
+        close(each, torch.full_like(each, factor * at), tolerance)
+        for each, at in zip(values, grid, strict=True)
+        if at
     )
     scaled = scaled and float(values[GRID // 2].abs().amax()) <= tolerance * largest
     return "scaled" if scaled and not any(map(_has_weights, calls_between(source, target))) else "affine"
@@ -137,7 +141,9 @@ def is_increasing(source: Value, target: Value) -> bool:
     before = None
     for each in torch.linspace(-spread, spread, 4 * GRID).tolist():
         values = replay(source, target, torch.full_like(source.tensor, each)).float()
-        if before is not None and bool((values < before - _tolerance(source.tensor) * values.abs().amax()).any()):
+        if before is not None and bool(
+            (values < before - _tolerance(source.tensor) * values.abs().amax()).any()
+        ):
             return False
         before = values
     return True

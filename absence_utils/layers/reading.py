@@ -29,7 +29,9 @@ from .nonlinearity import CannotExplain, Search, Step, calls_between, close
 from .recording import Call, Recorder, Value, replay
 
 OUTPUTS = (None, "logits")  # the layers whose channels are the network's outputs
-check_every_pass = False  # for tests: hold every reading against the layer's output, and not the first one alone
+check_every_pass = (
+    False  # for tests: hold every reading against the layer's output, and not the first one alone
+)
 AGREE = 1e-4  # of the largest value: a reading, led through the recorded calls, and what the layer returned
 
 
@@ -218,7 +220,10 @@ def _find_plan(model: nn.Module, layer: str | None, image: Tensor, modules: tupl
         except InputError:
             raise
         except Exception as error:
-            problem = f"two images in a batch fail where one passes ({type(error).__name__}: {str(error)[:80]})"
+            _Watch(model, layer).run(image.clone())  # where one fails as well, this says why
+            problem = (
+                f"two images in a batch fail where one passes ({type(error).__name__}: {str(error)[:80]})"
+            )
             remedy = "Let the forward pass take any number of images: `x.flatten(1)` and not `x.view(1, -1)`."
             raise InputError("model", problem, remedy) from error
     layout = _layout(model, layer, image, alone.output, watch)
@@ -302,7 +307,9 @@ class _Watch:
 
         hooks = [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
         if self.recorder is not None:
-            hooks += [each.register_forward_hook(self._note(name)) for name, each in _eager_modules(self.model)]
+            hooks += [
+                each.register_forward_hook(self._note(name)) for name, each in _eager_modules(self.model)
+            ]
         try:
             self.model(images)
         except Exception:
@@ -331,7 +338,9 @@ class _Watch:
             return
         name = self.layer.partition(":")[0]
         if ended == 0:
-            raise InputError("layer", f"{name!r} did not run in the forward pass", "Choose a layer that is used.")
+            raise InputError(
+                "layer", f"{name!r} did not run in the forward pass", "Choose a layer that is used."
+            )
         if call is None and ended > 1:
             problem = f"{name!r} runs {ended} times in one forward pass, so it has no single response"
             raise InputError("layer", problem, f"Choose a call: '{name}:0' to '{name}:{ended - 1}'.")
@@ -340,7 +349,11 @@ class _Watch:
 
     def before(self) -> str | None:
         """The last layer that returned a value of its own before this one, inside it where there is any."""
-        ends = [place for place, (name, _) in enumerate(self.returned) if name == (self.layer or "").partition(":")[0]]
+        ends = [
+            place
+            for place, (name, _) in enumerate(self.returned)
+            if name == (self.layer or "").partition(":")[0]
+        ]
         earlier = self.returned[: ends[0]] if ends else self.returned
         names = [name for name, value in reversed(earlier) if value is not None and value is not self.value]
         for name in names:
@@ -384,7 +397,9 @@ def _layout(model: nn.Module, layer: str | None, image: Tensor, one: Tensor, wat
         if channel is None or channel == batch:
             channel = _axis_without_space(model, layer, image, one, batch)
     if channel is None or channel == batch:
-        problem = f"which axis of {name}, {tuple(two.shape)} for two images, holds the channels cannot be told"
+        problem = (
+            f"which axis of {name}, {tuple(two.shape)} for two images, holds the channels cannot be told"
+        )
         remedy = f"Say it once: absence_utils.layers.reading.declare_channels(model, {layer!r}, axis)."
         raise InputError("layer", problem, remedy)
     grid = watch.value.grid if watch.value is not None and two.ndim == 3 else None
@@ -437,7 +452,9 @@ def _schedule(step: Step | None, recorder: Recorder) -> tuple[tuple[Step, ...], 
         if each.source is None:
             at.setdefault(each.call, []).append(_Job(each))
             continue
-        readers = [call for call in calls_between(each.source, each.value) if each.source in call.reads.values()]
+        readers = [
+            call for call in calls_between(each.source, each.value) if each.source in call.reads.values()
+        ]
         first = min(readers, key=lambda call: call.made[0].number)
         leaf = next(place for place, read in first.reads.items() if read is each.source)
         later = [value for value in _later_values(recorder, each.source)]
@@ -477,6 +494,8 @@ class _Follow(TorchFunctionMode):
             if job.leaf >= len(leaves) or not isinstance(leaves[job.leaf], Tensor):
                 raise _Changed
             self.values[step] = leaves[job.leaf].clone() if job.copy else leaves[job.leaf]
+            if self.checking:
+                self.leaves[step] = [leaves[job.leaf].detach().clone()]
             return
         if spec != step.call.spec:
             raise _Changed
@@ -546,6 +565,8 @@ def _hold(follow: _Follow, layer: str | None, tolerance: float, watch: _Watch | 
     with torch.no_grad():
         for step in follow.plan.steps:
             if step.source is not None:
+                if not _equal(follow.values[step], follow.leaves[step][0], 0.0):
+                    raise InputError("layer", f"what was read of {layer!r} was overwritten", _remedy(watch))
                 after[step] = replay(step.source, step.value, follow.values[step])
             else:
                 parts = {place: after[part] for place, part in step.parts.items()}

@@ -202,7 +202,9 @@ def replay(source: Value, target: Value, values: Tensor) -> Tensor:
         arguments, results = call.repeat(given)
         for place in call.changed:
             tensors[id(call.leaves[place])] = arguments[place]
-        tensors |= {id(old): new for old, new in zip(call.results, results, strict=True) if isinstance(old, Tensor)}
+        tensors |= {
+            id(old): new for old, new in zip(call.results, results, strict=True) if isinstance(old, Tensor)
+        }
     return tensors[id(target.tensor)]
 
 

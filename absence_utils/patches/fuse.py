@@ -28,16 +28,34 @@ def fused(model: nn.Module, layer: str | None, shape: tuple[int, ...]) -> nn.Mod
     Args:
         shape: (channel, height, width) of what the network will be given.
     """
-    try:
-        shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-        fast = copy.deepcopy(model, shared)
-    except Exception:  # networks may hold what cannot be copied
+    fast = shared_copy(model)
+    if fast is None:
         return model
     with reading(fast):
         _fold_batch_norms(fast, layer)
     _store_channels_last(fast)
     noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     return fast if _outputs_match(model, fast, layer, noise) else model
+
+
+def shared_copy(model: nn.Module) -> nn.Module | None:
+    """A copy that shares the tensors of the network; None where it cannot be copied."""
+    try:
+        shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        return copy.deepcopy(model, shared)
+    except Exception:  # networks may hold what cannot be copied
+        return None
+
+
+def trace(model: nn.Module) -> torch.fx.Graph | None:
+    """The network's computation; None where it cannot be traced.
+
+    A copy is traced: tracing leaves its proxies in whatever a forward pass keeps.
+    """
+    try:
+        return torch.fx.symbolic_trace(shared_copy(model)).graph
+    except Exception:  # many networks cannot be traced
+        return None
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -67,9 +85,8 @@ def _fold_batch_norms(model: nn.Module, layer: str | None) -> None:
 
 
 def _pairs(model: nn.Module, layer: str | None) -> list[tuple[str, str]]:
-    try:
-        graph = torch.fx.symbolic_trace(model).graph
-    except Exception:  # many networks cannot be traced
+    graph = trace(model)
+    if graph is None:
         return []
     read, modules, pairs = (layer or "").partition(":")[0], dict(model.named_modules()), []
     calls = [node.target for node in graph.nodes if node.op == "call_module"]

@@ -11,7 +11,6 @@ from inspect import signature
 from itertools import chain
 
 import torch
-import torch.fx
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError, require_choice
@@ -21,7 +20,7 @@ from absence_utils.progress import progress
 from absence_utils.units import device_of, feature_map, pool_space, responses
 
 from .book import SETTINGS, SIDES, PatchBook, Patches
-from .fuse import channels_last, fused
+from .fuse import channels_last, fused, trace
 from .topk import RunningSample, RunningTopK, window_key
 
 REGIONS = ("auto", "crop", "masked")
@@ -342,10 +341,8 @@ def batch_norm_sign(model: nn.Module, layer: str | None) -> tuple[Tensor | None,
 
 def _next_modules(model: nn.Module, modules: dict, name: str) -> tuple[list, str]:
     """What takes the output of a module: by tracing, else its next sibling."""
-    try:
-        nodes = [node for node in torch.fx.symbolic_trace(model).graph.nodes if node.target == name]
-    except Exception:  # many networks cannot be traced
-        nodes = []
+    graph = trace(model)
+    nodes = [] if graph is None else [node for node in graph.nodes if node.target == name]
     if nodes:
         return [modules.get(user.target) for node in nodes for user in node.users], "traced"
     parent = name.rpartition(".")[0]
