@@ -26,25 +26,21 @@ from absence_utils.layers.reading import OUTPUTS, feature_map, layout_of
 from absence_utils.progress import progress
 
 __all__ = [
-    *(
-        "Unit",
-        "class_of_output",
-        "dataset_responses",
-        "device_of",
-        "feature_map",
-        "find_layer",
-        "first_tensor",
-    ),
-    *(
-        "full_name",
-        "image_batches",
-        "layer_names",
-        "layout_of",
-        "pool_space",
-        "reading",
-        "responses",
-        "to_network",
-    ),
+    "Unit",
+    "class_of_output",
+    "dataset_responses",
+    "device_of",
+    "feature_map",
+    "find_layer",
+    "first_tensor",
+    "full_name",
+    "image_batches",
+    "layer_names",
+    "layout_of",
+    "pool_space",
+    "reading",
+    "responses",
+    "to_network",
 ]
 
 POOLS = ("mean", "cls", "max", "min")

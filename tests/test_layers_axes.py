@@ -1,4 +1,4 @@
-"""Batch, channel and token axes are known: from what the calls say, from passes of two sizes, or by a word of the user."""
+"""Batch, channel and token axes are known: from the calls, from passes of two sizes, or by a word of the user."""
 
 import pytest
 import torch
