@@ -17,7 +17,9 @@ AveragedModel = torch.optim.swa_utils.AveragedModel
 
 def small(seed=0):
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
 
 
 class Inner(nn.Module):
@@ -58,7 +60,9 @@ def test_prefixes_of_lightning_and_of_nested_wrappers_come_off(tmp_path):
         opened = open_model(small, tmp_path / "net.pth", size=16).model
         assert model_fingerprint(opened) == model_fingerprint(small(5))
     trained = load_model("squeezenet1_1", num_classes=6, seed=3)
-    torch.save({f"model._orig_mod.{key}": value for key, value in trained.state_dict().items()}, tmp_path / "s.pth")
+    torch.save(
+        {f"model._orig_mod.{key}": value for key, value in trained.state_dict().items()}, tmp_path / "s.pth"
+    )
     assert model_fingerprint(load_model("squeezenet1_1", tmp_path / "s.pth")) == model_fingerprint(trained)
 
 
