@@ -6,7 +6,8 @@ scripted, traced or quantised one has not.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -79,3 +80,40 @@ def require_readable_form(model: nn.Module) -> None:
     found = unreadable_form(model)
     if found:
         raise InputError("model", *found)
+
+
+# -- checkpointing: a pass that drops its values and computes them again on the way back
+
+CHECKPOINTED = (
+    "a part of the network runs under reentrant checkpointing, through which no gradient reaches the image",
+    "Switch checkpointing off for reading, or call `checkpoint(..., use_reentrant=False)`.",
+)
+
+
+def runs_reentrant_checkpoint(output: Tensor) -> bool:
+    """Whether what led to an output, which carries its graph, went through `checkpoint(..., use_reentrant=True)`."""
+    waiting, seen = [output.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "CheckpointFunctionBackward":
+            return True
+        seen.add(node)
+        waiting += [before for before, _ in node.next_functions]
+    return False
+
+
+@contextmanager
+def checkpointing_named() -> Iterator[None]:
+    """Say in words of this package why a gradient cannot be taken through reentrant checkpointing.
+
+    Raises:
+        InputError: in place of PyTorch's RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "use_reentrant=True" not in str(error):
+            raise
+        raise InputError("model", *CHECKPOINTED) from error

@@ -1,7 +1,7 @@
 """Is a network fit to be asked what it encodes by absence? Checked before anything is computed from it.
 
 Nothing is assumed of the network but that it is an `nn.Module`. Every check runs even where others fail, none raises,
-and each failure says what to do. The checks themselves are in `checks`.
+and each failure says what to do. The checks themselves are in `network_checks` and `layer_checks`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from torch import Tensor, nn
 
 from absence_utils.errors import InputError
 from absence_utils.models.load import tensor_hash
+from absence_utils.models.wrappers import unreadable_form
 
-from .checks import CHECKS, CheckContext, Row, Unreadable, reason
+from .checks import CheckContext, Row, Unreadable, reason
+from .layer_checks import LAYER_CHECKS
+from .network_checks import NETWORK_CHECKS
 
 MOST = 16  # images that are used
 NOT_CHECKED = "not checked"
+CHECKS = {**NETWORK_CHECKS, **LAYER_CHECKS}
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Validation:
 
     Attributes:
         layer: the layer that was asked for.
-        table: a row for each check: check, passed, found, remedy (what to do; empty where nothing is to be done).
+        table: a row for each check: check, passed, found, remedy (what to do; empty where nothing is to be done). One
+            that passed and has a remedy is a note.
     """
 
     layer: str | None
@@ -62,8 +67,9 @@ class Validation:
         width = max(map(len, self.table["check"]))
         lines = []
         for row in self.table.itertuples():
-            lines.append(f"{'ok  ' if row.passed else 'FAIL'}  {row.check:<{width}}  {row.found}")
-            if row.remedy and not row.passed:
+            mark = "FAIL" if not row.passed else "note" if row.remedy else "ok  "
+            lines.append(f"{mark}  {row.check:<{width}}  {row.found}")
+            if row.remedy:
                 lines.append(f"{'':6}{'':<{width}}  -> {row.remedy}")
         failed = int((~self.table["passed"]).sum())
         verdict = "all checks passed" if self.ok else f"{failed} of {len(self.table)} checks failed"
@@ -73,10 +79,12 @@ class Validation:
 def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Validation:
     """Check that units of a layer can be read, synthesised and attributed.
 
-    weights finite; eval mode; the pass takes these images; the same input gives the same output (to 1e-6 of its
-    largest value), also alone and in a batch (to 1e-3); the layer's shape, with a batch and a channel axis; the layer
-    runs once in a pass; gradients reach the image from every unit that depends on it; responses are finite and differ
-    between images; they can fall below zero; the network is left as it was found.
+    the network is in a form that can be read (not scripted, traced, compiled or quantised: nothing else is checked
+    then); weights finite; eval mode; hooks that were there change no gradient; the pass takes these images; the same
+    input gives the same output (to 1e-6 of its largest value), also alone and in a batch (to 1e-3); gradients reach
+    the image from every unit that depends on it; the layer's shape, with a batch and a channel axis; the layer runs
+    once in a pass; responses are finite and differ between images; they can fall below zero; the network is left as
+    it was found.
 
     Args:
         model: any network. Hooks, training flags, gradients, buffers and the global random state are left as found.
@@ -101,8 +109,14 @@ def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Valid
     """
     if not isinstance(model, nn.Module):
         raise InputError("model", f"a {type(model).__name__}", "Give an nn.Module; `open_model` makes one.")
+    images, form = _usable(images), unreadable_form(model)
+    if form:
+        return _validation(layer, [Row("readable form", False, *form)])
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
-        subject, rows = CheckContext(model, layer, _usable(images)), []
+        subject, rows = (
+            CheckContext(model, layer, images),
+            [Row("readable form", True, "eager, floating point", "")],
+        )
         with preserve_state(model) as changed:
             for name, check in CHECKS.items():
                 try:
@@ -113,6 +127,10 @@ def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Valid
                     found = False, f"the check failed ({reason(error)})", "See the other checks."
                 rows.append(Row(name, *found))
         rows.append(Row("left as found", *_left_as_found(changed)))
+    return _validation(layer, rows)
+
+
+def _validation(layer: str | None, rows: list[Row]) -> Validation:
     return Validation(layer, pd.DataFrame(rows, columns=Row._fields).astype({"passed": bool}))
 
 
