@@ -53,7 +53,7 @@ def hooks(subject: CheckContext) -> Found:
     ]
     if not hooked:
         return True, "none", ""
-    where = f"on {len(hooked)} module{'s' if len(hooked) > 1 else ''} (first {hooked[0]!r})"
+    where = f"hooks on {len(hooked)} module{'s' if len(hooked) > 1 else ''} (first {hooked[0]!r})"
     remedy = "Take them off (`handle.remove()`, with the handle that registering returned), or build the network anew."
     try:
         values, gradient = _values_and_gradient(subject)

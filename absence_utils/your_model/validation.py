@@ -29,16 +29,17 @@ CHECKS = {**NETWORK_CHECKS, **LAYER_CHECKS}
 
 @dataclass(frozen=True)
 class Validation:
-    """What `validate_model` found.
+    """What `validate_model` or `validate_inputs` found.
 
     Attributes:
-        layer: the layer that was asked for.
+        subject: what was checked, such as "layer block4".
         table: a row for each check: check, passed, found, remedy (what to do; empty where nothing is to be done). One
             that passed and has a remedy is a note.
     """
 
-    layer: str | None
+    subject: str
     table: pd.DataFrame
+    parameter: str = "model"  # to blame for a failure
 
     @property
     def ok(self) -> bool:
@@ -59,9 +60,9 @@ class Validation:
         remedies = dict.fromkeys(
             row.remedy for row in failed.itertuples() if row.remedy
         )  # each once, in order
-        problem = f"{len(failed)} of {len(self.table)} checks of layer {self.layer!r} failed: {problems}"
+        problem = f"{len(failed)} of {len(self.table)} checks of {self.subject} failed: {problems}"
         about_layer = failed["check"].str.startswith("layer").all()
-        raise InputError("layer" if about_layer else "model", problem, " ".join(remedies))
+        raise InputError("layer" if about_layer else self.parameter, problem, " ".join(remedies))
 
     def __str__(self) -> str:
         width = max(map(len, self.table["check"]))
@@ -73,7 +74,7 @@ class Validation:
                 lines.append(f"{'':6}{'':<{width}}  -> {row.remedy}")
         failed = int((~self.table["passed"]).sum())
         verdict = "all checks passed" if self.ok else f"{failed} of {len(self.table)} checks failed"
-        return "\n".join([f"Layer {self.layer or 'output'}: {verdict}", *lines])
+        return "\n".join([f"{self.subject[0].upper()}{self.subject[1:]}: {verdict}", *lines])
 
 
 def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Validation:
@@ -110,28 +111,30 @@ def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Valid
     if not isinstance(model, nn.Module):
         raise InputError("model", f"a {type(model).__name__}", "Give an nn.Module; `open_model` makes one.")
     images, form = _usable(images), unreadable_form(model)
+    subject = f"layer {layer or 'output'}"
     if form:
-        return _validation(layer, [Row("readable form", False, *form)])
+        return Validation(subject, make_table([Row("readable form", False, *form)]))
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
-        subject, rows = (
+        context, rows = (
             CheckContext(model, layer, images),
             [Row("readable form", True, "eager, floating point", "")],
         )
         with preserve_state(model) as changed:
             for name, check in CHECKS.items():
                 try:
-                    found = check(subject)
+                    found = check(context)
                 except Unreadable as error:
                     found = False, f"{NOT_CHECKED}, {error}", ""
                 except Exception as error:  # a network of someone else's may raise anything
                     found = False, f"the check failed ({reason(error)})", "See the other checks."
                 rows.append(Row(name, *found))
         rows.append(Row("left as found", *_left_as_found(changed)))
-    return _validation(layer, rows)
+    return Validation(subject, make_table(rows))
 
 
-def _validation(layer: str | None, rows: list[Row]) -> Validation:
-    return Validation(layer, pd.DataFrame(rows, columns=Row._fields).astype({"passed": bool}))
+def make_table(rows: list[Row]) -> pd.DataFrame:
+    """The table of a `Validation`."""
+    return pd.DataFrame(rows, columns=Row._fields).astype({"passed": bool})
 
 
 @contextmanager
