@@ -169,13 +169,28 @@ def test_images_with_several_labels_are_recognised_by_the_sign_of_each_output():
     assert row(found, "borders").found == "none of one colour"
 
 
+def test_of_preprocessings_that_do_as_well_the_most_usual_is_named(tmp_path):
+    colours = np.array([[20, 20, 20], [230, 230, 230]])  # told apart by anything that is centred
+    root = save_folder(
+        tmp_path / "images",
+        lambda number, generator: np.full((32, 32, 3), colours[number]),
+        classes=2,
+        each=16,
+    )
+    net = NearestColour(IMAGENET, colours)
+    found = row(checked(root, net, {"mean": 0, "std": 1 / 255}), "recognised")
+    assert not found.passed and "100 % with ImageNet's mean and sd" in found.found
+
+
 def test_at_most_so_many_images_are_looked_at_spread_over_the_folder(tmp_path):
     root = save_folder(tmp_path / "images", coloured)
     seen = []
     net = NearestColour(IMAGENET)
     net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     assert "of 12 images" in row(checked(root, net, most=12), "recognised").found
-    assert sum(seen) == 12  # what is recognised is tried with no other preprocessing
+    assert (
+        sum(seen) == 1 + 12
+    )  # one counts the outputs; what is recognised is tried with no other preprocessing
     with pytest.raises(InputError, match="`most`"):
         checked(root, net, most=0)
 
