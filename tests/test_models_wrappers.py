@@ -96,6 +96,12 @@ def quantised():
         return torch.ao.quantization.quantize_dynamic(small(), {nn.Linear}, dtype=torch.qint8).eval()
 
 
+def in_place():
+    net = small()
+    net.compile()
+    return net
+
+
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 FORMS = {
     "scripted": lambda: torch.jit.script(small()),
@@ -103,6 +109,7 @@ FORMS = {
     "part of it scripted": lambda: nn.Sequential(torch.jit.script(small())),
     "compiled": lambda: torch.compile(small().eval()),
     "part of it compiled": lambda: nn.Sequential(torch.compile(small())),
+    "in place compiled": in_place,
     "quantised": quantised,
 }
 
@@ -122,7 +129,8 @@ def test_forms_that_cannot_be_read_are_named(form):
     with pytest.raises(InputError, match=word) as raised:
         checked.raise_for_failure()
     assert raised.value.remedy == remedy  # nothing else is blamed
-    assert unreadable_form(small()) is None
+    own = type("Own", (nn.ReLU,), {"__module__": "project.quantized.layers"})
+    assert unreadable_form(nn.Sequential(small(), own())) is None
 
 
 @pytest.mark.parametrize("form", ["scripted", "quantised", "part of it compiled"])

@@ -64,9 +64,9 @@ def unreadable_form(model: nn.Module) -> tuple[str, str] | None:
         where = f"its module {name!r} is" if name else "it is"
         if isinstance(module, torch.jit.ScriptModule):
             return f"{where} scripted or traced", "Give the eager network: the nn.Module before torch.jit."
-        if _torch_class(module) == COMPILED:
-            return f"{where} compiled", "Give the eager network, its `_orig_mod`, and compile it afterwards."
-        if ".quantized" in type(module).__module__:
+        if _torch_class(module) == COMPILED or getattr(module, "_compiled_call_impl", None) is not None:
+            return f"{where} compiled", "Give the eager network, and compile it afterwards."
+        if _torch_class(module) and ".quantized" in type(module).__module__:
             return f"{where} quantised", "Give the network in floating point, as it was before quantisation."
     return None
 

@@ -281,4 +281,5 @@ def _by_chance(one: Tensor, other: Tensor) -> float:
 
 
 def _percent(share) -> str:
-    return f"{100 * float(share):.0f} %"
+    percent = 100 * float(share)
+    return f"{percent:.0f} %" if percent >= 1 or percent == 0 else f"{percent:.1g} %"
