@@ -273,3 +273,90 @@ def test_the_function_itself_will_do():
 def test_no_name_is_an_error_that_says_what_to_give():
     with pytest.raises(InputError, match="`model`: it is empty.*file.py:function"):
         open_model(" ")
+
+
+# -- how many channels a network takes
+
+
+class HeadFirst(nn.Module):
+    """Registered in another order than it runs."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.head, self.stem = nn.Conv2d(16, 4, 1), nn.Conv2d(channels, 16, 3)
+
+    def forward(self, images):
+        return self.head(self.stem(images).relu()).mean((2, 3))
+
+
+class EdgesFirst(nn.Module):
+    """A branch on the grey image comes before the one that sees the colours."""
+
+    def __init__(self):
+        super().__init__()
+        self.edges, self.stem, self.fc = nn.Conv2d(1, 4, 3), nn.Conv2d(3, 12, 3), nn.Linear(16, 4)
+
+    def forward(self, images):
+        grey = images.mean(1, keepdim=True)
+        return self.fc(torch.cat([self.edges(grey), self.stem(images)], 1).relu().mean((2, 3)))
+
+
+class Gathered(nn.Module):
+    """Lays each square of 2 x 2 pixels into channels before its first convolution."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.gather, self.stem = nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, 8, 3)
+
+    def forward(self, images):
+        return self.stem(self.gather(images)).mean((2, 3))
+
+
+class GreyTwice(nn.Module):
+    """A grey network with a branch on the mean of its channels, and a head for a fixed size."""
+
+    def __init__(self):
+        super().__init__()
+        self.edges, self.stem, self.fc = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3), nn.Linear(8 * 26 * 26, 4)
+
+    def forward(self, images):
+        both = self.edges(images.mean(1, keepdim=True)), self.stem(images)
+        return self.fc(torch.cat(both, 1).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "build, channels",
+    [
+        (HeadFirst, 3),
+        (lambda: HeadFirst(1), 1),
+        (EdgesFirst, 3),
+        (Gathered, 3),
+        (lambda: Gathered(1), 1),
+        (GreyTwice, 1),
+        (Grey, 1),
+        (lambda: HeadFirst(5), 5),
+        (lambda: HeadFirst().bfloat16(), 3),
+    ],
+)
+def test_channels_are_those_of_the_convolution_that_sees_the_image(build, channels):
+    net = build().train()
+    assert input_channels(net) == channels
+    assert net.training and not any(module._forward_pre_hooks for module in net.modules())
+    assert len(normalisation_of(net).mean) in (1, channels)
+    if channels in (1, 3):
+        assert open_model(build, size=32).preprocessing.channels == channels
+
+
+@pytest.mark.slow
+def test_networks_whose_head_is_registered_first_are_synthesised_for():
+    for build in (HeadFirst, EdgesFirst):
+        assert render_pair(Unit(build().eval(), "stem", 1), steps=1, size=32).highest.image.shape == (
+            3,
+            32,
+            32,
+        )
+
+
+def test_a_number_of_channels_that_cannot_be_drawn_is_refused_with_the_parameter():
+    with pytest.raises(InputError, match="channels 5.*channels="):
+        open_model(lambda: HeadFirst(5), size=32)

@@ -24,10 +24,11 @@ from helpers.user_networks import (
     with_logits,
 )
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.vision_transformer import VisionTransformer
 
-from absence_utils import InputError, open_model, responses, validate_model
+from absence_utils import InputError, Unit, attribute, open_model, responses, validate_model
 
 
 def some(*shape, seed=0):
@@ -234,7 +235,7 @@ def test_each_failure_is_found_alone_and_says_what_to_do(build, layer, checks, f
         validation.raise_for_failure()
     assert re.search(found, raised.value.problem), raised.value.problem
     assert remedy in raised.value.remedy
-    assert f"{len(checks)} of 12 checks failed" in str(validation) and remedy in str(validation)
+    assert f"{len(checks)} of 14 checks failed" in str(validation) and remedy in str(validation)
 
 
 def test_training_mode_is_a_failure_and_the_rest_is_judged_in_eval_mode():
@@ -379,3 +380,121 @@ def test_at_most_sixteen_images_are_used():
     net = made(CifarResNet)
     net.register_forward_pre_hook(lambda _, inputs: shapes.append(len(inputs[0])))
     assert validate_model(net, "layer1", some(40, 3, 32, 32)).ok and max(shapes) == 16
+
+
+# -- what came with the network
+
+
+def plain():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+    return net.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)])
+
+
+def test_hooks_that_change_gradients_are_a_failure_and_stay():
+    net = made(plain)
+    net[1].register_full_backward_hook(lambda module, into, out: (into[0].clamp(min=0),))
+    net[3].register_full_backward_pre_hook(lambda module, out: (out[0] * 2,))
+    validation = validate_model(net, None, IMAGES)
+    assert failed(validation) == {"hooks"}
+    found = row(validation, "hooks")
+    assert re.search(r"on 2 modules .*first '1'.* change the gradient by \d+ % of", found.found)
+    assert "handle.remove()" in found.remedy and len(net[1]._backward_hooks) == 1
+
+
+def test_hooks_that_change_values_are_said_and_those_that_change_nothing_too():
+    net = made(plain)
+    assert row(validate_model(net, None, IMAGES), "hooks").found == "none"
+    kept = net[2].register_forward_hook(lambda *_: None)
+    found = row(validate_model(net, "2", IMAGES), "hooks")
+    assert found.passed and "on 1 module (first '2'), which change nothing" in found.found
+    kept.remove()
+    net[0].register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,))
+    validation = validate_model(net, "2", IMAGES)
+    found = row(validation, "hooks")
+    assert found.passed and "change its values" in found.found and found.remedy
+    assert re.search(r"note +hooks", str(validation)) and validation.ok
+    norm = made(lambda: nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 8, 3)), nn.ReLU()))
+    assert row(validate_model(norm, "0", IMAGES), "hooks").passed
+
+
+class Saving(nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        self.stem, self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 4)
+        self.reentrant = reentrant
+
+    def forward(self, x):
+        x = checkpoint(lambda y: self.conv(y).relu(), self.stem(x), use_reentrant=self.reentrant)
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("layer", [None, "conv"])
+def test_reentrant_checkpointing_is_named(layer):
+    assert validate_model(made(Saving, False), layer, IMAGES).ok
+    validation = validate_model(made(Saving, True), layer, IMAGES)
+    assert failed(validation) == {"gradients flow"}
+    found = row(validation, "gradients flow")
+    assert "reentrant checkpointing" in found.found and "use_reentrant=False" in found.remedy
+    with pytest.raises(InputError, match="`model`.*reentrant checkpointing.*use_reentrant=False"):
+        attribute(Unit(made(Saving, True), None, 1), IMAGES[:2])
+    assert attribute(Unit(made(Saving, False), None, 1), IMAGES[:2], steps=4).shape == IMAGES[:2].shape
+
+
+class Several(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(9, 4)
+
+    def forward(self, images, age, *, flip=False):
+        return self.fc(torch.cat([self.conv(images).mean((2, 3)), age], 1))
+
+
+class Batch(Several):
+    def forward(self, batch):
+        return super().forward(batch["image"], batch["age"])
+
+
+class MixedPrecision(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 4).bfloat16()
+
+    def forward(self, images):
+        return self.fc(self.conv(images).mean((2, 3)))
+
+
+class Elsewhere(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.offset = nn.Conv2d(3, 8, 3), [torch.zeros(8, 1, 1, device="meta")]
+
+    def forward(self, images):
+        return (self.conv(images) + self.offset[0]).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "build, found, remedy",
+    [
+        (Several, "takes several inputs .images, age.", "whose forward(images)"),
+        (Batch, "a pass of 3 x 16 x 16 fails", "a batch of images alone"),
+        (MixedPrecision, "a pass of 3 x 16 x 16 fails", "model.float()"),
+        (Elsewhere, "a pass of 3 x 16 x 16 fails", "on one device"),
+        (lambda: nn.Conv2d(1, 4, 3), "a pass of 3 x 16 x 16 fails", "channels and the size"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(9, 4)), "a pass of 3 x 16 x 16 fails", "channels and the size"),
+        (lambda: Around(output=lambda y: 1 / 0), "ZeroDivisionError", "a batch of images alone"),
+    ],
+)  # fmt: skip
+def test_why_a_pass_fails_decides_the_remedy(build, found, remedy):
+    failing = row(validate_model(made(build), None, IMAGES), "takes these images")
+    assert not failing.passed and re.search(found, failing.found) and remedy in failing.remedy, failing
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_half_precision_passes_and_is_said(precision):
+    net = made(plain).to(precision)
+    for layer in (None, "2"):
+        validation = validate_model(net, layer, IMAGES)
+        assert validation.ok, str(validation)
+        found = row(validation, "takes these images")
+        assert str(precision).removeprefix("torch.") in found.found and "float()" in found.remedy
+    assert row(validate_model(made(plain), "2", IMAGES), "takes these images").remedy == ""

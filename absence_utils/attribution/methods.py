@@ -31,6 +31,7 @@ from captum.attr import DeepLift, InputXGradient, IntegratedGradients, NoiseTunn
 from torch import Tensor
 
 from absence_utils.errors import InputError, require_at_least, require_choice, require_shape
+from absence_utils.models.wrappers import checkpointing_named
 from absence_utils.units import Unit
 
 from .baselines import baseline_images
@@ -97,7 +98,7 @@ def attribute(
     require_shape("images", images, "batch", "channel", "height", "width")
     require_at_least("images", len(images), 1)
     parts = []
-    with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
+    with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings(), checkpointing_named():
         warnings.filterwarnings("ignore", category=UserWarning, module="captum")
         for part, reference in _chunks(unit, images, baseline, batch_size):
             parts.append(function(unit, part, reference, batch_size, **options).detach())

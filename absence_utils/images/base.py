@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError
+from absence_utils.units import reading
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,53 @@ IDENTITY = Normalisation()
 
 
 def input_channels(model: nn.Module) -> int:
-    """Number of channels the network takes: as declared, else as its first convolution takes; 3 if it has none."""
+    """Number of channels the network takes: as declared, else as the convolution takes that sees the image.
+
+    That need not be the one registered first: unless that one takes colours, small images with 3, 1 and other numbers
+    of channels are sent as far as the first convolution. 3 for a network without convolutions.
+    """
     declared = getattr(model, "_input_channels", None)
     if declared is not None:
         return declared
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    return 3 if first is None else first.in_channels
+    taken = [module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)]
+    if not taken or taken[0] == 3:
+        return 3
+    candidates = dict.fromkeys((3, 1, *taken))
+    return next((channels for channels in candidates if _reaches_convolution(model, channels)), taken[0])
+
+
+class _Seen(Exception):
+    """Ends a pass at a convolution; `fits` says whether it takes what it was given."""
+
+    def __init__(self, fits: bool):
+        self.fits = fits
+
+
+@torch.no_grad()
+def _reaches_convolution(model: nn.Module, channels: int) -> bool:
+    """Whether images with so many channels fit all convolutions up to the one that sees them whole."""
+    fitted = []  # of convolutions that saw something else, such as the grey image
+
+    def look(module, inputs):
+        fits = inputs[0].shape[1] == module.in_channels
+        if not fits or inputs[0].shape[1] == channels:
+            raise _Seen(fits)
+        fitted.append(module)
+
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    image = convolutions[0].weight.new_zeros(1, channels, 64, 64)
+    hooks = [module.register_forward_pre_hook(look) for module in convolutions]
+    try:
+        with reading(model):
+            model(image)
+    except _Seen as seen:
+        return seen.fits
+    except Exception:  # another size, more inputs
+        return bool(fitted)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return bool(fitted)
 
 
 def normalisation_of(model: nn.Module) -> Normalisation:

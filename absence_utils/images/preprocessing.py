@@ -160,7 +160,10 @@ def resolve_preprocessing(model: nn.Module, given, size: int = 0) -> Preprocessi
         raise InputError("preprocessing", problem, "Divide mean and std by 255, or give std=1/255.")
     if channels not in (1, 3) or edge < 1 or resize < edge or 0 in std:
         problem = f"channels {channels}, size {edge}, resize {resize}, std {std}"
-        remedy = "Channels are 1 or 3, size is positive, resize not below size, std not 0."
+        remedy = (
+            "Channels are 1 or 3 (miscounted? give preprocessing=dict(channels=3)), size is positive, resize not below "
+            "size, std not 0."
+        )
         raise InputError("preprocessing", problem, remedy)
     mode = "RGB" if channels == 3 else "L"
     return Preprocessing(Normalisation(mean, std), edge, channels, resize, mode=mode)
@@ -205,8 +208,8 @@ def read_transform(transform: Callable[[Image.Image], Tensor], model: nn.Module)
             steps say.
     """
     mean, std = _affine(transform)
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    channels = len(mean) if first is None else first.in_channels
+    convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    channels = input_channels(model) if convolves else len(mean)
     made, reason = None, None
     for mode in ("RGB", "L"):
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import pickle
+from collections.abc import Collection
 from pathlib import Path
 from urllib.error import URLError
 
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from absence_utils.errors import InputError, require_choice
 from absence_utils.paths import DATA
+
+from .wrappers import without_prefixes
 
 SCENES_WEIGHTS = DATA / "concept_scenes.safetensors"
 
@@ -110,8 +113,12 @@ def _classes_in(name: str, state: dict[str, Tensor], options: dict) -> dict:
     return {}
 
 
-def read_weights(name: str, weights: str) -> dict[str, Tensor]:
-    """A finite state dict from a file or from torchvision; wrappers ("state_dict", "module.") are taken off."""
+def read_weights(name: str, weights: str, own: Collection[str] | None = None) -> dict[str, Tensor]:
+    """A finite state dict from a file or from torchvision.
+
+    What is around it is taken off: "state_dict" and the like, and prefixes of wrappers, see
+    `wrappers.without_prefixes`, as many as the keys `own` of the network ask for.
+    """
     if weights == "torchvision" or weights.startswith("torchvision:"):
         state = _official(name, weights.partition(":")[2])
     else:
@@ -123,7 +130,7 @@ def read_weights(name: str, weights: str) -> dict[str, Tensor]:
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         problem = "the file holds no state dict"
         raise InputError("weights", problem, "Save `model.state_dict()`, best with safetensors.")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = without_prefixes(state, own)
     check_finite(state)
     return state
 
@@ -198,8 +205,18 @@ def fill_weights(model: nn.Module, name: str, state: dict[str, Tensor]) -> None:
     ]
     if found:
         problem = f"they do not fit {name!r}: tensors {', '.join(found)}"
-        raise InputError("weights", problem, "Give the network that was trained.")
+        raise InputError("weights", problem, _remedy(missing, surplus))
     model.load_state_dict(state, strict=False)  # num_batches_tracked may be absent
+
+
+def _remedy(missing: list[str], surplus: list[str]) -> str:
+    """What to do about names that do not fit: where they differ by one beginning alone, say by which."""
+    for longer, shorter, whose in ((surplus, missing, "checkpoint"), (missing, surplus, "network")):
+        ends = [key for key in shorter if longer and longer[0].endswith(key)]
+        prefix = longer[0].removesuffix(max(ends, key=len)) if ends else ""
+        if prefix and len({key.removeprefix(prefix) for key in longer} & set(shorter)) == len(missing):
+            return f"They fit but for the prefix {prefix!r} in the {whose}: save or build it without."
+    return "Give the network that was trained."
 
 
 def tensor_hash(value: Tensor) -> str:

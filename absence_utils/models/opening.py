@@ -31,6 +31,7 @@ from absence_utils.units import device_of
 
 from .load import check_finite, fill_weights, load_model, read_weights
 from .random_weights import random_copy
+from .wrappers import require_readable_form, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +89,11 @@ def open_model(
         name: a torchvision classifier or "concept_scenes", as for `load_model`; "module:function" with a module that
             can be imported (also from the working directory), or "folder/file.py:function"; or a network. The
             function is called without arguments and returns a network or (network, preprocessing). It is executed:
-            name only code that you trust. The function itself will do, too.
-        weights: as for `load_model`; for a function or a network a state dict (.safetensors, .pt, .pth; the wrappers
-            "state_dict" and "module." are taken off) to load, or "" to keep the weights it comes with. Never executed.
+            name only code that you trust. The function itself will do, too. The network is taken out of DataParallel,
+            torch.compile and averaged weights.
+        weights: as for `load_model`; for a function or a network a state dict (.safetensors, .pt, .pth; what
+            wrappers put around it and before its names is taken off) to load, or "" to keep the weights it comes
+            with. Never executed.
         preprocessing: in place of what the function returns: None for 224 px and `normalisation_of(model)`; a dict
             with some of mean, std (in units of pixels in 0..1), size, channels and resize (px of the shorter side
             before the crop); a torchvision transform, for example `weights.transforms()`, see
@@ -102,7 +105,8 @@ def open_model(
 
     Raises:
         InputError: the module or the function is not found, the function fails or returns something else, the
-            checkpoint does not fit, weights are not finite, the preprocessing is not usable.
+            checkpoint does not fit, weights are not finite, the preprocessing is not usable, the network is scripted,
+            traced, compiled in part, or quantised.
 
     Example:
         >>> from torch import nn
@@ -117,7 +121,7 @@ def open_model(
         remedy = "Give a torchvision name, 'concept_scenes', or 'file.py:function' for a network of your own."
         raise InputError("model", "it is empty", remedy)
     if isinstance(name, nn.Module):
-        model, given, label = name, None, type(name).__name__
+        model, given, label = name, None, type(unwrapped(name)).__name__
     elif callable(name):
         label = f"{getattr(name, '__module__', '')}:{getattr(name, '__name__', 'function')}"
         model, given = _call_factory(name, label, seed)
@@ -128,8 +132,10 @@ def open_model(
     else:
         model, given, label = load_model(name, weights, seed=seed), None, name
         size, weights = size or _usual_size(name), None
+    model = unwrapped(model)
+    require_readable_form(model)
     if weights:
-        fill_weights(model, label, read_weights(label, str(weights)))
+        fill_weights(model, label, read_weights(label, str(weights), own=model.state_dict()))
     check_finite(model.state_dict())
     model = model.eval().to(device)
     ready = resolve_preprocessing(model, given if preprocessing is None else preprocessing, size)

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submod_attrs={
         "card": ["CardOptions", "card_numbers", "collect_cards"],
         "html": ["summary", "write_atlas", "write_card"],
+        "inputs": ["validate_inputs"],
         "study": [
             "parse_units",
             "auto_config",

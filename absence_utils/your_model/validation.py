@@ -1,7 +1,7 @@
 """Is a network fit to be asked what it encodes by absence? Checked before anything is computed from it.
 
 Nothing is assumed of the network but that it is an `nn.Module`. Every check runs even where others fail, none raises,
-and each failure says what to do. The checks themselves are in `checks`.
+and each failure says what to do. The checks themselves are in `network_checks` and `layer_checks`.
 """
 
 from __future__ import annotations
@@ -16,24 +16,30 @@ from torch import Tensor, nn
 
 from absence_utils.errors import InputError
 from absence_utils.models.load import tensor_hash
+from absence_utils.models.wrappers import unreadable_form
 
-from .checks import CHECKS, CheckContext, Row, Unreadable, reason
+from .checks import CheckContext, Row, Unreadable, reason
+from .layer_checks import LAYER_CHECKS
+from .network_checks import NETWORK_CHECKS
 
 MOST = 16  # images that are used
 NOT_CHECKED = "not checked"
+CHECKS = {**NETWORK_CHECKS, **LAYER_CHECKS}
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What `validate_model` found.
+    """What `validate_model` or `validate_inputs` found.
 
     Attributes:
-        layer: the layer that was asked for.
-        table: a row for each check: check, passed, found, remedy (what to do; empty where nothing is to be done).
+        subject: what was checked, such as "layer block4".
+        table: a row for each check: check, passed, found, remedy (what to do; empty where nothing is to be done). One
+            that passed and has a remedy is a note.
     """
 
-    layer: str | None
+    subject: str
     table: pd.DataFrame
+    parameter: str = "model"  # to blame for a failure
 
     @property
     def ok(self) -> bool:
@@ -54,29 +60,32 @@ class Validation:
         remedies = dict.fromkeys(
             row.remedy for row in failed.itertuples() if row.remedy
         )  # each once, in order
-        problem = f"{len(failed)} of {len(self.table)} checks of layer {self.layer!r} failed: {problems}"
+        problem = f"{len(failed)} of {len(self.table)} checks of {self.subject} failed: {problems}"
         about_layer = failed["check"].str.startswith("layer").all()
-        raise InputError("layer" if about_layer else "model", problem, " ".join(remedies))
+        raise InputError("layer" if about_layer else self.parameter, problem, " ".join(remedies))
 
     def __str__(self) -> str:
         width = max(map(len, self.table["check"]))
         lines = []
         for row in self.table.itertuples():
-            lines.append(f"{'ok  ' if row.passed else 'FAIL'}  {row.check:<{width}}  {row.found}")
-            if row.remedy and not row.passed:
+            mark = "FAIL" if not row.passed else "note" if row.remedy else "ok  "
+            lines.append(f"{mark}  {row.check:<{width}}  {row.found}")
+            if row.remedy:
                 lines.append(f"{'':6}{'':<{width}}  -> {row.remedy}")
         failed = int((~self.table["passed"]).sum())
         verdict = "all checks passed" if self.ok else f"{failed} of {len(self.table)} checks failed"
-        return "\n".join([f"Layer {self.layer or 'output'}: {verdict}", *lines])
+        return "\n".join([f"{self.subject[0].upper()}{self.subject[1:]}: {verdict}", *lines])
 
 
 def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Validation:
     """Check that units of a layer can be read, synthesised and attributed.
 
-    weights finite; eval mode; the pass takes these images; the same input gives the same output (to 1e-6 of its
-    largest value), also alone and in a batch (to 1e-3); the layer's shape, with a batch and a channel axis; the layer
-    runs once in a pass; gradients reach the image from every unit that depends on it; responses are finite and differ
-    between images; they can fall below zero; the network is left as it was found.
+    the network is in a form that can be read (not scripted, traced, compiled or quantised: nothing else is checked
+    then); weights finite; eval mode; hooks that were there change no gradient; the pass takes these images; the same
+    input gives the same output (to 1e-6 of its largest value), also alone and in a batch (to 1e-3); gradients reach
+    the image from every unit that depends on it; the layer's shape, with a batch and a channel axis; the layer runs
+    once in a pass; responses are finite and differ between images; they can fall below zero; the network is left as
+    it was found.
 
     Args:
         model: any network. Hooks, training flags, gradients, buffers and the global random state are left as found.
@@ -101,19 +110,31 @@ def validate_model(model: nn.Module, layer: str | None, images: Tensor) -> Valid
     """
     if not isinstance(model, nn.Module):
         raise InputError("model", f"a {type(model).__name__}", "Give an nn.Module; `open_model` makes one.")
+    images, form = _usable(images), unreadable_form(model)
+    subject = f"layer {layer or 'output'}"
+    if form:
+        return Validation(subject, make_table([Row("readable form", False, *form)]))
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
-        subject, rows = CheckContext(model, layer, _usable(images)), []
+        context, rows = (
+            CheckContext(model, layer, images),
+            [Row("readable form", True, "eager, floating point", "")],
+        )
         with preserve_state(model) as changed:
             for name, check in CHECKS.items():
                 try:
-                    found = check(subject)
+                    found = check(context)
                 except Unreadable as error:
                     found = False, f"{NOT_CHECKED}, {error}", ""
                 except Exception as error:  # a network of someone else's may raise anything
                     found = False, f"the check failed ({reason(error)})", "See the other checks."
                 rows.append(Row(name, *found))
         rows.append(Row("left as found", *_left_as_found(changed)))
-    return Validation(layer, pd.DataFrame(rows, columns=Row._fields).astype({"passed": bool}))
+    return Validation(subject, make_table(rows))
+
+
+def make_table(rows: list[Row]) -> pd.DataFrame:
+    """The table of a `Validation`."""
+    return pd.DataFrame(rows, columns=Row._fields).astype({"passed": bool})
 
 
 @contextmanager
