@@ -122,5 +122,5 @@ def _scale_to_8_bits(image: Image.Image, white: float, inverted: bool) -> Image.
 def _check_upper_bits(image: Image.Image, white: float) -> None:
     high = int(np.asarray(image.convert("RGB")).max())
     if white not in (0, 65535) or not white and 0 < high < DARK >> 8:
-        raise ValueError(f"colours of 16 bits whose values end near {high * 256} of 65535, and of such colours only the "
-                         "upper 8 bits are read: save it with 8 bits, or pass white=65535 if it is dark")  # fmt: skip
+        raise ValueError(f"its colours end near {high * 256} of 65535, and only the upper 8 of their 16 bits are read: "
+                         "save it with 8 bits, or pass white=65535 if it is dark")  # fmt: skip

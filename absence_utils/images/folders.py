@@ -26,8 +26,8 @@ SKIP = "or pass broken='skip' (`-p broken skip`), which leaves out and names wha
 class FolderImages:
     """Images below `root/<class>/...`, decoded when asked for. `notes` say what became of them.
 
-    Linked folders are followed; what is hidden (`.ipynb_checkpoints`, `._photo.jpg`) or left by tools (`__MACOSX`) is left
-    out. Images are turned as EXIF says; those of more than 8 bits are scaled, see `decode_image`.
+    Linked folders are followed; what is hidden (`.ipynb_checkpoints`, `._photo.jpg`) or left by tools (`__MACOSX`) is
+    left out. Images are turned as EXIF says; those of more than 8 bits are scaled, see `decode_image`.
 
     Args:
         root: folder with one folder for each class. A folder without folders is one class of that name.
@@ -40,14 +40,15 @@ class FolderImages:
             when it is asked for. "skip" leaves such images out and lists them in `skipped` (every image is decoded
             once at the start to find them).
         channels: 3 for RGB, 1 for grey.
-        class_order: "numerical": folders named 0, 1, 2, 10 by their number, others by their letters; "alphabetical": all
-            by their letters (0, 1, 10, 2), which is how torchvision's ImageFolder numbers classes in training.
+        class_order: "numerical": folders named 0, 1, 2, 10 by their number, others by their letters; "alphabetical":
+            all by their letters (0, 1, 10, 2), which is how torchvision's ImageFolder numbers classes in training.
         background: colour onto which transparent images are composed, as PIL names it.
         white: value of white in images of more than 8 bits, for example 4095 for 12 bits; 0 for what the kind of file
             says (65535, and 1 for floats).
 
     Attributes:
-        files, labels: [image]. classes: the folders in order. class_names: the same, readable. membership: [image, class].
+        files, labels: [image].
+        classes, class_names: folders in order, and names for readers. membership: [image, class].
         skipped: what was left out, relative to `root`: images that cannot be used, hidden and left-over ones.
 
     Raises:
@@ -183,17 +184,17 @@ class FolderImages:
         try:
             return decode_image(file, self.mode, **self.reading)
         except Exception as error:  # a decoder may raise anything: the file decides
-            reason = str(error) or type(error).__name__
+            problem = f"{self._name(file)!r} cannot be decoded ({str(error) or type(error).__name__})"
             left_out = f" Left out already: {_listed(self.skipped)}." if self.skipped else ""
             remedy = f"Repair or remove the file, {SKIP}{left_out}"
-            raise InputError("images", f"{self._name(file)!r} cannot be decoded ({reason})", remedy) from error
+            raise InputError("images", problem, remedy) from error
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.normalisation.apply(self.pixels(index).float() / 255), int(self.labels[index])
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of classes, of how files are read, and of relative path and size in bytes of each file, not its content."""
+        """sha256 of classes, of how files are read, and of each relative path and file size. Contents are not read."""
         lines = [f"{file.relative_to(self.root).as_posix()}\t{file.stat().st_size}\n" for file in self.files]
         about = "\t".join([*self.classes, *map(str, self.reading.values())])
         return hashlib.sha256("".join([f"{about}\n", *lines]).encode()).hexdigest()

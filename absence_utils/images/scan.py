@@ -100,7 +100,7 @@ def _entries(folder: Path, scan: FolderScan) -> Iterator[tuple[Path, str]]:
         try:
             mode = path.stat().st_mode
         except OSError as error:
-            yield path, f"a link that leads nowhere ({error.strerror})" if path.is_symlink() else str(error.strerror)
+            yield path, f"{'its link leads nowhere: ' * path.is_symlink()}{error.strerror}"
             continue
         if not _has_image_name(path) and not stat.S_ISDIR(mode):
             scan.others[path.suffix.lower() or "no ending"] += 1

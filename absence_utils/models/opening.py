@@ -67,8 +67,8 @@ class LoadedModel:
                 number (512 for 0).
 
         Returns:
-            An image dataset, see `images`; its `notes` say what became of the images. `stack_images` keeps its pixels as bytes: what a transform makes of an
-            image comes back from there to half a grey level.
+            An image dataset, see `images`; its `notes` say what became of the images. `stack_images` keeps its pixels
+            as bytes: what a transform makes of an image comes back from there to half a grey level.
         """
         if not str(source):
             raise InputError("images", "it is empty", "Give 'concept_scenes' or the path of an image folder.")

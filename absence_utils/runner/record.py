@@ -40,7 +40,7 @@ class Run:
     device: torch.device = torch.device("cpu")  # where networks run
     threads: int = 1  # for one tensor operation
     parameters: dict = field(default_factory=dict)  # see `run_parameters`
-    notes: list[str] = field(default_factory=list)  # what became of the inputs; a notebook adds its images' notes
+    notes: list[str] = field(default_factory=list)  # what became of the images
 
 
 _current: Run | None = None  # save_figure is called far from start_run and must know the run
