@@ -221,6 +221,7 @@ def test_a_truncated_file_is_named_or_skipped_and_counted(lesions):
         folder_task(lesions, size=16)
     task = folder_task(lesions, size=16, broken="skip")
     assert task.skipped == ("train/malignant/0.png",) and len(task.train) == 8  # four of each class are left
+    assert task.notes == ("train: Left out (it cannot be decoded): 'malignant/0.png'.",)
 
 
 def test_a_class_that_ends_up_empty_is_named(lesions):

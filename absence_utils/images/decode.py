@@ -22,7 +22,7 @@ TRAITS = {  # what is done to an image whose header shows it
     "turned": "turned as EXIF says",
     "composed": "with transparency, composed onto {background}",
     "deep": "of more than 8 bits, scaled to 8",
-    "frames": "of several pictures, the first is used",
+    "frames": "of several pictures, of which the first is used",
 }
 
 
@@ -54,7 +54,8 @@ def decode_image(file: Path, mode: str, background: str = "white", white: float 
         ValueError: values beyond white or below 0, or so far below the usual white that they may have another.
         whatever PIL raises for a file that it cannot read.
     """
-    with Image.open(file) as image:
+    # opened by handle: Pillow 13.0 maps uncompressed TIFFs that it opens by name into memory, and turns them wrongly
+    with open(file, "rb") as handle, Image.open(handle) as image:
         kind, deep_colour = image.format, _is_deep_colour(image)
         inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
         image.load()

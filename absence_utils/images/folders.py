@@ -170,7 +170,7 @@ class FolderImages:
             for trait in traits:
                 having[trait].append(self._name(file))
         return [
-            f"{len(names)} images {TRAITS[trait].format(**self.reading)}: {_listed(names)}."
+            f"{len(names)} image{'s' * (len(names) > 1)} {TRAITS[trait].format(**self.reading)}: {_listed(names)}."
             for trait, names in having.items()
             if names
         ]
