@@ -80,7 +80,7 @@ def test_values_that_would_be_clipped_are_refused(kind, tmp_path):
     values = {"too bright": WEDGE * 255, "negative": WEDGE - 0.5, "no number": WEDGE * np.nan}
     values = {name: array.astype(np.float32) for name, array in values.items()}
     values |= {"signed": (WEDGE * 100 - 50).astype(np.int32), "endless": (WEDGE * 1e6).astype(np.int32)}
-    with pytest.raises(ValueError, match="its values go from .* to .*, white is .*white="):
+    with pytest.raises(ValueError, match="its values go from .* to .*, black is 0 and white is .*white="):
         decode_image(save(tmp_path / "a.tif", values[kind]), "RGB")
     if kind in ("too bright", "endless"):
         white = 255 if kind == "too bright" else 10**6

@@ -111,11 +111,11 @@ def _scale_to_8_bits(image: Image.Image, white: float, inverted: bool) -> Image.
     values = np.asarray(image).astype(np.float64)
     low, high, full = values.min(), values.max(), white or (1 if image.mode == "F" else 65535)
     if not (low >= 0 and high <= full):  # so also nan
-        raise ValueError(f"its values go from {low:.6g} to {high:.6g}, white is {full:g}: pass the value of white, "
-                         f"as white={high:.6g}, or save it with 8 bits")  # fmt: skip
+        raise ValueError(f"its values go from {low:.6g} to {high:.6g}, black is 0 and white is {full:g}: "
+                         f"give load_images white={high:.6g}, or save it with 8 bits")  # fmt: skip
     if not white and image.mode != "F" and 0 < high < DARK:
-        raise ValueError(f"its values end at {high:g} of 65535: pass white=4095 if it has 12 bits (16383: 14 bits), "
-                         "white=65535 if it is dark, or save it with 8 bits")  # fmt: skip
+        raise ValueError(f"its values end at {high:g} of 65535: give load_images white=4095 for 12 bits, white=16383 "
+                         "for 14, white=65535 if it is dark, or save it with 8 bits")  # fmt: skip
     values = values * 255 / full
     return Image.fromarray((255 - values if inverted else values).round().astype(np.uint8))
 
@@ -124,4 +124,4 @@ def _check_upper_bits(image: Image.Image, white: float) -> None:
     high = int(np.asarray(image.convert("RGB")).max())
     if white not in (0, 65535) or not white and 0 < high < DARK >> 8:
         raise ValueError(f"its colours end near {high * 256} of 65535, and only the upper 8 of their 16 bits are read: "
-                         "save it with 8 bits, or pass white=65535 if it is dark")  # fmt: skip
+                         "save it with 8 bits, or give load_images white=65535 if it is dark")  # fmt: skip

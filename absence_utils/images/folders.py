@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from .base import one_hot
 from .decode import TRAITS, decode_image, image_traits, require_reading
 from .scan import REMEDY, FolderScan, readable, scan_folder
 
+# sha256 of the wnids of ImageNet's 1,000 classes, sorted, with a space between: the order of torchvision's classifiers
+WNIDS = "791ce0333040dd249d13133f90d28ef0263ffc01e5de0afd85b3e32048d7d456"
 SKIP = "or pass broken='skip' (`-p broken skip`), which leaves out and names what cannot be used."
 
 
@@ -201,8 +202,8 @@ class FolderImages:
 
 
 def readable_classes(folders: list[str]) -> list[str]:
-    """ImageNet's 1,000 wnid folders in sorted order get the class names torchvision knows; others keep theirs."""
-    if len(folders) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in folders):
+    """The wnid folders of ImageNet's 1,000 classes get the class names torchvision knows; others keep theirs."""
+    if hashlib.sha256(" ".join(folders).encode()).hexdigest() == WNIDS:
         return list(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
     return list(folders)
 
