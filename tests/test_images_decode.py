@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from absence_utils import InputError
 from absence_utils.images.decode import decode_image, image_traits, require_reading
@@ -63,6 +64,13 @@ def test_portable_grey_maps_say_what_white_is(bits, tmp_path):
     values = (WEDGE * white).round().astype(">u2" if bits > 8 else "u1")
     (tmp_path / "a.pgm").write_bytes(b"P5 32 24 %d\n" % white + values.tobytes())
     assert np.abs(pixels(tmp_path / "a.pgm") - WEDGE * 255).max() <= 0.51 + 255 / white / 2
+
+
+def test_a_dark_grey_map_is_dark_since_it_says_what_white_is(tmp_path):
+    values = (WEDGE * 6000).round()
+    (tmp_path / "a.pgm").write_bytes(b"P5 32 24 65535\n" + values.astype(">u2").tobytes())
+    for white in (0, 4095, 65535):
+        assert np.abs(pixels(tmp_path / "a.pgm", white=white) - values / 257).max() <= 0.51
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
@@ -165,6 +173,18 @@ def test_images_are_turned_as_exif_says(orientation, suffix, tmp_path):
     assert image_traits(file) == ({"turned"} if orientation > 1 else set())
 
 
+def test_the_header_is_read_without_decoding(tmp_path, monkeypatch):
+    decoded, exif = [], Image.Exif()
+    exif[0x0112] = 3
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: decoded.append(image))
+    for suffix in ("png", "jpg", "tif", "webp"):
+        assert image_traits(save(tmp_path / f"a.{suffix}", np.zeros((9, 9, 3), np.uint8))) == set()
+        assert image_traits(save(tmp_path / f"b.{suffix}", np.zeros((9, 9, 3), np.uint8), exif=exif)) == {
+            "turned"
+        }
+    assert not decoded
+
+
 def test_deep_images_are_turned_as_well(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -173,9 +193,12 @@ def test_deep_images_are_turned_as_well(tmp_path):
 
 
 def test_a_damaged_header_turns_nothing(tmp_path):
-    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03\0"
-    file = save(tmp_path / "a.jpg", np.zeros((8, 8), np.uint8), exif=exif)
-    assert pixels(file).shape == (8, 8)
+    text = PngInfo()
+    text.add_text("Raw profile type exif", "\nexif\n      4\nno numbers")  # as ImageMagick writes it
+    file = save(tmp_path / "a.png", np.zeros((8, 6), np.uint8), pnginfo=text)
+    with Image.open(file) as image, pytest.raises(ValueError):
+        image.getexif()
+    assert pixels(file).shape == (8, 6) and image_traits(file) == set()
 
 
 def test_of_several_pictures_the_first_is_read_and_it_is_said(tmp_path):

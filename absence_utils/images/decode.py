@@ -75,12 +75,8 @@ def decode_image(file: Path, mode: str, background: str = "white", white: float 
 def image_traits(file: Path) -> set[str]:
     """Which of `TRAITS` a file has, from its header alone."""
     with Image.open(file) as image:
-        if image.format == "PNG" and "exif" not in image.info:
-            turned = False  # asking for it would decode the image
-        else:
-            turned = _orientation(image) != 1
         present = {
-            "turned": turned,
+            "turned": _orientation(image) != 1,
             "composed": image.has_transparency_data,
             "deep": _is_deep_grey(image) or _is_deep_colour(image),
             "frames": getattr(image, "n_frames", 1) > 1,
@@ -91,7 +87,7 @@ def image_traits(file: Path) -> set[str]:
 def _orientation(image: Image.Image) -> int:
     """1 (upright) to 8; a damaged header says nothing about how an image is to be turned."""
     try:
-        found = image.getexif().get(ORIENTATION, 1)
+        found = Image.Image.getexif(image).get(ORIENTATION, 1)  # that of PNG would decode the image first
     except Exception:
         return 1
     return found if found in range(1, 9) else 1
