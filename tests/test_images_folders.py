@@ -228,6 +228,15 @@ def test_class_order_decides_labels_names_and_fingerprint(tmp_path):
         assert all(images.class_names[label] == file.parent.name
                    for label, file in zip(images.labels, images.files, strict=True))  # fmt: skip
     assert numerical.fingerprint != alphabetical.fingerprint
+    drawn = [  # the same files with other labels
+        [
+            load_images(tmp_path, Rgb(1), class_order=order, limit=2, seed=seed)
+            for order in ("numerical", "alphabetical")
+        ]
+        for seed in range(9)
+    ]
+    same = [pair for pair in drawn if pair[0].files == pair[1].files]
+    assert same and all(a.fingerprint != b.fingerprint for a, b in same)
     with pytest.raises(InputError, match="`class_order`.*'letters'"):
         load_images(tmp_path, Rgb(1), class_order="letters")
 
