@@ -208,7 +208,9 @@ def test_images_of_other_modes_come_as_rgb(lesions, mode):
     task = folder_task(lesions, size=16, balanced=False)
     assert task.train.pixels.shape == (15, 3, 16, 16)
     row = [name.split("/")[-1] for name in task.train.ids].index(f"odd.{suffix}")
-    expected = {"L": 200, "RGBA": 200, "CMYK": round(55 * 55 / 255)}[mode]  # ink and black both take away
+    over_white = round(200 * 200 / 255 + 55)  # the alpha of this image is 200, too
+    under_ink = round(55 * 55 / 255)  # ink and black both take away
+    expected = {"L": 200, "RGBA": over_white, "CMYK": under_ink}[mode]
     assert (task.train.pixels[row].float() - expected).abs().max() <= 2
 
 
@@ -219,6 +221,7 @@ def test_a_truncated_file_is_named_or_skipped_and_counted(lesions):
         folder_task(lesions, size=16)
     task = folder_task(lesions, size=16, broken="skip")
     assert task.skipped == ("train/malignant/0.png",) and len(task.train) == 8  # four of each class are left
+    assert task.notes == ("train: Left out (it cannot be decoded): 'malignant/0.png'.",)
 
 
 def test_a_class_that_ends_up_empty_is_named(lesions):

@@ -1,5 +1,9 @@
 """Image folders and images in memory: what is broken is named, what is normalised can be undone."""
 
+from functools import partial
+from hashlib import sha256
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,8 +13,11 @@ from torch import nn
 
 from absence_utils.errors import InputError
 from absence_utils.images.base import IDENTITY, IMAGENET, Normalisation, TensorImages, normalisation_of
+from absence_utils.images.cache import stack_images
 from absence_utils.images.folders import FolderImages, readable_classes
 from absence_utils.images.load import load_images
+from absence_utils.images.subsets import Subset, shuffle_images
+from absence_utils.models.opening import open_model
 
 
 @pytest.fixture
@@ -132,6 +139,128 @@ def test_fingerprints_tell_inputs_apart(folder):
     assert images[0].fingerprint == images[1].fingerprint != images[2].fingerprint
 
 
+def odd_folder(root):
+    """Numbered folders with an image of every kind that is named; 0/x.png is plain."""
+    for name in ("0/x.png", "2/x.png", "10/x.png", "0/.hidden/x.png", "beside.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6), "red").save(root / name)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 6)).save(root / "0" / "turned.jpg", exif=exif)
+    Image.new("RGBA", (8, 6)).save(root / "0" / "clear.png")
+    Image.fromarray(np.full((6, 8), 65535, np.uint16)).save(root / "2" / "deep.png")
+    Image.new("L", (8, 6)).save(
+        root / "2" / "pages.tif", save_all=True, append_images=[Image.new("L", (8, 6))]
+    )
+    Image.new("1", (13500, 13500)).save(root / "2" / "bomb.png")  # 182 million pixels in 22 kB
+    (root / "2" / "text.png").write_text("no image")
+    (root / "2" / "notes.txt").write_text("no image either")
+    (root / "10" / "gone.png").symlink_to(root / "nothing")
+    (root / "10" / "again").symlink_to(root / "10")
+    return root
+
+
+def test_notes_name_all_that_was_left_out_renumbered_turned_composed_or_scaled(tmp_path):
+    images = load_images(odd_folder(tmp_path), Rgb(), size=4, broken="skip")
+    assert images.class_names == ["0", "2", "10"] and images.labels.tolist() == [0, 0, 0, 1, 1, 1, 2]
+    assert all(images[index][0].shape == (3, 4, 4) for index in range(len(images)))
+    assert sorted(images.skipped) == ["0/.hidden", "10/gone.png", "2/bomb.png", "2/text.png", "beside.png"]
+    assert images.notes == [
+        "Class folders in numerical order (0, 2, 10, ...), not in that of their letters (0, 10, 2, ...): see "
+        "`class_order`.",
+        "Left out (it lies beside the class folders): 'beside.png'.",
+        "Left out (its link leads nowhere: No such file or directory): '10/gone.png'.",
+        "Left out (it cannot be decoded): '2/bomb.png' and 1 more.",
+        "Left out (hidden, or left by a tool): '0/.hidden'.",
+        "Left out (a link to what is counted already): '10/again'.",
+        "Left out (files that are no images by their name): .txt 1.",
+        "1 image turned as EXIF says: '0/turned.jpg'.",
+        "1 image with transparency, composed onto white: '0/clear.png'.",
+        "1 image of more than 8 bits, scaled to 8: '2/deep.png'.",
+        "1 image of several pictures, of which the first is used: '2/pages.tif'.",
+    ]
+    assert str(images) == f"folder {tmp_path.name}: 7 images of 3 classes, 5 left out"
+    assert shuffle_images(images).notes == images.notes == stack_images(Subset(images, [0]), tmp_path).notes
+
+
+def test_a_plain_folder_has_no_notes(folder):
+    (folder / "ant" / "b.png").unlink()  # it has an alpha channel
+    images = load_images(folder, Rgb())
+    assert (images.notes, images.skipped, str(images)) == ([], [], "folder photos: 4 images of 2 classes")
+
+
+def test_without_skip_the_first_image_that_cannot_be_used_is_named_at_once(tmp_path):
+    root = odd_folder(tmp_path)
+    with pytest.raises(InputError, match=r"'beside.png' cannot be used.*beside.*1 more.*broken='skip'"):
+        load_images(root, Rgb())
+    (root / "beside.png").unlink()
+    with pytest.raises(InputError, match="'10/gone.png' cannot be used: its link leads nowhere"):
+        load_images(root, Rgb())
+    (root / "10" / "gone.png").unlink()
+    images = load_images(root, Rgb(), size=4)
+    assert any("turned as EXIF says" in note for note in images.notes)  # whatever else lies there
+    (bomb,) = [index for index, file in enumerate(images.files) if file.name == "bomb.png"]
+    with pytest.raises(
+        InputError, match="'2/bomb.png' cannot be decoded .*limit.*Left out already: '0/.hidden'"
+    ):
+        images[bomb]
+
+
+def test_whatever_a_decoder_raises_names_the_file(folder, monkeypatch):
+    def fail(*_, **__):
+        raise KeyError
+
+    monkeypatch.setattr("absence_utils.images.folders.decode_image", fail)
+    with pytest.raises(InputError, match=r"'ant/a.jpg' cannot be decoded \(KeyError\)"):
+        load_images(folder, Rgb())[0]
+
+
+def test_class_order_decides_labels_names_and_fingerprint(tmp_path):
+    for name in ("0", "1", "2", "10"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4), int(name)).save(tmp_path / name / "x.png")
+    numerical, alphabetical = (
+        load_images(tmp_path, Rgb(1), size=4, class_order=order) for order in ("numerical", "alphabetical")
+    )
+    assert [round(255 * numerical[i][0].max().item()) for i in range(4)] == [0, 1, 2, 10]
+    assert numerical.class_names == ["0", "1", "2", "10"] and len(numerical.notes) == 1
+    assert alphabetical.class_names == sorted(numerical.class_names) and alphabetical.notes == []
+    for images in (numerical, alphabetical):
+        assert all(images.class_names[label] == file.parent.name
+                   for label, file in zip(images.labels, images.files, strict=True))  # fmt: skip
+    assert numerical.fingerprint != alphabetical.fingerprint
+    drawn = [  # the same files with other labels
+        [
+            load_images(tmp_path, Rgb(1), class_order=order, limit=2, seed=seed)
+            for order in ("numerical", "alphabetical")
+        ]
+        for seed in range(9)
+    ]
+    same = [pair for pair in drawn if pair[0].files == pair[1].files]
+    assert same and all(a.fingerprint != b.fingerprint for a, b in same)
+    with pytest.raises(InputError, match="`class_order`.*'letters'"):
+        load_images(tmp_path, Rgb(1), class_order="letters")
+
+
+@pytest.mark.parametrize("how", [{"background": "black"}, {"white": 4095}])
+def test_how_files_are_read_is_part_of_fingerprint_and_cache(how, tmp_path):
+    root = tmp_path / "images"
+    root.mkdir()
+    Image.new("LA", (4, 4)).save(root / "clear.png")
+    Image.fromarray(np.full((4, 4), 4095, np.uint16)).save(root / "deep.png")
+    base = {"size": 4, "background": "white", "white": 65535}
+    opened = open_model(Rgb(1), size=4)
+    for make in (partial(load_images, model=Rgb(1), **base), partial(opened.images, white=65535)):
+        first, second = make(root), make(root, **how)
+        assert first.fingerprint != second.fingerprint
+        stacks = [stack_images(images, tmp_path / "cache") for images in (first, second)]
+        for images, stack in zip((first, second), stacks, strict=True):
+            assert torch.equal(stack.take([0, 1]), torch.stack([images[0][0], images[1][0]]))
+        assert not torch.equal(stacks[0].take([0, 1]), stacks[1].take([0, 1]))
+    with pytest.raises(InputError, match="`background`.*'blak'"):
+        load_images(root, Rgb(1), background="blak")
+
+
 @pytest.mark.slow
 @given(st.floats(0, 1), st.floats(-1, 1), st.floats(0.1, 3))
 def test_normalisation_is_undone_exactly(pixel, mean, std):
@@ -141,10 +270,12 @@ def test_normalisation_is_undone_exactly(pixel, mean, std):
     assert normalisation.undo(normalisation.apply(pixels + 5)).max() == 1
 
 
-def test_imagenet_folders_get_readable_names():
+def test_imagenet_s_own_folders_get_readable_names_and_no_other_thousand(monkeypatch):
     folders = [f"n{i:08d}" for i in range(1000)]
+    assert readable_classes(folders) == folders and readable_classes(folders[:10]) == folders[:10]
+    monkeypatch.setattr("absence_utils.images.folders.WNIDS", sha256(" ".join(folders).encode()).hexdigest())
     assert readable_classes(folders)[:2] == ["tench", "goldfish"]
-    assert readable_classes(folders[:10]) == folders[:10]
+    assert readable_classes(folders[:999]) == folders[:999]
 
 
 def test_real_folder(real):

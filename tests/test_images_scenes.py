@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from absence_utils.benchmark.effects import average_causal_effect
 from absence_utils.errors import InputError
 from absence_utils.files import file_hash
 from absence_utils.images import scenes as sc
-from absence_utils.images.base import normalisation_of
+from absence_utils.images.base import Normalisation, normalisation_of, set_input_spec
 from absence_utils.images.glyphs import BACKGROUND, CELL, FAINTEST, GLYPHS, RADIUS, VALUE
 from absence_utils.images.load import load_images
 from absence_utils.models.concept_net import train_concept_net
@@ -249,6 +250,22 @@ def test_scene_dataset_follows_the_protocol(net):
         assert first == (row.tolist().index(True) if row.any() else -1)
     again = load_images("concept_scenes", net, limit=200, seed=6)
     assert again.fingerprint == dataset.fingerprint != sc.scene_dataset(200, 7).fingerprint
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_scenes_are_normalised_for_the_network_that_is_to_see_them(channels, net):
+    """Another network takes the same pixels in its own units; grey ones by their luma."""
+    expected = sc.render_scenes(sc.draw_presence(3, 6), 6).pixels
+    if channels == 1:
+        expected = torch.einsum("c,ncij->nij", torch.tensor([0.299, 0.587, 0.114]), expected)[:, None]
+    other = nn.Sequential(nn.Conv2d(channels, 2, 3))
+    for _ in range(2):  # first as guessed, then as declared
+        scenes = load_images("concept_scenes", other, limit=3, seed=6)
+        assert scenes.normalisation == normalisation_of(other) != normalisation_of(net)
+        off = (scenes.normalisation.undo(scenes.images) - expected).abs().max() * 255
+        assert off < (1.01 if channels == 1 else 0.51)  # grey ones are rounded twice
+        assert scenes.planted is not None and scenes.labels.equal(sc.scene_dataset(3, 6).labels)
+        set_input_spec(other, Normalisation((0.3,) * channels, (0.7,) * channels), channels)
 
 
 # -- the shipped network

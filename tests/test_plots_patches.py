@@ -114,8 +114,14 @@ def test_ranges_are_drawn_from_lowest_to_highest_around_the_empty_patch():
 def test_few_units_with_names_are_named():
     figure = response_range(ranges(), {"trained": ranges()}, "logits", ["a", "b", "c"])
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "b", "c"]
-    figure = response_range(ranges(), {"trained": ranges()}, "hidden", ["a", "b"])
-    assert not figure.axes[0].get_xticklabels()
+    figure = response_range(ranges(), {"trained": ranges()}, None, ["a", "b", "c"])
+    assert figure.axes[0].get_title().startswith("output: ") and len(figure.axes[0].get_xticklabels()) == 3
+
+
+def test_classes_name_outputs_alone_and_only_if_they_are_as_many():
+    for layer, names in (("hidden", ["a", "b", "c"]), ("logits", ["a", "b"]), (None, [])):
+        figure = response_range(ranges(), {"trained": ranges()}, layer, names)
+        assert not figure.axes[0].get_xticklabels()
 
 
 def test_content_map_is_signed_and_frames_what_was_planted():

@@ -144,6 +144,19 @@ def test_a_run_in_words_for_pages(tmp_path, monkeypatch):
     assert record.about_run()["time"] and "weights, sha256" not in record.about_run()
 
 
+def test_what_became_of_the_images_is_recorded(out):
+    run = record.start_run("00_x", {}, device="cpu")
+    record.save_figure(draw(), "00_before", TABLE)
+    run.notes[:] = ["Left out: 'a.png'.", "1 image turned."]
+    record.save_figure(draw(), "00_after", TABLE)
+    found = {
+        name: json.loads((out / f"{name}.json").read_text())["notes"] for name in ("00_before", "00_after")
+    }
+    assert found == {"00_before": [], "00_after": ["Left out: 'a.png'.", "1 image turned."]}
+    assert record.about_run()["notes"] == "Left out: 'a.png'. 1 image turned."
+    assert record.start_run("00_y", {}, device="cpu").notes == []
+
+
 def test_git_state_sees_commits_and_changes(tmp_path):
     def git(*words):
         command = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *words]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from absence_utils.errors import InputError
-from absence_utils.units import Unit, feature_map, image_batches, pool_space
+from absence_utils.units import Unit, class_of_output, feature_map, image_batches, pool_space
 
 from .baselines import baseline_images
 from .evidence import absence_evidence, presence_evidence, region_sums
@@ -137,7 +137,8 @@ def target_split(
         raise InputError(
             "target_class", f"{target_class} of {len(names)} classes", f"Use 0 to {len(names) - 1}."
         )
-    if target_class is None and unit.is_output and outputs == len(names):
+    known = class_of_output(unit.layer, unit.channel, names, outputs or 0) if unit.is_output else None
+    if target_class is None and known is not None:
         target_class = unit.channel
     if target_class is not None:
         target = torch.as_tensor(membership)[:, target_class].bool()

@@ -122,7 +122,7 @@ class Task:
         bias: probability that an image of the carrier shows it in training, and another does not.
         class_names: of classes 0 and 1.
         source: for the record.
-        skipped: files that could not be decoded.
+        skipped, notes: files that were left out, and what else became of the images, as of `FolderImages`.
         normalisation: of the images, to draw them.
     """
 
@@ -134,6 +134,7 @@ class Task:
     source: str
     bias: float = 1.0
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     normalisation: Normalisation = IDENTITY
 
     @property
@@ -307,8 +308,9 @@ def folder_task(
         pixels = torch.from_numpy(decode_folder(folder)[chosen.numpy()])
         sets[split] = ShortcutData(pixels, labels, patches, shown, normalisation.apply, grow, ids)
     skipped = tuple(f"{split}/{name}" for split, folder in folders.items() for name in folder.skipped)
+    notes = tuple(f"{split}: {note}" for split, folder in folders.items() for note in folder.notes)
     return Task(**sets, carrier=carrier, class_names=tuple(names), source=f"folder {root.name}",
-                bias=bias, skipped=skipped, normalisation=normalisation)  # fmt: skip
+                bias=bias, skipped=skipped, notes=notes, normalisation=normalisation)  # fmt: skip
 
 
 def _subset(labels: Tensor, balanced: bool, limit: int, seed: int, names: list[str], split: str) -> Tensor:

@@ -124,6 +124,7 @@ class TensorImages:
         labels: [image] integers.
         class_names: one name for each column of `membership`.
         membership: [image, class] truth of "this image is a target input of this class"; one-hot labels by default.
+        skipped, notes: what was left out, and what else became of the images, as of `FolderImages`.
         concepts: names of what an image may show, where that is known; one for each column of `presence`.
         presence: [image, concept] bool, which of them it shows.
         planted: [class, concept] bool, whether the class encodes the concept's absence.
@@ -136,6 +137,7 @@ class TensorImages:
     normalisation: Normalisation = IDENTITY
     source: str = "in memory"
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     concepts: tuple[str, ...] = ()
     presence: Tensor | None = None
     planted: Tensor | None = None

@@ -108,5 +108,5 @@ def decode_folder(dataset: FolderImages, folder: Path | None = None) -> np.ndarr
 def _key(dataset: FolderImages, shape: tuple) -> str:
     """What the pixels depend on: files with size and time, the edge they are cropped to, the decoder, the recipe."""
     files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in dataset.files]
-    about = json.dumps([shape, pillow_version, torch.__version__, files, *filter(None, [dataset.recipe])])
+    about = json.dumps([shape, pillow_version, torch.__version__, files, dataset.reading, dataset.recipe])
     return hashlib.sha256(about.encode()).hexdigest()[:32]

@@ -8,19 +8,23 @@ from absence_utils.errors import InputError
 
 from .base import input_channels, normalisation_of
 from .folders import FolderImages
+from .preprocessing import Preprocessing, prepared_scenes
 
 
-def load_images(source, model: nn.Module, *, size=224, limit=0, seed=0, broken="raise"):
+def load_images(
+    source, model: nn.Module, *, size=224, limit=0, seed=0, broken="raise",
+    class_order="numerical", background="white", white=0,
+):  # fmt: skip
     """The image dataset called `source`, normalised for `model`.
 
     Args:
         source: "concept_scenes" for rendered scenes, or the path of an image folder.
         model: the network that will see the images; it decides normalisation and number of channels.
-        size, limit, seed, broken: see `FolderImages`. Scenes have their own size; `limit` is their number (default
-            512) and `seed` draws them.
+        size, limit, seed, broken, class_order, background, white: see `FolderImages`. Scenes have their own size, 64;
+            `limit` is their number (default 512) and `seed` draws them.
 
     Returns:
-        An image dataset, see `images.base`.
+        An image dataset, see `images.base`; its `notes` say what became of the images.
 
     Example:
         >>> from absence_utils import load_images, load_model
@@ -29,18 +33,12 @@ def load_images(source, model: nn.Module, *, size=224, limit=0, seed=0, broken="
         >>> len(scenes), image.shape
         (4, torch.Size([3, 64, 64]))
     """
+    normalisation, channels = normalisation_of(model), input_channels(model)
     if str(source) == "concept_scenes":
-        from .scenes import scene_dataset  # rendering is not needed for folders
-
-        return scene_dataset(limit or 512, seed)
+        mode = "RGB" if channels == 3 else "L"
+        return prepared_scenes(Preprocessing(normalisation, 64, channels, mode=mode), limit, seed)
     if not str(source):
         raise InputError("images", "it is empty", "Give 'concept_scenes' or the path of an image folder.")
-    return FolderImages(
-        source,
-        normalisation_of(model),
-        size=size,
-        limit=limit,
-        seed=seed,
-        broken=broken,
-        channels=input_channels(model),
-    )
+    reading = {"class_order": class_order, "background": background, "white": white}
+    how = {"size": size, "limit": limit, "seed": seed, "broken": broken, "channels": channels}
+    return FolderImages(source, normalisation, **how, **reading)

@@ -106,7 +106,7 @@ def prepared_scenes(preprocessing: Preprocessing, limit: int, seed: int) -> Tens
         return scenes
     shown = []
     for pixels in NORMALISATION.undo(scenes.images):
-        image = to_pil_image(pixels)
+        image = to_pil_image((pixels * 255).round().to(torch.uint8))
         if plain:
             image = image.resize((preprocessing.size, preprocessing.size), Image.Resampling.BILINEAR)
         shown.append(preprocessing(image))

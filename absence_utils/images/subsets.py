@@ -44,6 +44,11 @@ class Subset:
         return self.dataset[int(self.indices[index])]
 
     @property
+    def notes(self) -> list[str]:
+        """What became of the images of the whole, see `FolderImages.notes`."""
+        return getattr(self.dataset, "notes", [])
+
+    @property
     def fingerprint(self) -> str:
         """sha256 of the whole's fingerprint and the numbers."""
         digest = hashlib.sha256(getattr(self.dataset, "fingerprint", "").encode())

@@ -56,22 +56,27 @@ class LoadedModel:
             return random_copy(self.model, seed)
         return load_model(self.name, "random", seed=seed, device=device_of(self.model))
 
-    def images(self, source, *, limit: int = 0, seed: int = 0, broken: str = "raise"):
+    def images(
+        self, source, *, limit: int = 0, seed: int = 0, broken: str = "raise",
+        class_order: str = "numerical", background: str = "white", white: float = 0,
+    ):  # fmt: skip
         """The image dataset called `source`, preprocessed for this network.
 
         Args:
             source: "concept_scenes" for rendered scenes, or the path of a folder with one folder for each class.
-            limit, seed, broken: see `images.FolderImages`; for scenes `limit` is their number (512 for 0).
+            limit, seed, broken, class_order, background, white: see `images.FolderImages`; for scenes `limit` is their
+                number (512 for 0).
 
         Returns:
-            An image dataset, see `images`. `stack_images` keeps its pixels as bytes: what a transform makes of an
-            image comes back from there to half a grey level.
+            An image dataset, see `images`; its `notes` say what became of the images. `stack_images` keeps its pixels
+            as bytes: what a transform makes of an image comes back from there to half a grey level.
         """
         if not str(source):
             raise InputError("images", "it is empty", "Give 'concept_scenes' or the path of an image folder.")
         if str(source) == "concept_scenes":
             return prepared_scenes(self.preprocessing, limit, seed)
-        return PreparedFolder(source, self.preprocessing, limit=limit, seed=seed, broken=broken)
+        reading = {"class_order": class_order, "background": background, "white": white}
+        return PreparedFolder(source, self.preprocessing, limit=limit, seed=seed, broken=broken, **reading)
 
 
 def open_model(

@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
+from absence_utils.units import class_of_output
+
 from .base import (
     ABSENCE,
     NEUTRAL,
@@ -80,14 +82,14 @@ def _row(ax, top: float, side: str, pixels, responses: list[float], offset: floa
         ax.text(left + 0.5, top - 0.04, signed_number(response), ha="center", va="bottom", fontsize=7)
 
 
-def response_range(table, compared: dict, layer: str, names: list[str] | None = None, marked: list[int] = ()):
+def response_range(table, compared: dict, layer: str | None, names: list[str] = (), marked: list[int] = ()):
     """Range of every unit around its response to an empty patch, and the part below it for two networks.
 
     Args:
         table: as `range_table` gives it.
         compared: name to table, the networks of the right panel.
-        layer: named in the titles.
-        names: name of each unit, for the axis of a layer of at most 12; ignored if they are not as many.
+        layer: named in the titles, None for the output.
+        names: of the dataset's classes, for the axis of at most 12 outputs, see `units.class_of_output`.
         marked: units to mark with a triangle.
 
     Returns:
@@ -103,18 +105,19 @@ def response_range(table, compared: dict, layer: str, names: list[str] | None = 
         left.bar(place, upper, width, above, color=PRESENCE, label="above blank")
         left.bar(place, lower, width, below, color=ABSENCE, label="below blank")
         left.axhline(0, color="black", linewidth=0.8)
-        few = bool(names) and len(names) == len(order) <= 12
+        classes = [class_of_output(layer, unit, names, len(order)) for unit in order.unit]
+        few = None not in classes and len(order) <= 12
         chosen = order.index[order.unit.isin(list(marked))]
         if not few and len(chosen):
             height = np.full(len(chosen), down.min() * 1.06)
             left.plot(chosen, height, "k^", markersize=4, label="units of the contact sheet")
         if few:
-            left.set_xticks(place, [names[unit] for unit in order.unit], rotation=20)
+            left.set_xticks(place, classes, rotation=20)
         else:
             left.set_xticks([])
         left.set_xlabel("unit" if few else f"{len(order)} units, sorted by share of range below blank")
         left.set_ylabel("mean response minus response\nto a blank patch (units of the layer)")
-        left.set_title(f"{layer}: from the k lowest to the k highest patches")
+        left.set_title(f"{layer or 'output'}: from the k lowest to the k highest patches")
         bottom, top = left.get_ylim()
         left.set_ylim(bottom, top + 0.15 * (top - bottom))  # room for the legend
         left.legend(frameon=False, fontsize=8, loc="upper center", ncols=3, columnspacing=1, handlelength=1)

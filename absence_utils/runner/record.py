@@ -40,6 +40,7 @@ class Run:
     device: torch.device = torch.device("cpu")  # where networks run
     threads: int = 1  # for one tensor operation
     parameters: dict = field(default_factory=dict)  # see `run_parameters`
+    notes: list[str] = field(default_factory=list)  # what became of the images
 
 
 _current: Run | None = None  # save_figure is called far from start_run and must know the run
@@ -236,6 +237,7 @@ def _provenance(name: str, inputs: dict, contents: dict[str, bytes]) -> dict:
         "device": _device_name(run.device),
         "threads": run.threads,
         "inputs": hashes,
+        "notes": list(run.notes),
         "outputs": {f"{name}{suffix}": hashlib.sha256(data).hexdigest() for suffix, data in contents.items()},
         "git": git_state(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
@@ -253,6 +255,7 @@ def about_run(inputs: dict[str, str | Path] | None = None) -> dict[str, str]:
         "made by": " ".join(part for part in (found["notebook"], found["profile"]) if part),
         **{f"{name}, sha256": value[:16] for name, value in found["inputs"].items()},
         "parameters": ", ".join(f"{name}: {value}" for name, value in found["parameters"].items()),
+        "notes": " ".join(found["notes"]),
         "seed, threads": f"{found['seed']}, {found['threads']}",
         "device": f"{found['device']}, {found['platform']}",
         "versions": ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
