@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -137,6 +138,27 @@ class One(nn.Module):
 def test_a_network_for_one_image_at_a_time_is_refused():
     with pytest.raises(InputError, match="no batch axis|two images in a batch"):
         feature_map(One(), None, torch.randn(1, 3, 8, 8))
+
+
+class Overwriting(nn.Module):
+    """Normalises its images in place, and ends in a rectifier that works in place, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        x -= 0.5
+        return F.relu_(self.conv(x)).mean((2, 3))
+
+
+@pytest.mark.parametrize("layer", [None, "logits", "conv"])
+def test_the_second_call_gives_what_the_first_gave_and_images_stay(layer):
+    net, images = Overwriting(), torch.randn(2, 3, 8, 8)
+    before = images.clone()
+    first = feature_map(net, layer, images)
+    assert torch.equal(images, before)
+    assert torch.equal(feature_map(net, layer, images), first)
 
 
 class Several(nn.Module):

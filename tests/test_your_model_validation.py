@@ -191,6 +191,27 @@ def unbatched(x):
         return x * 2
 
 
+def squashed(x):
+    """Rectified and divided by the size of the image's map: no function of one value, so it is read as it is."""
+    return x.clamp(min=0) / (1 + x.abs().mean((1, 2, 3), keepdim=True))
+
+
+class Shifted(nn.Module):
+    """Squared after a norm over the map, as an energy is."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(3, 6, 3), Energy(), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.fc(self.norm(self.conv(x)).mean((2, 3)))
+
+
+class Energy(nn.Module):
+    def forward(self, x):
+        return (x - x.mean((2, 3), keepdim=True)).square().mean(1, keepdim=True) + x.square()
+
+
 SHAPE, PASSES = "layer's shape", {"deterministic", "alone as in a batch"}
 VALUES = {"responses finite", "responses differ", "sign survives", "gradients flow"}
 
@@ -209,11 +230,11 @@ VALUES = {"responses finite", "responses differ", "sign survives", "gradients fl
         (lambda: Around(lambda x: x + (x * 0).sqrt()), "conv2", {"gradients flow"}, "not finite", "a root"),
         (lambda: Branches(torch.detach), "join", {"gradients flow"}, r"2 of 8 units .*\(units 6, 7\)", "detach"),
         (lambda: Around(lambda x: x * 0), "conv2", VALUES - {"responses finite"}, "zero", "image and layer"),
-        (lambda: Blocks(lambda x: x.clamp(min=0)), "second", {"sign survives"}, "ever below", "'second.conv' has"),
-        (lambda: Blocks(lambda x: x * (x > 0)), "first", {"sign survives"}, "ever below", "'first.conv' has"),
-        (InPlace, "cut", {"sign survives"}, "ever below", "'bn' has both signs"),
+        (lambda: Blocks(squashed), "second", {"sign survives"}, "ever below", "'second.conv' has"),
+        (lambda: Blocks(squashed), "first", {"sign survives"}, "ever below", "'first.conv' has"),
+        (Shifted, "norm", {"sign survives"}, "ever below", "'conv' has both signs"),
         (Blocks, "pool", {"sign survives"}, "averages rectified", "'second' has both signs"),
-        (lambda: Branches(lambda x: x.clamp(min=0)), "join", {"sign survives"}, r"2 of 8 .*6, 7", "'right' has"),
+        (lambda: Branches(squashed), "join", {"sign survives"}, r"2 of 8 .*6, 7", "'right' has"),
         (lambda: Around(output=F.relu), None, {"sign survives"}, "ends in a nonlinearity", "layer='logits'"),
         (lambda: Around(output=lambda y: y.softmax(1)), None, {"sign survives"}, "sum to 1", "has both signs"),
         (lambda: Around(output=lambda y: y.argmax(1)), None, VALUES - {"responses finite"}, "no gradient", "argmax"),
@@ -222,8 +243,8 @@ VALUES = {"responses finite", "responses differ", "sign survives", "gradients fl
         (lambda: Counting(shrink), "conv", {"deterministic", "left as found"}, "'conv.weight'", "change nothing"),
         (lambda: Counting(lambda net: net.train()), "conv", {"left as found"}, "the mode of", "change nothing"),
         (lambda: Around(output=torch.sigmoid), None, {"sign survives"}, "ends in a nonlinearity", "layer='logits'"),
-        (lambda: Blocks(lambda x: -x.clamp(min=0)), "first", {"sign survives"}, "ever above 0", "'first.conv' has"),
-        (Overwriting, "first", {"takes these images", *PASSES}, "overwrites the images", "out of place"),
+        (lambda: Blocks(lambda x: -squashed(x)), "first", {"sign survives"}, "ever above 0", "'first.conv' has"),
+        (Overwriting, "first", {"takes these images"}, "overwrites the images", "out of place"),
         (Blocks, "third", {SHAPE, "layer runs once", *VALUES}, "no layer 'third'", "Nearest names"),
     ],
 )  # fmt: skip

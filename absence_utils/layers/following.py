@@ -70,6 +70,7 @@ class Plan:
         whole: the steps begin before the layer does.
         expected: how often each function of the steps is called by then: a network that does otherwise is tried anew.
         average_of_rectified: the layer averages values behind a nonlinearity.
+        overwrites: the pass writes into the images that it is given.
         modules: the network's modules at the time.
     """
 
@@ -79,6 +80,7 @@ class Plan:
     whole: bool
     expected: dict
     average_of_rectified: bool
+    overwrites: bool
     modules: tuple
 
 
@@ -123,12 +125,11 @@ def schedule(step: Step | None, recorder: Recorder) -> tuple[tuple[Step, ...], d
         ]
         first = min(readers, key=lambda call: call.made[0].number)
         leaf = next(place for place, read in first.reads.items() if read is each.source)
-        later = [value for value in _later_values(recorder, each.source)]
-        at.setdefault(first, []).append(_Job(each, leaf, copy=bool(later)))
+        at.setdefault(first, []).append(_Job(each, leaf, copy=bool(overwriting(recorder, each.source))))
     return tuple(steps), at
 
 
-def _later_values(recorder: Recorder, source: Value) -> list[Value]:
+def overwriting(recorder: Recorder, source: Value) -> list[Value]:
     """Values that overwrite it."""
     made = (value for call in recorder.calls for value in call.made)
     return [value for value in made if value.tensor is source.tensor and value.number > source.number]

@@ -95,7 +95,8 @@ def _read(model: nn.Module, layer: str | None, images: Tensor) -> tuple[Tensor, 
         plan = _plan(model, layer, images)
         follow = Follow(plan, checking=check_every_pass)
         try:
-            values = run_to_layer(model, layer, images, follow)
+            given = images.clone() if plan.overwrites else images  # the caller's images are left as they are
+            values = run_to_layer(model, layer, given, follow)
             break
         except Changed:
             if last:

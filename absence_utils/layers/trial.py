@@ -17,7 +17,18 @@ from torch import Tensor, nn
 from absence_utils.errors import InputError
 
 from .axes import describe
-from .following import OUTPUTS, Follow, Layout, Plan, hold, module_and_call, remedy, run_to_layer, schedule
+from .following import (
+    OUTPUTS,
+    Follow,
+    Layout,
+    Plan,
+    hold,
+    module_and_call,
+    overwriting,
+    remedy,
+    run_to_layer,
+    schedule,
+)
 from .network import pick_tensor
 from .nonlinearity import CannotExplain, Search
 from .recording import Recorder, Value
@@ -87,6 +98,7 @@ def _plan_of(step, recorder: Recorder, watch: _Watch, layout: Layout, averages: 
         whole,
         {call.function: watch.counts[call.function] - base[call.function] for call in at},
         averages,
+        bool(overwriting(recorder, recorder.images)),
         modules,
     )
 
