@@ -1,5 +1,6 @@
 """Verdicts: what is judged how, and that nothing is found in networks that learnt nothing or only add up."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from helpers.score_tables import scores
 from torch import nn
 
-from absence_utils import load_model
+from absence_utils import load_model, open_model, validate_inputs, validate_model
+from absence_utils.attribution.columns import matrix_columns
 from absence_utils.errors import InputError
 from absence_utils.images.base import TensorImages
 from absence_utils.images.scenes import RULES, scene_dataset
@@ -23,6 +25,7 @@ from absence_utils.insertion.decisions import (
 )
 from absence_utils.insertion.known_units import SyntheticUnits
 from absence_utils.models.random_weights import random_copy
+from absence_utils.your_model.card import CardOptions, card_numbers, collect_cards
 from absence_utils.your_model.study import (
     auto_config,
     parse_units,
@@ -173,3 +176,31 @@ def test_grey_images_in_memory_will_do():
     known, other = (SyntheticUnits(images.images, 3, seed=seed) for seed in (0, 1))
     study = study_layer(known, None, images, auto_config(300, 16, 8), [other])
     assert study.verdicts["unit"].tolist() == [0, 1, 2] and study.verdicts["absence"].notna().all()
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_half_precision_goes_from_the_model_check_to_the_card(precision):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    pixels = torch.rand(150, 1, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+    images = TensorImages(pixels, torch.arange(150) % 4, list("abcd"))
+    opened = open_model(net.to(precision), preprocessing={"mean": 0, "std": 1, "size": 16})
+    assert validate_model(opened.model, "2", pixels[:8]).ok and validate_inputs(opened, images).ok
+    copies = [random_copy(opened.model, seed, images=pixels[:8]) for seed in (1, 2)]
+    study = study_layer(opened.model, "2", images, auto_config(150, 16, 8), copies, null_units=4, redraws=1)
+    exact = study_layer(
+        copy.deepcopy(net).float(),
+        "2",
+        images,
+        auto_config(150, 16, 8),
+        [copies[0].float()],
+        null_units=4,
+        redraws=1,
+    )
+    rounding = 4 * torch.finfo(precision).eps * np.abs(exact.responses).max()
+    np.testing.assert_allclose(study.responses, exact.responses, atol=rounding)
+    effort = CardOptions(3, 4, 16, 0, 1.0, 1, "integrated_gradients", evidence_images=16)
+    (card,) = collect_cards(study, images, matrix_columns(images), [1], effort, {})
+    assert card_numbers(card).notna().any().any()
