@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from absence_utils.display import one_line
 from absence_utils.errors import InputError, require_choice, require_shape
 from absence_utils.images.base import Normalisation
 from absence_utils.units import Unit
@@ -90,6 +91,8 @@ class Diagnosis:
     rows: tuple[Decomposition, ...]
     maps: Tensor
     verdict: str
+
+    __repr__ = one_line
 
     def table(self) -> pd.DataFrame:
         """One row for each baseline, columns as in `Decomposition`."""

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from absence_utils.display import one_line
 from absence_utils.units import Unit
 
 from .columns import Columns
@@ -34,6 +35,8 @@ class Maps:
     response: Tensor
     gap: Tensor
     captions: list[str]
+
+    __repr__ = one_line
 
 
 def draw_maps(
