@@ -12,9 +12,11 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submod_attrs={
         "models": ["load_model", "open_model"],
         "your_model": ["validate_inputs", "validate_model"],
+        "your_model.one_card": ["card"],
         "images": ["load_images"],
         "units": ["Unit", "responses", "feature_map", "dataset_responses"],
         "attribution": ["attribute", "absence_evidence", "presence_evidence"],
+        "plots.attribution": ["show_maps"],
         "visualization": ["render_pair", "suppress"],
         "patches": ["mine_patches", "PatchBook"],
         "insertion": ["insert_patches", "insertion_study"],

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from absence_utils.attribution.completeness import completeness_gap
 from absence_utils.attribution.diagnosis import (
     DEPENDS,
     DIAGNOSIS_BASELINES,
@@ -17,7 +18,6 @@ from absence_utils.attribution.diagnosis import (
     decompose,
     diagnose,
 )
-from absence_utils.attribution.methods import completeness_gap
 from absence_utils.benchmark.compiled import COMPILED
 from absence_utils.errors import InputError
 from absence_utils.images.base import Normalisation
@@ -123,7 +123,7 @@ def test_accounts_agree_with_paths_by_hand(name):
             assert row.response == pytest.approx(function(end)[0], abs=1e-6)
             assert row.baseline_response == pytest.approx(function(start)[0], abs=1e-6)
             presence_sum, absence_sum = evidence_by_hand(lambda r: function(r)[0], start, end)
-            # 32 nodes over a kink are off by up to one node's share of it; the most was 0.13
+            # where kinks of opposite sign fall into one step, presence and absence are both off; the most was 0.13
             assert row.presence == pytest.approx(presence_sum, abs=0.15)
             assert row.absence == pytest.approx(absence_sum, abs=0.15)
 
@@ -136,7 +136,7 @@ def test_gap_stays_below_the_threshold_on_all_images(name):
             total = row.baseline_response + row.presence - row.absence + row.gap
             assert total == pytest.approx(row.response, abs=1e-9)
             scale = row.presence + row.absence + abs(row.baseline_response)
-            assert abs(row.gap) <= 0.07 * scale + 1e-8
+            assert abs(row.gap) <= 0.011 * scale + 1e-8
             if scale:
                 assert row.baseline_share == pytest.approx(abs(row.baseline_response) / scale)
 
@@ -281,14 +281,14 @@ def test_pixels_of_one_object_that_alternate_are_no_veto():
     model.normalisation = Normalisation()
     unit = Unit(model)
     by_region, by_pixel = (diagnose(unit, image, ["black"], regions=count).rows[0] for count in (4, None))
-    assert (by_region.presence, by_region.absence) == (pytest.approx(0.4), 0)
-    assert (by_pixel.presence, by_pixel.absence) == (pytest.approx(2), pytest.approx(1.6))
+    assert (by_region.presence, by_region.absence) == (pytest.approx(0.4, rel=1e-5), 0)
+    assert (by_pixel.presence, by_pixel.absence) == (pytest.approx(2), pytest.approx(1.6, rel=1e-5))
 
 
 def test_gap_is_the_completeness_gap_with_the_other_sign():
     net = COMPILED["count below k"]()
     image = shown_image(net, "A B C")
-    found = diagnose(Unit(net.model), image, ["black"])
+    found = diagnose(Unit(net.model), image, ["black"], steps=32)
     theirs = completeness_gap(Unit(net.model), image[None], found.maps[:1], baseline="black")
     assert found.rows[0].gap == pytest.approx(-theirs.item(), abs=1e-6) and abs(theirs.item()) > 0.05
 

@@ -1,5 +1,6 @@
 """What a book keeps beside the extremes: a random sample, and files of its format."""
 
+import gc
 import itertools
 import json
 
@@ -151,3 +152,38 @@ def test_write_book_is_complete_or_absent(tmp_path):
     with pytest.raises(TypeError):
         write_book(tmp_path / "x", {"a": torch.zeros(1)}, {"not": object()})
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+# ---------------------------------------------------------------------- looking at it
+def drawn_patches(figure):
+    """Arrays [height, width, RGB] of the patches in reading order."""
+    return [image.get_array() for ax in figure.axes for image in ax.images]
+
+
+def test_a_book_shows_the_patches_of_a_unit_of_images_that_are_still_there(tmp_path):
+    dataset = whole_numbers()
+    book = mine(dataset)
+    for same in (book, PatchBook.load(book.save(tmp_path / "book.safetensors"))):
+        drawn = drawn_patches(same.show(1))
+        expected = [pixels for side in book.crops(dataset, 1) for pixels in side]
+        assert len(drawn) == len(expected) == 6
+        for picture, pixels in zip(drawn, expected, strict=True):
+            grey = pixels.mean(0)[..., None].expand(-1, -1, 3)  # two channels are no colours
+            np.testing.assert_allclose(picture, grey, atol=1e-6)
+
+
+def test_a_book_keeps_no_images_alive_and_says_so():
+    book = mine(whole_numbers(7))
+    gc.collect()
+    with pytest.raises(InputError, match="`dataset`.*not in memory.*book.show"):
+        book.show(1)
+    assert len(drawn_patches(book.show(1, whole_numbers(7)))) == 6
+
+
+def test_other_images_and_units_are_refused_when_shown():
+    dataset = whole_numbers()
+    book = mine(dataset)
+    with pytest.raises(InputError, match="`dataset`"):
+        book.show(1, whole_numbers(seed=4))
+    with pytest.raises(InputError, match="`unit`"):
+        book.show(99)

@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
+from absence_utils.errors import InputError
+from absence_utils.images.base import IMAGENET
 from absence_utils.plots.attribution import (
     absence_heatmap,
     methods_compared,
+    show_maps,
     signed_overlay,
     smoothed,
     target_against_non_target,
@@ -88,3 +91,64 @@ def test_heatmap_draws_the_numbers_and_outlines_planted_cells():
 def test_heatmap_of_all_positive_evidence_starts_at_zero():
     mesh = absence_heatmap(pd.DataFrame([[0.5, 2.0]])).axes[0].collections[0]
     assert (mesh.norm.vmin, mesh.norm.vmax) == (0, 2)
+
+
+# ---------------------------------------------------------------------- maps of one's own
+@pytest.mark.parametrize("count", [1, 3, 6, 8, 13])
+def test_every_image_stands_above_its_map(count):
+    images, maps = torch.rand(count, 3, 16, 16), torch.zeros(count, 3, 16, 16)
+    maps[:, 1, 4, 4], maps[:, 2, 4, 4] = 2.0, -5.0  # summed over channels: -3
+    figure = show_maps(images, maps, titles=[f"scene {n}" for n in range(count)], smooth=0)
+    pictures = [ax for ax in figure.axes if ax.images]
+    shown = {ax.get_title(): ax for ax in pictures if ax.get_title()}
+    assert len(pictures) == 2 * count and list(shown) == [f"scene {n}" for n in range(count)]
+    for number in range(count):
+        ax = shown[f"scene {number}"]
+        np.testing.assert_allclose(ax.images[0].get_array(), images[number].permute(1, 2, 0))
+        (below,) = [
+            other
+            for other in pictures
+            if other.get_subplotspec().rowspan.start == ax.get_subplotspec().rowspan.start + 1
+            and other.get_subplotspec().colspan.start == ax.get_subplotspec().colspan.start
+        ]
+        red, _, blue = below.images[0].get_array()[4, 4]
+        assert blue > 2 * red  # the sum over channels is negative
+
+
+def test_one_scale_for_all_maps_named_at_the_bar():
+    maps = torch.zeros(2, 16, 16)
+    maps[0, :4], maps[1, :4] = 2.0, -0.5
+    figure = show_maps(torch.rand(2, 1, 16, 16), maps, smooth=0)
+    *_, bar = figure.axes
+    assert [text.get_text() for text in bar.get_yticklabels()] == ["−2", "0", "2"]
+    strong, weak = (figure.axes[place].images[0].get_array()[0, 0] for place in (2, 3))
+    assert np.ptp(strong) > 2 * np.ptp(weak)
+
+
+def test_normalised_images_get_their_colours_back_or_are_stretched_and_that_is_said():
+    pixels = torch.rand(2, 3, 8, 8)
+    images, maps = IMAGENET.apply(pixels), torch.randn(2, 3, 8, 8)
+    true = show_maps(images, maps, normalisation=IMAGENET)
+    drawn = true.axes[0].images[0].get_array()
+    np.testing.assert_allclose(drawn, pixels[0].permute(1, 2, 0), atol=1e-6)
+    assert "stretched" not in true.get_suptitle()
+    stretched = show_maps(images, maps)
+    both = np.stack([stretched.axes[place].images[0].get_array() for place in (0, 1)])
+    expected = (images - images.min()) / (images.max() - images.min())
+    np.testing.assert_allclose(both, expected.permute(0, 2, 3, 1), atol=1e-6)
+    assert "stretched" in stretched.get_suptitle()
+
+
+@pytest.mark.parametrize("parameter, change", [
+    ("images", {"images": torch.rand(3, 8, 8)}),
+    ("images", {"images": torch.rand(0, 3, 8, 8), "maps": torch.rand(0, 8, 8)}),
+    ("maps", {"maps": torch.rand(3, 8, 8)}),
+    ("maps", {"maps": torch.rand(2, 3, 8, 9)}),
+    ("titles", {"titles": ["one"]}),
+    ("smooth", {"smooth": -0.1}),
+])  # fmt: skip
+def test_maps_that_do_not_fit_are_refused(parameter, change):
+    given = {"images": torch.rand(2, 3, 8, 8), "maps": torch.rand(2, 3, 8, 8)} | change
+    with pytest.raises(InputError) as error:
+        show_maps(given.pop("images"), given.pop("maps"), **given)
+    assert error.value.parameter == parameter

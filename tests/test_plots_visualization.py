@@ -85,3 +85,17 @@ def test_suppressions_are_signed_and_centred(unit):
     assert -0.5 in fig.axes[6].lines[2].get_ydata()
     table = plots.suppression_numbers([found])
     assert list(table.value[:3]) == [4.0, -1.0, 0.01] and len(table) == 3 + 6
+
+
+def test_a_pair_shows_all_its_facets_with_their_responses(pair):
+    figure = pair.show()
+    assert len(figure.axes) == 4
+    sides = [pair.highest, pair.lowest]
+    for number, ax in enumerate(figure.axes):
+        side, facet = sides[number // 2], number % 2
+        np.testing.assert_allclose(ax.images[0].get_array(), side.image[facet].permute(1, 2, 0))
+        assert float(ax.get_xlabel().replace("−", "-")) == pytest.approx(
+            float(side.response[facet]), rel=0.01
+        )
+    assert pair.unit.name in figure.get_suptitle()
+    assert [part.get_suptitle() for part in figure.subfigs] == ["maximum", "minimum"]

@@ -15,7 +15,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "maps": ["draw_maps", "maps_table"],
         "matrix": ["absence_matrix", "absence_share", "planted_cells", "planted_verdict"],
         "gradients": ["input_x_gradient"],
-        "methods": ["METHODS", "attribute", "completeness_gap"],
+        "completeness": ["CompletenessWarning", "completeness_gap"],
+        "methods": ["METHODS", "attribute"],
         "removal": ["TREATMENTS", "removal_table", "remove_pixels", "remove_strokes"],
         "screening": [
             "rerank_by_occlusion",

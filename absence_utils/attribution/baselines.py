@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
@@ -13,7 +15,17 @@ from absence_utils.units import Unit
 # Name to the sd of the Gaussian, as a share of the image's longer side. A tenth takes details away; under a half shapes
 # are gone and a slow change of colour stays.
 BLURS = {"blurred": 0.1, "strongly blurred": 0.5}
-BASELINES = ("zero", "black", "mean", *BLURS)
+BASELINES = ("zero", "black", "mean", "border", *BLURS)
+
+# What each baseline shows, for a reader.
+DESCRIPTIONS = {
+    "zero": "the value 0, the mean colour where images are normalised by it",
+    "black": "black",
+    "mean": "each image's mean colour",
+    "border": "each image's border colour",
+    "blurred": "each image blurred",
+    "strongly blurred": "each image strongly blurred",
+}
 
 
 def baseline_images(
@@ -24,9 +36,10 @@ def baseline_images(
     Args:
         images: [batch, channel, height, width], normalised.
         baseline: "zero", the mean colour where images are normalised by their mean; "black", pixels of 0
-            before normalisation; "mean", each image's own mean colour; "blurred" and "strongly blurred", each image
-            under a Gaussian with sd of a tenth and of half its longer side, reflected at the border; or a tensor that
-            broadcasts to the images, normalised like them.
+            before normalisation; "mean", each image's own mean colour; "border", the mean colour of its outermost
+            pixels, for things on a plain background; "blurred" and "strongly blurred", each image under a Gaussian
+            with sd of a tenth and of half its longer side, reflected at the border; or a tensor that broadcasts to the
+            images, normalised like them.
         normalisation: of the images, which says what black is; by default the network's own.
 
     Returns:
@@ -54,7 +67,25 @@ def baseline_images(
         return normalisation.apply(torch.zeros_like(images))
     if baseline == "mean":  # normalising is affine, so the mean of the input is the normalised mean colour
         return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+    if baseline == "border":
+        return _border(images).mean(dim=2)[..., None, None].expand_as(images)
     sigma = BLURS[baseline] * max(images.shape[-2:])
     # reflection allows no kernel that reaches beyond the image; width first, as torchvision wants it
     radius = [min(round(3 * sigma), edge - 1) for edge in images.shape[:-3:-1]]
     return gaussian_blur(images, [2 * r + 1 for r in radius], [sigma, sigma])
+
+
+def _border(images: Tensor) -> Tensor:
+    """The outermost pixels: [batch, channel, pixel]."""
+    inside = torch.zeros(images.shape[-2:], dtype=torch.bool, device=images.device)
+    inside[1:-1, 1:-1] = True
+    return images[..., ~inside]
+
+
+def with_baselines(
+    unit: Unit, images: Tensor, baseline: str | Tensor, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Copies of images and their baselines on the unit's device, at most `batch_size` at a time."""
+    given = images.detach().clone().to(unit.device)
+    reference = baseline_images(unit, given, baseline).clone()
+    return zip(given.split(batch_size), reference.split(batch_size), strict=True)

@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from absence_utils.display import one_line
 from absence_utils.errors import InputError, require_choice, require_shape
 from absence_utils.images.base import Normalisation
 from absence_utils.units import Unit
@@ -37,7 +38,7 @@ DIAGNOSIS_BASELINES = ("black", "mean", "strongly blurred")
 # Thresholds of the verdict, all but the first as shares of the scale, see `diagnose`.
 # Units of the layer: float32 rounds sums of numbers around 1 to about that.
 SILENT = 1e-6
-# As LOW, which a larger gap could cross. 32 steps of integrated gradients over sharp kinks miss up to 0.07.
+# As LOW, which a larger gap could cross. Integrated gradients keeps to a tenth of that, or warns.
 GAP_SHARE = 0.1
 # A response that small is a cancellation: with f(b) = 0, absence evidence takes 9/11 of the presence evidence or more.
 LOW = 0.1
@@ -90,6 +91,8 @@ class Diagnosis:
     rows: tuple[Decomposition, ...]
     maps: Tensor
     verdict: str
+
+    __repr__ = one_line
 
     def table(self) -> pd.DataFrame:
         """One row for each baseline, columns as in `Decomposition`."""

@@ -8,11 +8,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from absence_utils.display import one_line
 from absence_utils.units import Unit
 
 from .columns import Columns
 from .evidence import region_sums
-from .methods import attribute, completeness_gap
+from .methods import attribute
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class Maps:
         pixels: [input, channel, height, width] in 0..1.
         signed: [input, height, width] attribution summed over channels, in the units of the layer.
         response: [input] of the unit.
-        gap: [input] completeness gap, relative to the change of the response.
+        gap: [input] completeness gap, relative to the change of the response, see `completeness.relative_gap`.
         captions: what each input shows.
     """
 
@@ -34,6 +35,8 @@ class Maps:
     response: Tensor
     gap: Tensor
     captions: list[str]
+
+    __repr__ = one_line
 
 
 def draw_maps(
@@ -48,8 +51,7 @@ def draw_maps(
 ) -> Maps:
     """Maps of a few inputs; `columns` names what they show. Method and options as for `attribute`."""
     images = torch.stack([dataset[int(place)][0] for place in positions])
-    attribution = attribute(unit, images, method, baseline=baseline, **options)
-    gap = completeness_gap(unit, images, attribution, baseline=baseline, relative=True)
+    attribution, gap = attribute(unit, images, method, baseline=baseline, return_gap=True, **options)
     with torch.no_grad():
         response = unit.response(images).cpu()
     shown = [

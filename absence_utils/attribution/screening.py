@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from absence_utils.display import one_line
 from absence_utils.errors import InputError
 from absence_utils.units import Unit, class_of_output, feature_map, image_batches, pool_space
 
@@ -44,6 +45,8 @@ class Screening:
     absence: Tensor
     presence: Tensor
     outputs: int
+
+    __repr__ = one_line
 
 
 def screen(
@@ -106,6 +109,8 @@ class TargetSplit:
 
     target: Tensor
     by: str
+
+    __repr__ = one_line
 
 
 def target_split(

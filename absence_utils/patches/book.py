@@ -10,11 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
+from absence_utils.display import one_line
 from absence_utils.errors import InputError
+from absence_utils.units import full_name
 
 from .storage import read_book, write_book
 from .topk import RunningSample, top_k, window_key
@@ -40,6 +43,8 @@ class Patches:
     response: Tensor
     image: Tensor
     box: Tensor
+
+    __repr__ = one_line
 
     @classmethod
     def of(cls, response: Tensor, place: Tensor, patch: int) -> Patches:
@@ -92,6 +97,7 @@ class PatchBook:
         >>> book = first.merge(mine_patches(model, "block4", scenes, part=range(3, 6), **how))
         >>> book.units, book.windows, book.covered
         (64, 54, ((0, 6),))
+        >>> figure = book.show(3)  # its highest and lowest patches
     """
 
     highest: Patches
@@ -112,6 +118,13 @@ class PatchBook:
     fingerprint: str
     network: str
     covered: tuple[tuple[int, int], ...]
+
+    def __repr__(self) -> str:
+        images = sum(stop - start for start, stop in self.covered)
+        return (
+            f"PatchBook of {self.layer or 'the output'}: {self.units} units, {self.highest.response.shape[1]} highest "
+            f"and lowest patches of {self.patch} px each, out of {self.windows} in {images} images"
+        )
 
     @property
     def units(self) -> int:
@@ -186,6 +199,29 @@ class PatchBook:
         image, box = torch.cat([it.image[unit] for it in both]), torch.cat([it.box[unit] for it in both])
         return PatchPixels(*self._cut(dataset, image, box).split([it.image.shape[1] for it in both]))
 
+    def show(self, unit: int, dataset=None):
+        """A figure of the highest and lowest patches of `unit`, with their responses.
+
+        Args:
+            dataset: the images that were searched. Not needed where they were mined in this session and are still held
+                by some variable: a book holds no pixels, and does not keep its images alive.
+
+        Raises:
+            InputError: the unit does not exist; the images are gone, or others than those that were searched.
+        """
+        from absence_utils.plots.patches import unit_sheet
+
+        from .tables import patch_table
+
+        dataset = _SEARCHED_IMAGES.get(self.fingerprint) if dataset is None else dataset
+        if dataset is None:
+            problem = "the book holds no pixels, and its images are not in memory any more"
+            remedy = "Load them as for mining, and give them: book.show(unit, dataset)."
+            raise InputError("dataset", problem, remedy)
+        crops = self.crops(dataset, unit)
+        title = full_name(self.layer, unit, getattr(dataset, "class_names", []), self.units)
+        return unit_sheet(unit, title, crops, patch_table(self, dataset, [unit]))
+
     def random_crops(self, dataset, count: int, seed: int = 0) -> RandomCrops:
         """Pixels of `count` different random patches, drawn from the sample with `seed`.
 
@@ -214,6 +250,17 @@ class PatchBook:
         pixels = torch.stack(pixels)
         normalisation = getattr(dataset, "normalisation", None)
         return (normalisation.undo(pixels) if normalisation else pixels).clamp(0, 1)
+
+
+# Images that were mined, by fingerprint, for as long as someone else holds them.
+_SEARCHED_IMAGES: WeakValueDictionary = WeakValueDictionary()
+
+
+def remember_images(dataset) -> None:
+    """Let books of these images find them for `PatchBook.show`; they are not kept alive, and lists are not found."""
+    fingerprint = getattr(dataset, "fingerprint", "")
+    if fingerprint and hasattr(dataset, "__weakref__"):
+        _SEARCHED_IMAGES[fingerprint] = dataset
 
 
 _SEARCHED = ("windows", "covered")  # what merging adds up

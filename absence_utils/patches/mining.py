@@ -19,7 +19,7 @@ from absence_utils.models.load import model_fingerprint
 from absence_utils.progress import progress
 from absence_utils.units import device_of, feature_map, pool_space, responses
 
-from .book import SETTINGS, SIDES, PatchBook, Patches
+from .book import SETTINGS, SIDES, PatchBook, Patches, remember_images
 from .fuse import channels_last, fused, trace
 from .topk import RunningSample, RunningTopK, window_key
 
@@ -99,6 +99,7 @@ def mine_patches(
     how = {"patch": patch, "stride": stride, "k": k, "pool": pool, "region": region, "per_image": per_image}
     how |= {"reservoir": reservoir, "seed": seed, "exact": exact, "precision": precision}
     part = _check(dataset, how, workers, batch_size, part)
+    remember_images(dataset)
     first = torch.as_tensor(dataset[part.start][0])
     settings = book_settings(model, layer, dataset, first=first, number=part.start, **how)
     batches = _Batches(dataset, part, first, settings, workers, batch_size, device_of(model))

@@ -9,11 +9,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib.colors import Normalize
 from matplotlib.patches import Patch, Rectangle
 from scipy.ndimage import gaussian_filter
 
-from .base import SIGNED, WIDTH, bare, companion_style, show_image, to_numpy
+from absence_utils.errors import InputError, require_at_least, require_shape
+
+from .base import SIGNED, WIDTH, bare, companion_style, drawn_once, show_image, to_numpy
+
+ACROSS = 6  # pictures beside each other
 
 
 def smoothed(maps, smooth: float) -> np.ndarray:
@@ -51,6 +56,70 @@ def overlay_colours(pixels, values, limit: float) -> np.ndarray:
     colours = plt.get_cmap(SIGNED)((np.sign(values) + 1) / 2 * 0.84 + 0.08)[..., :3]
     share = np.abs(values)[..., None] ** 0.8
     return grey * (1 - share) + colours * share
+
+
+def show_maps(images, maps, *, normalisation=None, titles: Sequence[str] = (), smooth: float = 0.03):
+    """Images and below each its signed map, all on one scale: red raises the response, blue lowers it.
+
+    Args:
+        images: [image, channel, height, width], as they were given to `attribute`, or pixels in 0..1.
+        maps: [image, channel, height, width] signed, as `attribute` gives them, or summed over channels
+            [image, height, width].
+        normalisation: of the images, as `dataset.normalisation`, to show their true colours. Without it images beyond
+            0..1 are stretched to fill that range, all alike, and the figure says so.
+        titles: one for each image.
+        smooth: sd of the Gaussian under which maps are drawn, a share of the longer side; 0 for none.
+
+    Returns:
+        The figure; full colour is what 99.5 % of the values stay below.
+
+    Raises:
+        InputError: no images, or maps or titles that do not fit them.
+
+    Example:
+        >>> import torch
+        >>> from absence_utils import show_maps
+        >>> figure = show_maps(torch.rand(2, 3, 8, 8), torch.randn(2, 3, 8, 8), titles=["a disc", "a ring"])
+        >>> len(figure.axes)  # two images, two maps, the colour bar
+        5
+    """
+    images, maps = to_numpy(images), to_numpy(maps)
+    require_shape("images", images, "image", "channel", "height", "width")
+    require_at_least("images", len(images), 1)
+    if maps.ndim == 4:
+        maps = maps.sum(axis=1)
+    require_shape("maps", maps, len(images), *images.shape[-2:])
+    if titles and len(titles) != len(images):
+        raise InputError("titles", f"{len(titles)} for {len(images)} images", "Give one for each image.")
+    if not smooth >= 0:
+        raise InputError("smooth", f"{smooth}", "Use a share of the image's longer side, 0 for none.")
+    note = "red raises the response, blue lowers it"
+    if normalisation is not None:
+        images = to_numpy(normalisation.undo(torch.as_tensor(images)))
+    elif images.min() < 0 or images.max() > 1:
+        images = (images - images.min()) / (images.max() - images.min())
+        note += "\n(colours of the images stretched to 0..1; `normalisation` shows the true ones)"
+    maps = smoothed(maps, smooth)
+    limit = robust_limit(maps)
+    columns = min(len(images), ACROSS)
+    blocks = -(-len(images) // columns)
+    edge = min((WIDTH - 0.9) / columns, 1.6)  # of a picture, inches
+    with companion_style():
+        size = (max(columns * edge + 0.9, 3.5), blocks * (2 * edge + 0.3) + 0.5)
+        figure, axes = plt.subplots(2 * blocks, columns, figsize=size, squeeze=False, layout="constrained")
+        figure.suptitle(note, fontsize=9)
+        for ax in axes.flat:
+            ax.axis("off")
+        for number, (pixels, signed) in enumerate(zip(images, maps, strict=True)):
+            row, column = divmod(number, columns)
+            show_image(axes[2 * row, column], pixels, titles[number] if titles else "")
+            scale = signed_overlay(axes[2 * row + 1, column], pixels, signed, limit)
+        for ax in [ax for ax in axes.flat if not ax.images]:
+            ax.remove()
+        bar = figure.colorbar(scale, ax=figure.axes, shrink=min(1, 1.6 / size[1]), ticks=[-limit, 0, limit])
+        bar.ax.set_yticklabels([f"−{limit:.2g}", "0", f"{limit:.2g}"], fontsize=7)
+        bar.set_label("evidence per pixel", fontsize=7)
+    return drawn_once(figure)
 
 
 def target_against_non_target(rows: Sequence[tuple], method: str = "", smooth: float = 0.03):

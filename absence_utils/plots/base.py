@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import Normalize
@@ -32,6 +33,17 @@ def companion_style():
     # switch it off again, and a notebook would show its first figure only.
     plt.draw_if_interactive()
     return plt.rc_context(STYLE)
+
+
+def drawn_once(figure):
+    """The figure, for functions whose result is looked at: a notebook draws it as the value of its cell.
+
+    Without this the notebook's backend would draw it a second time at the end of the cell. In a loop write
+    `display(...)` around the call.
+    """
+    if "inline" in matplotlib.get_backend():
+        plt.close(figure)
+    return figure
 
 
 def to_numpy(values) -> np.ndarray:

@@ -19,6 +19,7 @@ from .base import (
     WIDTH,
     bare,
     companion_style,
+    drawn_once,
     signed_number,
     to_numpy,
 )
@@ -66,6 +67,11 @@ def contact_sheet(patches: dict, table, titles: dict[int, str], pairs: dict | No
         for x, text in heads:
             fig.text(x / width, 1 - 0.18 * scale / height, text, fontsize=8, color=NEUTRAL, va="center")
     return fig
+
+
+def unit_sheet(unit: int, title: str, crops, table):
+    """The `contact_sheet` of one unit, to be looked at: `crops` are its (highest, lowest) patches."""
+    return drawn_once(contact_sheet({unit: crops}, table, {unit: title}))
 
 
 def _row(ax, top: float, side: str, pixels, responses: list[float], offset: float) -> None:

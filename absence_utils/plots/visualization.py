@@ -14,9 +14,11 @@ from .base import (
     PRESENCE,
     WIDTH,
     companion_style,
+    drawn_once,
     show_image,
     signed_limit,
     signed_map,
+    signed_number,
     to_numpy,
 )
 
@@ -45,6 +47,31 @@ def extremes(pairs, names: Sequence[str], title: str = ""):
             ax.set_ylabel(word, color=colour, fontsize=10)
         fig.suptitle(title)
     return fig
+
+
+def rendered_pair(pair):
+    """All facets of one unit in a row: its maxima on the left, its minima on the right, with their responses.
+
+    Args:
+        pair: a `RenderedPair`.
+
+    Returns:
+        The figure.
+    """
+    facets = len(pair.highest.image)
+    edge = min((WIDTH - 0.3) / (2 * facets), 2.4)  # of a picture, inches
+    with companion_style():
+        fig = plt.figure(figsize=(2 * facets * edge + 0.3, edge + 0.95), layout="constrained")
+        fig.suptitle(f"{pair.unit.name}, synthesised with {len(pair.highest.trajectory)} steps")
+        sides = (("maximum", pair.highest, PRESENCE), ("minimum", pair.lowest, ABSENCE))
+        for block, (word, side, colour) in zip(fig.subfigures(1, 2), sides, strict=True):
+            block.suptitle(word, color=colour, fontweight="bold", fontsize=9)
+            for ax, image, response in zip(
+                block.subplots(1, facets, squeeze=False)[0], side.image, side.response, strict=True
+            ):
+                show_image(ax, image)
+                ax.set_xlabel(signed_number(float(response)), fontsize=8)
+    return drawn_once(fig)
 
 
 def rendered_pairs(pairs, real, names: Sequence[str] | None = None, title: str = ""):

@@ -12,7 +12,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .attribution import overlay_colours, robust_limit, smoothed
-from .base import ABSENCE, NEUTRAL, PRESENCE, companion_style, name_rows, show_image, signed_number, to_numpy
+from .base import (
+    ABSENCE,
+    NEUTRAL,
+    PRESENCE,
+    companion_style,
+    drawn_once,
+    name_rows,
+    show_image,
+    signed_number,
+    to_numpy,
+)
 
 WIDTH = 7.5  # inches of the whole card
 COLUMNS = 6  # pictures beside each other on half a card
@@ -70,9 +80,8 @@ def card_rows(card) -> list[Row]:
         names = {"highest": "target inputs, signed maps", "lowest": "non-target inputs, signed maps"}
         note = (
             f"Inputs split by {card.evidence.split}: target inputs with the most presence evidence, non-target inputs "
-            f"with the most absence evidence; {card.effort.method.replace('_', ' ')}. Red raises the response, blue "
-            f"lowers it; full colour at ±{map_limit(card):.2g} a pixel, net evidence under a Gaussian of "
-            f"{card.smooth:.0%} of the edge."
+            f"with the most absence evidence. Maps: {card.about_maps}. Red raises the response, blue lowers it; full "
+            f"colour at ±{map_limit(card):.2g} a pixel, net evidence under a Gaussian of {card.smooth:.0%} of the edge."
         )
         pictures = {side: _maps(card, found) for side, found in maps.items()}
         rows.append(_picture_row(card, "Signed attribution", pictures, names, note))
@@ -92,8 +101,11 @@ def card_figure(card):
     title = textwrap.fill(f"{card.title}: {card.headline}", 78)
     sentence = textwrap.fill(card.sentence, 115)
     about = [f"{name}: {card.about[name]}" for name in ("network", "layer", "images") if name in card.about]
+    if card.evidence:
+        about.append(f"maps: {card.about_maps}")
+    about = textwrap.wrap(" · ".join(about), 125)
     heights = [0.19 * title.count("\n") + 0.14 * sentence.count("\n") + 0.5]
-    heights += [max(panel.height for panel in row.panels) for row in rows] + [0.2]
+    heights += [max(panel.height for panel in row.panels) for row in rows] + [0.07 + 0.13 * len(about)]
     with companion_style():
         figure = plt.figure(figsize=(WIDTH, sum(heights)), layout="constrained")
         head, *parts, foot = figure.subfigures(len(heights), 1, height_ratios=heights)
@@ -104,8 +116,13 @@ def card_figure(card):
             places = part.subfigures(1, len(widths), width_ratios=widths)
             for place, panel in zip(places, row.panels, strict=True):
                 panel.draw(place)
-        foot.text(0.01, 0.5, " · ".join(about), fontsize=7, color=NEUTRAL, va="center")
+        foot.text(0.01, 0.5, "\n".join(about), fontsize=7, color=NEUTRAL, va="center")
     return figure
+
+
+def show_card(card):
+    """`card_figure`, to be looked at."""
+    return drawn_once(card_figure(card))
 
 
 def _drawings(card) -> list[Panel]:

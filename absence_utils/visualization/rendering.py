@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from absence_utils.display import one_line
 from absence_utils.errors import InputError
 from absence_utils.images.base import input_channels, normalisation_of
 from absence_utils.units import Unit
@@ -46,6 +47,8 @@ class Rendering:
     response: Tensor
     trajectory: Tensor
 
+    __repr__ = one_line
+
 
 @dataclass(frozen=True)
 class RenderedPair:
@@ -54,6 +57,20 @@ class RenderedPair:
     unit: Unit
     highest: Rendering
     lowest: Rendering
+
+    def __repr__(self) -> str:
+        facets, _, height, width = self.highest.image.shape
+        highest, lowest = float(self.highest.response.max()), float(self.lowest.response.min())
+        return (
+            f"RenderedPair of {self.unit.name}: highest {highest:.4g}, lowest {lowest:.4g} "
+            f"({facets} of each, {height} x {width} px)"
+        )
+
+    def show(self):
+        """A figure of all facets, maxima on the left and minima on the right, with their responses."""
+        from absence_utils.plots.visualization import rendered_pair
+
+        return rendered_pair(self)
 
 
 @dataclass(frozen=True)
@@ -78,6 +95,8 @@ class Suppression:
     target: float
     trajectory: Tensor
     size: float
+
+    __repr__ = one_line
 
 
 def render_pair(
@@ -120,7 +139,7 @@ def render_pair(
             photographs; small networks need some (5 to 15), or fine gratings are all one sees.
 
     Returns:
-        A RenderedPair; responses are read by `unit.response` on the finished images.
+        A RenderedPair; responses are read by `unit.response` on the finished images. `pair.show()` draws it.
 
     Raises:
         InputError: a bad value; a unit that does not exist; a size that the network does not take; a response

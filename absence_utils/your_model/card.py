@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from absence_utils.attribution.baselines import DESCRIPTIONS
 from absence_utils.attribution.columns import Columns
 from absence_utils.attribution.maps import Maps, draw_maps
 from absence_utils.attribution.matrix import absence_matrix
@@ -25,6 +26,7 @@ from absence_utils.attribution.screening import (
     top_absence_inputs,
     top_target_inputs,
 )
+from absence_utils.display import one_line
 from absence_utils.errors import InputError
 from absence_utils.images.subsets import Subset
 from absence_utils.insertion.decisions import CONTEXT, NONE, SUPPRESSED, UNDECIDED, describe_verdict
@@ -86,6 +88,8 @@ class Extreme:
     response: list[float]
     label: list[str]
 
+    __repr__ = one_line
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -105,6 +109,8 @@ class Evidence:
     split: str
     classes: pd.DataFrame
     contrast: bool
+
+    __repr__ = one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +146,20 @@ class Card:
     about: dict[str, str] = field(default_factory=dict)
     least: float = MIN_EFFECT
 
+    def __repr__(self) -> str:
+        return f"Card of {self.title}: {self.headline}"
+
+    def _repr_html_(self) -> str:
+        from .html import card_frame
+
+        return card_frame(self)
+
+    def show(self):
+        """The whole card as one figure."""
+        from absence_utils.plots.your_model import show_card
+
+        return show_card(self)
+
     @property
     def channel(self) -> int:
         return self.unit.channel
@@ -149,6 +169,13 @@ class Card:
         """Gaussian under which the maps are drawn, as a share of the edge: that of the effort, at least 1.5 px."""
         edge = max(self.evidence.target.signed.shape[-2:])
         return max(self.effort.smooth, LEAST_BLUR / edge)
+
+    @property
+    def about_maps(self) -> str:
+        """How the maps were made and how far they add up, in words."""
+        gap = max(float(maps.gap.abs().max()) for maps in (self.evidence.target, self.evidence.other))
+        method, baseline = self.effort.method.replace("_", " "), DESCRIPTIONS[self.effort.baseline]
+        return f"{method} against the baseline {self.effort.baseline!r} ({baseline}), completeness gap up to {gap:.1%}"
 
     @property
     def headline(self) -> str:
@@ -328,6 +355,9 @@ def card_numbers(card: Card) -> pd.DataFrame:
                 (f"synthesised, {side}", str(n + 1), value, np.nan, np.nan) for n, value in enumerate(facets)
             ]
     if card.evidence:
+        for kind, maps in (("target", card.evidence.target), ("non-target", card.evidence.other)):
+            name = f"completeness gap, {kind} input"
+            rows += [(name, str(rank + 1), gap, np.nan, np.nan) for rank, gap in enumerate(maps.gap.tolist())]
         shown = card.evidence.classes[["name", "absence"]].itertuples(index=False)
         rows += [("absence evidence by class", name, value, np.nan, np.nan) for name, value in shown]
     table = pd.DataFrame(rows, columns=["panel", "item", "value", "low", "high"])

@@ -58,6 +58,12 @@ def card_page(card: Card, *, index: str = "", before: str = "", after: str = "")
     )
 
 
+def card_frame(card: Card) -> str:
+    """The page in a frame of its own, for the cell of a notebook: its style must not reach the notebook."""
+    look = "width: 100%; height: 50em; border: 1px solid #ccc"
+    return f'<iframe title="{escape(card.title)}" srcdoc="{escape(card_page(card))}" style="{look}"></iframe>'
+
+
 def page_name(channel: int) -> str:
     """File name of a unit's card in an atlas."""
     return f"unit_{channel:04d}.html"

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from absence_utils.display import one_line
 from absence_utils.errors import InputError
 from absence_utils.images.cache import ImageStack, stack_images
 from absence_utils.images.subsets import shuffle_images
@@ -58,6 +59,8 @@ class LayerStudy:
     null: pd.DataFrame
     verdicts: pd.DataFrame
     least: float = MIN_EFFECT
+
+    __repr__ = one_line
 
     @property
     def limit(self) -> float:
