@@ -347,6 +347,12 @@ def test_channels_are_those_of_the_convolution_that_sees_the_image(build, channe
         assert open_model(build, size=32).preprocessing.channels == channels
 
 
+def test_the_trial_ends_at_the_convolution_that_sees_the_image():
+    net, ran = HeadFirst(), []
+    net.head.register_forward_hook(lambda *_: ran.append("head"))
+    assert input_channels(net) == 3 and not ran
+
+
 @pytest.mark.slow
 def test_networks_whose_head_is_registered_first_are_synthesised_for():
     for build in (HeadFirst, EdgesFirst):
