@@ -142,6 +142,14 @@ def test_more_networks_that_pass(build, layer, images):
     assert validate_model(made(build), layer, images).ok
 
 
+def test_the_output_that_is_read_is_named():
+    several = made(lambda: Around(output=lambda y: {"features": -y, "logits": y}))
+    assert validate_model(several, None, IMAGES).notes == [
+        "layer output: 4 units, no positions, from 'logits' of several outputs"
+    ]
+    assert validate_model(made(Blocks), None, IMAGES).notes == []
+
+
 def test_checkpoint_of_a_network_that_is_not_in_torchvision(tmp_path):
     trained = trained_cifar()
     state = {f"module.{key}": value for key, value in trained.state_dict().items()}

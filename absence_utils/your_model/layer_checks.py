@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from absence_utils.errors import InputError
-from absence_utils.units import feature_map, find_layer
+from absence_utils.units import feature_map, find_layer, layout_of
 
 from .checks import CheckContext, Found, Unreadable, reason, some
 
@@ -29,7 +29,9 @@ def layer_shape(subject: CheckContext) -> Found:
         remedy = "Give images the network takes, or a layer whose output is [batch, channel, ...]."
         return False, f"the layer cannot be read ({reason(error)})", remedy
     space = " x ".join(map(str, values.shape[2:])) or "no"
-    return True, f"{values.shape[1]} units, {space} positions", ""
+    taken = layout_of(subject.model, subject.layer, subject.images).taken
+    which = f", from {taken} of several outputs" if taken else ""
+    return True, f"{values.shape[1]} units, {space} positions{which}", ""
 
 
 def runs_once(subject: CheckContext) -> Found:

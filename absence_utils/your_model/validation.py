@@ -46,6 +46,12 @@ class Validation:
         """All checks passed."""
         return bool(self.table["passed"].all())
 
+    @property
+    def notes(self) -> list[str]:
+        """What a record of results should say: which of several outputs is read."""
+        found = self.table.loc[self.table["check"] == "layer's shape", "found"]
+        return [f"{self.subject}: {text}" for text in found if "of several outputs" in text]
+
     def raise_for_failure(self) -> Validation:
         """Return self if all checks passed.
 
