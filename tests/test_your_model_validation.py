@@ -504,7 +504,7 @@ class Elsewhere(nn.Module):
 @pytest.mark.parametrize(
     "build, found, remedy",
     [
-        (Several, "takes several inputs .images, age.", "whose forward(images)"),
+        (Several, r"takes several inputs \(images, age\)", "whose forward(images)"),
         (Batch, "a pass of 3 x 16 x 16 fails", "a batch of images alone"),
         (MixedPrecision, "a pass of 3 x 16 x 16 fails", "model.float()"),
         (Elsewhere, "a pass of 3 x 16 x 16 fails", "on one device"),
