@@ -102,7 +102,7 @@ def dataset_responses(
     """Responses of all units of a layer to every image of a dataset that yields (image, label).
 
     Returns:
-        [image, unit] on the CPU, in the order of the dataset.
+        [image, unit] on the CPU, in the order of the dataset, at least in single precision.
 
     Example:
         >>> from absence_utils import dataset_responses, load_images, load_model
@@ -111,7 +111,8 @@ def dataset_responses(
         torch.Size([6, 5])
     """
     batches = image_batches(dataset, batch_size, f"responses of {layer or 'the output'}")
-    return torch.cat([responses(model, layer, images, pool).cpu() for images in batches])
+    found = torch.cat([responses(model, layer, images, pool).cpu() for images in batches])
+    return found if found.dtype == torch.double else found.float()  # NumPy knows no bfloat16
 
 
 def class_of_output(layer: str | None, channel: int, class_names: Sequence[str], outputs: int) -> str | None:

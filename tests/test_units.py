@@ -367,3 +367,36 @@ def test_an_output_bears_a_class_only_if_there_are_as_many_classes_as_outputs():
     assert full_name(None, 1, names, 3) == "output, unit 1: dog" and full_name("conv", 1) == "conv, unit 1"
     assert full_name("logits", 2, names, 3) == "logits, unit 2: class 7"
     assert full_name("logits", 2, names, 1000) == "logits, unit 2"
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.half])
+def test_networks_of_half_precision_with_whole_numbers_first(precision):
+    """Images go to the precision of the weights, whatever is registered first; NumPy gets single precision."""
+
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.steps = nn.Parameter(torch.tensor([3]), requires_grad=False)
+            self.conv = nn.Conv2d(2, 3, 3)
+
+        def forward(self, x):
+            return F.relu(self.conv(x), inplace=True).mean((2, 3))
+
+    torch.manual_seed(0)
+    net, images = Counted(), torch.randn(3, 2, 6, 6)
+    expected = net.conv(images).mean((2, 3)).detach()
+    dataset = TensorImages(images, torch.zeros(3, dtype=torch.long), ["only"])
+    net.conv.to(precision)
+    for layer in ("conv", "logits"):
+        found = dataset_responses(net, layer, dataset)
+        assert found.dtype == torch.float32 and found.numpy().shape == (3, 3)
+        torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)
+
+
+def test_whole_numbers_of_other_libraries_are_channels():
+    order = torch.tensor([0.1, 0.4, 0.3]).argsort()
+    for channel in (order[-1], order.numpy()[-1]):
+        assert Unit(Shared(), "conv", channel).channel == 1
+    for wrong in (True, torch.tensor(True), 1.0, "1"):
+        with pytest.raises(InputError, match="channel.*not a whole number"):
+            Unit(Shared(), "conv", wrong)

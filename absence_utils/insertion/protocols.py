@@ -148,7 +148,7 @@ def insertion_study(
     """
     stack = stack_images(dataset)
     book, clean = mine_splits(model, layer, stack, setting, redraws)
-    responses = dataset_responses(model, layer, stack, pool=setting.pool).float().numpy()
+    responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
     chosen = chosen_units(units, responses.shape[1])
     if published_units is not None:
         chosen = np.sort(setting.generator(5).permutation(chosen)[:published_units])
@@ -193,7 +193,7 @@ def published_protocol(
     if setting.images > len(stack):
         raise InputError("images", f"{setting.images} of {len(stack)}", "Ask for fewer, or give more images.")
     if responses is None:
-        responses = dataset_responses(model, layer, stack, pool=setting.pool).float().numpy()
+        responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
     units = chosen_units(units, responses.shape[1])
     own = responses[:, units].T  # [unit, image]
     top = np.argsort(-own, axis=1, kind="stable")[:, : setting.images]
@@ -270,7 +270,7 @@ def controlled_protocol(
         remedy = "Ask for fewer, raise top_share (at most 0.5), or give more images."
         raise InputError("images", problem, remedy)
     if responses is None:
-        responses = dataset_responses(model, layer, stack, pool=setting.pool).float().numpy()
+        responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
     units = chosen_units(units, responses.shape[1])
     own = responses[:, units].T
     groups = _groups(own, units, chosen_on, measured_on, setting, top_share)

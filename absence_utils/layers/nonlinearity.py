@@ -111,14 +111,14 @@ def nonlinear_source(value: Value) -> Value | None:
 def elementwise(source: Value, target: Value) -> str | None:
     """ "nonlinear", "scaled" (by one positive number), "affine", or None where a value depends on its neighbours."""
     spread = _spread(source.tensor)
-    first, second = (spread / 3 * torch.randn_like(source.tensor) for _ in range(2))
+    first, second = (spread / 3 * _noise(source.tensor) for _ in range(2))
     same = torch.rand(source.tensor.shape, device=source.tensor.device) < 0.5
     one, two = replay(source, target, first), replay(source, target, torch.where(same, first, second))
     tolerance = _tolerance(one)
     if not close(one[same], two[same], tolerance) or close(one[~same], two[~same], tolerance):
         return None
     grid = torch.linspace(-spread, spread, GRID).tolist()
-    values = [replay(source, target, torch.full_like(source.tensor, each)).float() for each in grid]
+    values = [replay(source, target, torch.full_like(first, each)).float() for each in grid]
     bend = max(
         float((a - 2 * b + c).abs().amax()) for a, b, c in zip(values, values[1:], values[2:], strict=False)
     )
@@ -138,12 +138,10 @@ def elementwise(source: Value, target: Value) -> str | None:
 def is_increasing(source: Value, target: Value) -> bool:
     """Whether an elementwise function never falls: then the largest value stays the largest."""
     spread = _spread(source.tensor)
-    before = None
+    before, wide = None, _noise(source.tensor)
     for each in torch.linspace(-spread, spread, 4 * GRID).tolist():
-        values = replay(source, target, torch.full_like(source.tensor, each)).float()
-        if before is not None and bool(
-            (values < before - _tolerance(source.tensor) * values.abs().amax()).any()
-        ):
+        values = replay(source, target, torch.full_like(wide, each)).float()
+        if before is not None and bool((values < before - _tolerance(values) * values.abs().amax()).any()):
             return False
         before = values
     return True
@@ -161,7 +159,7 @@ def kind_of_call(value: Value) -> str | None:
     def result(numbers: list[Tensor]) -> Tensor:
         return call.result_of(value, {place: x for (place, _), x in zip(reads, numbers, strict=True)})
 
-    numbers = [2 * torch.randn_like(read.tensor) for _, read in reads]
+    numbers = [2 * _noise(read.tensor) for _, read in reads]
     found = result(numbers)
     tolerance = 10 * max(_tolerance(tensor) for tensor in (found, *numbers))
     if not found.isfinite().all() or not found.any():
@@ -171,7 +169,7 @@ def kind_of_call(value: Value) -> str | None:
         return "picked" if close(bowl, 3 * found**2, tolerance) else "largest"
     if len(reads) > 1:
         return None
-    (x,), other = numbers, torch.randn_like(numbers[0])
+    (x,), other = numbers, _noise(numbers[0])
     if found.shape == x.shape:
         factor = (found * x).sum() / (x * x).sum()
         if factor > 0 and close(found, factor * x, tolerance):
@@ -213,6 +211,12 @@ def _comparable(one: Value, other: Value) -> bool:
 
 def _numbers(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.numel() > 0 and not tensor.is_sparse
+
+
+def _noise(tensor: Tensor) -> Tensor:
+    """Standard normal numbers of the same shape, in single precision at least: half is too coarse to see a bend."""
+    dtype = torch.promote_types(tensor.dtype, torch.float32)
+    return torch.randn(tensor.shape, dtype=dtype, device=tensor.device)
 
 
 def _spread(tensor: Tensor) -> float:

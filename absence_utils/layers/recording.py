@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
@@ -71,9 +72,13 @@ class Call:
     def repeat(self, given: dict[int, Tensor], leaves: list | None = None) -> tuple[list, list]:
         """Call again with other tensors at some leaves: (all arguments, leaves of the result).
 
-        What the call changes in place and was not given is copied first.
+        What the call changes in place and was not given is copied first. What is given may be more precise than what
+        was recorded; the other arguments then follow.
         """
         leaves = list(self.leaves if leaves is None else leaves)
+        for place, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and given:
+                leaves[place] = leaf.to(torch.promote_types(leaf.dtype, next(iter(given.values())).dtype))
         for place in self.changed:
             leaves[place] = leaves[place].clone()
         for place, tensor in given.items():

@@ -132,7 +132,7 @@ def _borders(pixels: Tensor) -> Found:
     said = said if 2 * alike > len(found) else "of several colours"
     width = sorted(width for _, width in found)[len(found) // 2]
     against = (
-        "with baseline='black'" if max(level) <= SAME_COLOUR else f"with that colour ({said}) as the baseline"
+        "with baseline='black'" if max(level) <= SAME_COLOUR else f"with baseline='border' (here {said})"
     )
     remedy = f"Attribute {against}, or cut the borders off: against another baseline they count as evidence."
     return True, f"{len(found)} of {len(pixels)} images, {said}, {width} px wide", remedy

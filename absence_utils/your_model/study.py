@@ -145,7 +145,7 @@ def study_layer(
     stack = stack_images(shuffle_images(dataset, setting.seed))
     how = {"redraws": redraws, "top_share": top_share, "feather": feather}
     book, mined = mine_splits(model, layer, stack, setting, redraws)
-    responses = dataset_responses(model, layer, stack, pool=setting.pool).float().numpy()
+    responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
     chosen = _spread(np.arange(responses.shape[1]), most)
     if units is not None:
         chosen = np.union1d(chosen_units(units, responses.shape[1]), chosen)
@@ -154,7 +154,7 @@ def study_layer(
     nulls = []
     for number, copy in enumerate(random_copies):
         _, mined = mine_splits(copy, layer, stack, setting, redraws, whole=False)
-        own = dataset_responses(copy, layer, stack, pool=setting.pool).float().numpy()
+        own = dataset_responses(copy, layer, stack, pool=setting.pool).numpy()
         few = _spread(np.arange(own.shape[1]), each)
         found = _fair(copy, layer, stack, mined, own, setting, few, control_units=0, **how)
         nulls.append(found.scores.assign(copy=number))
