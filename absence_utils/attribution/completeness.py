@@ -30,8 +30,7 @@ def relative_gap(attribution: Tensor, response: Tensor, at_baseline: Tensor) -> 
 
     The scale is the change's size, |response - at_baseline|. Where positive and negative evidence cancel it is a tenth
     of both together, summed over regions (`region_sums`), and where the change is lost in rounding a thousandth of the
-    responses (three quarters of them in bfloat16). So a unit that does not depend on the image has a gap of 0, and no
-    number is infinite unless the map is.
+    responses. So a unit that does not depend on the image has a gap of 0, and no number is infinite unless the map is.
 
     Args:
         attribution: [batch, channel, height, width].
@@ -40,13 +39,12 @@ def relative_gap(attribution: Tensor, response: Tensor, at_baseline: Tensor) -> 
     Returns:
         [batch] signed, float64, on the device of the map.
     """
-    rounding = max(ROUNDING, torch.finfo(response.dtype).eps / GAP_BOUND)  # half precision cannot do better
     response, at_baseline = response.detach().to(attribution).double(), at_baseline.detach().to(attribution)
     change = response - at_baseline
     gap = attribution.double().sum(dim=(1, 2, 3)) - change
     evidence = region_sums(attribution.double()).abs().sum(dim=(1, 2))
     offset = torch.maximum(response.abs(), at_baseline.abs())
-    scale = torch.stack((change.abs(), CANCELLATION * evidence, rounding * offset)).amax(dim=0)
+    scale = torch.stack((change.abs(), CANCELLATION * evidence, ROUNDING * offset)).amax(dim=0)
     return torch.where(scale > 0, gap / scale, gap)
 
 
