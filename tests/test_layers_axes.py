@@ -9,7 +9,7 @@ from torch import nn
 
 from absence_utils.attribution.methods import attribute
 from absence_utils.errors import InputError
-from absence_utils.layers.reading import declare_channels
+from absence_utils.layers.reading import declare_axes
 from absence_utils.units import Unit, feature_map, layout_of
 
 
@@ -73,6 +73,17 @@ def test_gradcam_of_a_transformer_looks_at_its_patches_alone():
     assert torch.corrcoef(torch.stack([cells.flatten(), maps.detach().flatten()]))[0, 1] > 0.9
 
 
+def test_a_grid_of_tokens_can_be_named():
+    net, images = Encoder(before=1, behind=4).eval(), torch.randn(2, 3, 32, 32)
+    found = layout_of(net, "blocks.0", images)
+    assert found.grid == (4, 4, 1)
+    declare_axes(net, "blocks.0", grid=(2, 8, 3))  # as if they were ordered otherwise
+    assert layout_of(net, "blocks.0", images).grid == (2, 8, 3)
+    declare_axes(net, "blocks.0", grid=(4, 4, 6))
+    with pytest.raises(InputError, match="grid.*21 tokens"):
+        layout_of(net, "blocks.0", images)
+
+
 class Norm(nn.Module):
     """A norm over channel, height and width: its shape does not say which is which."""
 
@@ -109,9 +120,9 @@ def test_axes_that_no_call_tells_are_found_by_another_size_or_asked_for():
     torch.testing.assert_close(feature_map(net, "out", images), expected)
     net = Mixer(fixed=True)
     expected = net.conv(images)
-    with pytest.raises(InputError, match=r"holds the channels.*declare_channels\(model, 'out', axis\)"):
+    with pytest.raises(InputError, match=r"has the channels.*declare_axes\(model, 'out', channel=axis\)"):
         feature_map(net, "out", images)
-    declare_channels(net, "out", 2)
+    declare_axes(net, "out", channel=2)
     torch.testing.assert_close(feature_map(net, "out", images), expected)
 
 

@@ -20,24 +20,32 @@ from .following import OUTPUTS, Changed, Follow, Layout, Plan, hold, remedy, run
 from .network import reading, to_network
 from .trial import find_plan
 
-__all__ = ["OUTPUTS", "declare_channels", "feature_map", "layout_of"]
+__all__ = ["OUTPUTS", "declare_axes", "feature_map", "layout_of"]
 
 check_every_pass = (
     False  # for tests: hold every reading against the layer's output, and not the first one alone
 )
 
 _plans: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Plan]] = weakref.WeakKeyDictionary()
-_axes: weakref.WeakKeyDictionary[nn.Module, dict[str | None, int]] = weakref.WeakKeyDictionary()
+_declared: weakref.WeakKeyDictionary[nn.Module, dict[str | None, tuple]] = weakref.WeakKeyDictionary()
 
 
-def declare_channels(model: nn.Module, layer: str | None, axis: int) -> None:
-    """Say which axis of a layer's output holds the channels, where it cannot be found out.
+def declare_axes(
+    model: nn.Module,
+    layer: str | None,
+    *,
+    channel: int | None = None,
+    grid: tuple[int, int, int] | None = None,
+) -> None:
+    """Say what the axes of a layer's output are, where it cannot be found out.
 
     Args:
         model, layer: as for `feature_map`.
-        axis: number of the axis of what the layer returns, -1 for the last.
+        channel: number of the axis that holds the channels, -1 for the last.
+        grid: of a layer of tokens, (height, width, first): `height` x `width` tokens from number `first` on stand for
+            places, row by row; the others (class, distillation, registers) are left out of maps.
     """
-    _axes.setdefault(model, {})[layer] = axis
+    _declared.setdefault(model, {})[layer] = (channel, grid)
     _plans.pop(model, None)
 
 
@@ -132,7 +140,7 @@ def _plan(model: nn.Module, layer: str | None, images: Tensor) -> Plan:
         ):
             return known[key]
         known.clear()  # the network was changed: nothing that was found out counts
-    declared = _axes.get(model, {}).get(layer)
+    declared = _declared.get(model, {}).get(layer, (None, None))
     graphs = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.inference_mode(False), torch.set_grad_enabled(graphs), torch.random.fork_rng(devices):

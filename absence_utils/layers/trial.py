@@ -34,15 +34,13 @@ from .nonlinearity import CannotExplain, Search
 from .recording import Recorder, Value
 
 
-def find_plan(
-    model: nn.Module, layer: str | None, image: Tensor, modules: tuple, declared: int | None
-) -> Plan:
+def find_plan(model: nn.Module, layer: str | None, image: Tensor, modules: tuple, declared: tuple) -> Plan:
     """How to read a layer, see the top of this module.
 
     Args:
         image: [1, channel, height, width].
         modules: weak references to the network's modules, kept in the plan.
-        declared: the channel axis where the user has said it.
+        declared: channel axis and grid where the user has said them, see `reading.declare_axes`; else None.
 
     Raises:
         InputError: the reading, or an axis, could only be guessed.
@@ -205,10 +203,39 @@ def _eager_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _layout(
-    model: nn.Module, layer: str | None, image: Tensor, one: Tensor, watch: _Watch, declared: int | None
+    model: nn.Module, layer: str | None, image: Tensor, one: Tensor, watch: _Watch, declared: tuple
 ) -> Layout:
     """The axes from a pass of one image and a pass of two."""
-    two, name = watch.output, "the output" if layer in OUTPUTS else repr(layer)
+    two, name, value = watch.output, "the output" if layer in OUTPUTS else repr(layer), watch.value
+    batch = _batch_axis(name, one, two)
+    if two.ndim == 1:
+        return Layout(1, 0, 0, taken=watch.taken)
+    channel, grid = declared
+    if channel is not None:
+        channel = channel % two.ndim
+    elif two.ndim == 2:
+        channel = 1 - batch
+    else:
+        channel = value.channel if value is not None else None
+        if channel is None or channel == batch:
+            channel = _axis_without_space(model, layer, image, one, batch)
+    if channel is None or channel == batch:
+        problem = f"which axis of {name}, {tuple(two.shape)} for two images, has the channels cannot be told"
+        what = f"Say it once: absence_utils.layers.reading.declare_axes(model, {layer!r}, channel=axis)."
+        raise InputError("layer", problem, what)
+    if two.ndim == 3:
+        tokens = two.shape[({0, 1, 2} - {batch, channel}).pop()]
+        found = grid or (value.grid if value is not None else None)
+        fits = found is not None and found[0] * found[1] + found[2] <= tokens
+        if grid is not None and not fits:
+            problem = f"{grid} for {tokens} tokens of {name}"
+            raise InputError("grid", problem, "Give (height, width, first) of the tokens that are places.")
+        return Layout(3, batch, channel, found if fits else None, watch.taken)
+    return Layout(two.ndim, batch, channel, None, watch.taken)
+
+
+def _batch_axis(name: str, one: Tensor, two: Tensor) -> int:
+    """The axis that tells one image from two."""
     if one.ndim == two.ndim - 1:
         problem = f"{name} drops the batch axis of a single image: {tuple(one.shape)}, and {tuple(two.shape)} for two"
         raise InputError("model", problem, "Write `x.flatten(1)` in the place of `x.squeeze()`.")
@@ -216,28 +243,7 @@ def _layout(
     if one.ndim != two.ndim or len(axes) != 1 or (one.shape[axes[0]], two.shape[axes[0]]) != (1, 2):
         problem = f"{name} has no batch axis: {tuple(one.shape)} for one image, {tuple(two.shape)} for two"
         raise InputError("layer", problem, "Choose another layer.")
-    (batch,) = axes
-    if two.ndim == 1:
-        return Layout(1, 0, 0, taken=watch.taken)
-    if declared is not None:
-        channel = declared % two.ndim
-    elif two.ndim == 2:
-        channel = 1 - batch
-    else:
-        channel = watch.value.channel if watch.value is not None else None
-        if channel is None or channel == batch:
-            channel = _axis_without_space(model, layer, image, one, batch)
-    if channel is None or channel == batch:
-        problem = (
-            f"which axis of {name}, {tuple(two.shape)} for two images, holds the channels cannot be told"
-        )
-        what = f"Say it once: absence_utils.layers.reading.declare_channels(model, {layer!r}, axis)."
-        raise InputError("layer", problem, what)
-    grid = watch.value.grid if watch.value is not None and two.ndim == 3 else None
-    if grid is not None:
-        tokens = two.shape[({0, 1, 2} - {batch, channel}).pop()]
-        grid = grid if grid[0] * grid[1] + grid[2] <= tokens else None
-    return Layout(two.ndim, batch, channel, grid, watch.taken)
+    return axes[0]
 
 
 def _axis_without_space(model, layer, image: Tensor, one: Tensor, batch: int) -> int | None:
