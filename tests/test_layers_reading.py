@@ -95,6 +95,7 @@ class State:
     value: Tensor
     reading: Tensor | None
     rises: bool = True
+    behind: bool = False  # a nonlinearity, so that the reading is not what the layer returns
 
 
 class Operation(nn.Module):
@@ -137,6 +138,8 @@ class Operation(nn.Module):
                 return x + first
             case "concatenate":
                 return torch.cat([x[:, :-1], (self.layer(x) if self.option else x)[:, :1]], 1)
+            case "factor":
+                return x.mul_(2.0) if self.option else 2.0 * x
             case "largest":
                 return F.max_pool2d(x, 2, 1)
             case "average":
@@ -155,16 +158,16 @@ class Operation(nn.Module):
                 value = value + self.layer.bias[:, None, None]
                 return State(value, value)
             case "prelu":
-                return State(torch.where(x > 0, x, self.layer.weight[:, None, None] * x), x)
+                return State(torch.where(x > 0, x, self.layer.weight[:, None, None] * x), x, True, True)
             case "activation":
                 _, definition, rises = ACTIVATIONS[self.option]
-                return State(definition(x), x, rises)
+                return State(definition(x), x, rises, True)
             case "half":
                 count = x.shape[1] // 2
-                return State(torch.cat([relu(x[:, :count]), x[:, count:]], 1), x)
+                return State(torch.cat([relu(x[:, :count]), x[:, count:]], 1), x, True, True)
             case "move":
                 move = MOVES[self.option]
-                return State(move(x), None if before is None else move(before), state.rises)
+                return State(move(x), None if before is None else move(before), state.rises, state.behind)
             case "add":
                 if self.layer is not None:
                     first = F.conv2d(first, self.layer.weight, self.layer.bias)
@@ -174,15 +177,15 @@ class Operation(nn.Module):
                 other = F.conv2d(x, self.layer.weight, self.layer.bias) if self.option else x
                 behind = before if not self.option else other
                 value = torch.cat([x[:, :-1], other[:, :1]], 1)
-                known = before is not None
-                return State(
-                    value, torch.cat([before[:, :-1], behind[:, :1]], 1) if known else None, state.rises
-                )
+                if before is None:
+                    return State(value, None, state.rises, state.behind)
+                return State(value, torch.cat([before[:, :-1], behind[:, :1]], 1), state.rises, state.behind)
             case "largest":
                 value = F.max_pool2d(x, 2, 1)
-                if before is None or before is x:
-                    return State(value, None if before is None else value, state.rises)
-                return State(value, F.max_pool2d(before, 2, 1) if state.rises else None, state.rises)
+                known = before is not None and (state.rises or not state.behind)
+                return State(value, F.max_pool2d(before, 2, 1) if known else None, state.rises, state.behind)
+            case "factor":  # part of the nonlinearity, where there is one
+                return State(2 * x, before if state.behind else 2 * x, state.rises, state.behind)
             case "average":
                 value = F.avg_pool2d(x, 2, 1)
                 return State(value, value)
@@ -241,6 +244,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("add"), st.booleans()),
     st.tuples(st.just("concatenate"), st.booleans()),
     st.just(("largest", None)),
+    st.tuples(st.just("factor"), st.booleans()),
     st.just(("average", None)),
 )
 PLANS = st.lists(st.lists(OPERATIONS, min_size=1, max_size=4), min_size=1, max_size=2)
