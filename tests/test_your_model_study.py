@@ -51,6 +51,9 @@ def test_settings_fit_the_folder():
     with pytest.raises(InputError, match="images.*89 images are too few.*Give 90 or more"):
         auto_config(89, 32)
     assert auto_config(40, 32, top_share=0.5).images == 6
+    for asked in ({"images": 4}, {"k": 2}):  # too few were asked for, however many images there are
+        with pytest.raises(InputError, match="pasted.*too few for an interval"):
+            auto_config(600, 32, **asked)
     with pytest.raises(InputError, match="Give 36 or more\\."):
         auto_config(20, 32, top_share=0.5)
     assert (

@@ -96,6 +96,9 @@ def auto_config(
     patch = patch or max(2, edge // 4)
     stride = stride or max(1, patch // 2)
     available = int(count / 3 * top_share)
+    if images < 2 * FEWEST or k < FEWEST:
+        problem = f"{k} patches in {images} images of a unit are too few for an interval"
+        raise InputError("pasted", problem, f"Give k={FEWEST} and pasted={2 * FEWEST}, or more.")
     images = min(images, available)
     k = min(k, images // 2)
     if k < FEWEST:
