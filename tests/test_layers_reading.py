@@ -1,5 +1,6 @@
 """A reading is what the layer computes before its nonlinearity, on networks nobody has seen before, or a refusal."""
 
+import copy
 from dataclasses import dataclass
 
 import pytest
@@ -327,3 +328,44 @@ def test_every_pass_can_be_checked(monkeypatch):
     object.__setattr__(job, "copy", False)  # as a reader would that keeps what is overwritten
     with pytest.raises(InputError, match="what was read of '1' was overwritten"):
         feature_map(net, "1", images - 5)
+
+
+def test_what_a_trial_found_out_is_forgotten_when_the_network_changes():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    ).eval()
+    images = torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        feature_map(net, "logits", images)
+        net[4] = nn.Sequential(nn.Linear(8, 6), nn.ReLU())
+        expected = net[4][0](net[:4](images))
+        assert expected.min() < 0
+        torch.testing.assert_close(feature_map(net, "logits", images), expected)
+
+
+class Keeping(nn.Module):
+    """Keeps its maps, as for a class activation map, and a window that it makes at the first pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.maps, self.window = nn.Conv2d(3, 4, 3), None, None
+
+    def forward(self, x):
+        maps = self.conv(x)
+        if self.window is None:
+            self.window = torch.ones(maps.shape[-2:])
+        self.maps = {"last": [maps * self.window]}
+        return self.maps["last"][0].mean((2, 3))
+
+
+def test_no_graph_is_left_in_what_a_network_keeps():
+    net, images = Keeping(), torch.randn(2, 3, 8, 8)
+    feature_map(net, None, images.requires_grad_()).sum().backward()
+    assert net.maps is None and net.window is not None
+    copy.deepcopy(net)
+    with torch.no_grad():
+        net(images)
+    kept = net.maps
+    feature_map(net, None, images)
+    assert net.maps is kept
