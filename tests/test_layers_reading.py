@@ -129,6 +129,9 @@ class Operation(nn.Module):
                 return ACTIVATIONS[self.option][0](x)
             case "half":
                 return rectify_half(x)
+            case "shift":  # a part, in place and through a view
+                x[:, :2].add_(1.0)
+                return x
             case "move":
                 return MOVES[self.option](x)
             case "add":
@@ -166,6 +169,9 @@ class Operation(nn.Module):
             case "half":
                 count = x.shape[1] // 2
                 return State(torch.cat([relu(x[:, :count]), x[:, count:]], 1), x, True, True)
+            case "shift":
+                value = torch.cat([x[:, :2] + 1, x[:, 2:]], 1)
+                return State(value, value)
             case "move":
                 move = MOVES[self.option]
                 return State(move(x), None if before is None else move(before), state.rises, state.behind)
@@ -241,6 +247,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("activation"), st.sampled_from(sorted(ACTIVATIONS))),
     st.tuples(st.just("activation"), st.sampled_from(sorted(ACTIVATIONS))),
     st.just(("half", None)),
+    st.just(("shift", None)),
     st.tuples(st.just("move"), st.sampled_from(sorted(MOVES))),
     st.tuples(st.just("add"), st.booleans()),
     st.tuples(st.just("concatenate"), st.booleans()),
