@@ -11,8 +11,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "models": ["load_model", "open_model"],
-        "your_model": ["validate_inputs", "validate_model"],
-        "your_model.one_card": ["card"],
+        "your_model": ["card", "validate_inputs", "validate_model"],
         "images": ["load_images"],
         "units": ["Unit", "responses", "feature_map", "dataset_responses"],
         "attribution": ["attribute", "absence_evidence", "presence_evidence"],

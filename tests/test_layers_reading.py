@@ -376,3 +376,21 @@ def test_no_graph_is_left_in_what_a_network_keeps():
     kept = net.maps
     feature_map(net, None, images)
     assert net.maps is kept
+
+
+@pytest.mark.parametrize("rectify", [F.relu, lambda x: x * torch.sigmoid(x), lambda x: x.clamp_(min=0)])
+def test_two_values_are_enough_to_find_a_nonlinearity(rectify):
+    """With so few numbers a draw may show nothing: all below zero, or none exchanged."""
+
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.out = nn.Linear(3, 1), nn.Identity()
+
+        def forward(self, x):
+            return self.out(rectify(self.fc(x.flatten(1))))
+
+    for seed in range(20):
+        torch.manual_seed(seed)
+        net, images = Small(), torch.randn(2, 3, 1, 1)
+        torch.testing.assert_close(feature_map(net, "out", images), net.fc(images.flatten(1)))

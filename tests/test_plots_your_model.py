@@ -9,7 +9,7 @@ import pytest
 from absence_utils.attribution.columns import matrix_columns
 from absence_utils.plots import your_model as plots
 from absence_utils.plots.base import ABSENCE, PRESENCE, companion_style
-from absence_utils.your_model.card import CardOptions, collect_cards
+from absence_utils.your_model.cards import CardOptions, collect_cards
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 from helpers.browser import DESKTOP, PHONE, bad_pictures, open_page, overflow
 
 from absence_utils.attribution.columns import matrix_columns
-from absence_utils.your_model.card import CardOptions, collect_cards
+from absence_utils.your_model.cards import CardOptions, collect_cards
 from absence_utils.your_model.html import write_atlas
 
 EFFORT = CardOptions(shown=3, steps=2, facets=1, maps=1, evidence_images=40)

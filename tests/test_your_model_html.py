@@ -9,7 +9,7 @@ import pytest
 from absence_utils.attribution.columns import matrix_columns
 from absence_utils.errors import InputError
 from absence_utils.plots.your_model import card_rows, map_limit
-from absence_utils.your_model.card import CardOptions, collect_cards
+from absence_utils.your_model.cards import CardOptions, collect_cards
 from absence_utils.your_model.html import card_page, page_name, summary, write_atlas, write_card
 
 EFFORT = CardOptions(shown=2, steps=2, facets=1, maps=1, evidence_images=40)

@@ -11,7 +11,7 @@ from absence_utils.attribution.columns import matrix_columns
 from absence_utils.attribution.completeness import GAP_BOUND
 from absence_utils.images.scenes import scene_dataset
 from absence_utils.models.random_weights import random_copy
-from absence_utils.your_model.card import CardOptions, card_numbers, collect_cards
+from absence_utils.your_model.cards import CardOptions, card_numbers, collect_cards
 from absence_utils.your_model.html import card_page
 from absence_utils.your_model.study import auto_config, study_layer
 

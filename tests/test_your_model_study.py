@@ -25,7 +25,7 @@ from absence_utils.insertion.decisions import (
 )
 from absence_utils.insertion.known_units import SyntheticUnits
 from absence_utils.models.random_weights import random_copy
-from absence_utils.your_model.card import CardOptions, card_numbers, collect_cards
+from absence_utils.your_model.cards import CardOptions, card_numbers, collect_cards
 from absence_utils.your_model.study import (
     auto_config,
     parse_units,

@@ -16,6 +16,7 @@ Each is decided by calling again with other numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -111,11 +112,16 @@ def nonlinear_source(value: Value) -> Value | None:
 def elementwise(source: Value, target: Value) -> str | None:
     """ "nonlinear", "scaled" (by one positive number), "affine", or None where a value depends on its neighbours."""
     spread = _spread(source.tensor)
-    first, second = (spread / 3 * _noise(source.tensor) for _ in range(2))
-    same = torch.rand(source.tensor.shape, device=source.tensor.device) < 0.5
-    one, two = replay(source, target, first), replay(source, target, torch.where(same, first, second))
-    tolerance = _tolerance(one)
-    if not close(one[same], two[same], tolerance) or close(one[~same], two[~same], tolerance):
+    changed = False
+    for _ in range(_draws(source.tensor)):
+        first, second = (spread / 3 * _noise(source.tensor) for _ in range(2))
+        same = torch.rand(source.tensor.shape, device=source.tensor.device) < 0.5
+        one, two = replay(source, target, first), replay(source, target, torch.where(same, first, second))
+        tolerance = _tolerance(one)
+        if not close(one[same], two[same], tolerance):
+            return None
+        changed |= not close(one[~same], two[~same], tolerance)
+    if not changed:
         return None
     grid = torch.linspace(-spread, spread, GRID).tolist()
     values = [replay(source, target, torch.full_like(first, each)).float() for each in grid]
@@ -159,7 +165,16 @@ def kind_of_call(value: Value) -> str | None:
     def result(numbers: list[Tensor]) -> Tensor:
         return call.result_of(value, {place: x for (place, _), x in zip(reads, numbers, strict=True)})
 
-    numbers = [2 * _noise(read.tensor) for _, read in reads]
+    kinds = {
+        _kind(result, [2 * _noise(read.tensor) for _, read in reads]) for _ in range(_draws(value.tensor))
+    }
+    if kinds == {"picked", "largest"}:  # by chance the largest was in the same place
+        return "largest"
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _kind(result: Callable, numbers: list[Tensor]) -> str | None:
+    """The kind that one draw of numbers suggests."""
     found = result(numbers)
     tolerance = 10 * max(_tolerance(tensor) for tensor in (found, *numbers))
     if not found.isfinite().all() or not found.any():
@@ -167,7 +182,7 @@ def kind_of_call(value: Value) -> str | None:
     if close(result([2 * x**3 for x in numbers]), 2 * found**3, tolerance):  # increasing
         bowl = result([3 * x**2 for x in numbers])
         return "picked" if close(bowl, 3 * found**2, tolerance) else "largest"
-    if len(reads) > 1:
+    if len(numbers) > 1:
         return None
     (x,), other = numbers, _noise(numbers[0])
     if found.shape == x.shape:
@@ -211,6 +226,11 @@ def _comparable(one: Value, other: Value) -> bool:
 
 def _numbers(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.numel() > 0 and not tensor.is_sparse
+
+
+def _draws(tensor: Tensor) -> int:
+    """How often small tensors are drawn, so that nothing is decided by a few numbers."""
+    return max(1, min(64, 512 // max(1, tensor.numel())))
 
 
 def _noise(tensor: Tensor) -> Tensor:

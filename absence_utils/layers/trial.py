@@ -221,7 +221,7 @@ def _layout(
             channel = _axis_without_space(model, layer, image, one, batch)
     if channel is None or channel == batch:
         problem = f"which axis of {name}, {tuple(two.shape)} for two images, has the channels cannot be told"
-        what = f"Say it once: absence_utils.layers.reading.declare_axes(model, {layer!r}, channel=axis)."
+        what = f"Say it once: absence_utils.layers.declare_axes(model, {layer!r}, channel=axis)."
         raise InputError("layer", problem, what)
     if two.ndim == 3:
         tokens = two.shape[({0, 1, 2} - {batch, channel}).pop()]

@@ -62,7 +62,7 @@ def card_rows(card) -> list[Row]:
     """Everything a card draws, from top to bottom.
 
     Args:
-        card: a `your_model.card.Card`.
+        card: a `your_model.cards.Card`.
     """
     rows = [Row("Responses and scores", _drawings(card))]
     if card.pair:
@@ -92,7 +92,7 @@ def card_figure(card):
     """The whole card as one picture: verdict, drawings, and the highest beside the lowest responses.
 
     Args:
-        card: a `your_model.card.Card`.
+        card: a `your_model.cards.Card`.
 
     Returns:
         The figure, 7.5 inches wide.
@@ -224,7 +224,7 @@ def score_intervals(ax, scores, limit: float, least: float) -> None:
     """Every score with its 95 % interval, against zero and against the 95th percentile of random-weight units (dashed).
 
     Args:
-        scores: as in a `your_model.card.Card`.
+        scores: as in a `your_model.cards.Card`.
         limit: in sd; NaN for none.
         least: smallest veto score that counts, in sd.
     """

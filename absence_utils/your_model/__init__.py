@@ -8,8 +8,9 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "card": ["CardOptions", "card_numbers", "collect_cards"],
+        "cards": ["CardOptions", "card_numbers", "collect_cards"],
         "html": ["summary", "write_atlas", "write_card"],
+        "one_card": ["card"],
         "inputs": ["validate_inputs"],
         "study": [
             "parse_units",

@@ -26,7 +26,7 @@ from absence_utils.insertion.scores import MIN_EFFECT
 from absence_utils.plots.base import companion_style, to_numpy
 from absence_utils.plots.your_model import SIDES, Panel, card_rows
 
-from .card import Card
+from .cards import Card
 from .study import LayerStudy, power_warning
 
 TEMPLATES = Environment(

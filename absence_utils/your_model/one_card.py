@@ -11,7 +11,7 @@ from absence_utils.images.base import TensorImages, normalisation_of
 from absence_utils.models.opening import LoadedModel
 from absence_utils.models.random_weights import random_copy
 
-from .card import Card, CardOptions, collect_cards
+from .cards import Card, CardOptions, collect_cards
 from .study import auto_config, study_layer
 from .validation import validate_model
 

@@ -13,7 +13,7 @@ from absence_utils.images.cache import stack_images
 from absence_utils.images.scenes import CONCEPTS, RULES, draw_presence
 from absence_utils.images.subsets import shuffle_images
 from absence_utils.units import Unit
-from absence_utils.your_model.card import CardOptions, card_numbers, card_title, collect_cards, sorted_scores
+from absence_utils.your_model.cards import CardOptions, card_numbers, card_title, collect_cards, sorted_scores
 
 EFFORT = CardOptions(shown=4, steps=4, facets=2, maps=2, evidence_images=60, smoothness=10.0)
 
