@@ -13,7 +13,7 @@ from absence_utils.layers.network import first_tensor, layer_names
 from absence_utils.units import feature_map
 
 ACTIVATIONS = (F.relu, F.relu6, F.silu, F.hardswish, F.gelu, torch.sigmoid, F.hardsigmoid)
-NETWORKS = ("squeezenet1_1", "resnet18", "mobilenet_v3_small")  # one of each family: run the file
+NETWORKS = ("squeezenet1_1", "resnet18")  # one of each family: run the file
 SIZES = {
     "inception_v3": 96,
     "vit_b_16": 224,
