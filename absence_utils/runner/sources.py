@@ -48,7 +48,13 @@ def module_sources(names: list[str], root: Path | str = ROOT) -> list[str]:
 def _imported(tree: ast.Module, package: str) -> list[str]:
     """Dotted names in the import statements of a module of `package`: of `from a import b`, a.b."""
     names = []
+    shown = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "show"]
+    drawing = {
+        id(each) for node in shown for each in ast.walk(node)
+    }  # `show` draws for people, and no result
     for node in ast.walk(tree):
+        if id(node) in drawing:
+            continue
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
