@@ -1,6 +1,7 @@
 """A reading is what the layer computes before its nonlinearity, on networks nobody has seen before, or a refusal."""
 
 import copy
+import gc
 from dataclasses import dataclass
 
 import pytest
@@ -394,3 +395,16 @@ def test_two_values_are_enough_to_find_a_nonlinearity(rectify):
         torch.manual_seed(seed)
         net, images = Small(), torch.randn(2, 3, 1, 1)
         torch.testing.assert_close(feature_map(net, "out", images), net.fc(images.flatten(1)))
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_what_was_recorded_is_let_go(gradients):
+    """A plan that kept the whole recorded pass would cost a network's activations for every layer read."""
+    net = nn.Sequential(nn.Conv2d(3, 17, 1), nn.Tanh(), nn.Conv2d(17, 4, 1), nn.ReLU(inplace=True)).eval()
+    with torch.set_grad_enabled(gradients):
+        feature_map(net, "3", torch.randn(1, 3, 13, 11))
+    gc.collect()
+    tensors = [one for one in gc.get_objects() if type(one) is torch.Tensor]
+    assert not [one for one in tensors if one.shape == (2, 17, 13, 11)]
+    (plan,) = layers._plans[net].values()
+    assert all(step.value.tensor.grad_fn is None for step in plan.steps)

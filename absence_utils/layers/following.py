@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_flatten
 from absence_utils.errors import InputError
 
 from .network import find_layer, pick_tensor
-from .nonlinearity import Step, calls_between, close
-from .recording import Call, Recorder, Value, replay
+from .nonlinearity import Step, close
+from .recording import Call, Recorder, Value, calls_between, replay
 
 OUTPUTS = (None, "logits")  # the layers whose channels are the network's outputs
 AGREE = 1e-4  # of the largest value: a reading, led through the recorded calls, and what the layer returned
@@ -127,6 +127,15 @@ def schedule(step: Step | None, recorder: Recorder) -> tuple[tuple[Step, ...], d
         leaf = next(place for place, read in first.reads.items() if read is each.source)
         at.setdefault(first, []).append(_Job(each, leaf, copy=bool(overwriting(recorder, each.source))))
     return tuple(steps), at
+
+
+def repeated_calls(steps: tuple[Step, ...]) -> set[Call]:
+    """The calls that a reading or its check repeats."""
+    return {
+        call
+        for step in steps
+        for call in ([step.call] if step.source is None else calls_between(step.source, step.value))
+    }
 
 
 def overwriting(recorder: Recorder, source: Value) -> list[Value]:

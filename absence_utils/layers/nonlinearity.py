@@ -16,13 +16,13 @@ Each is decided by calling again with other numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from .recording import Call, Value, dominator, replay
+from .recording import Call, Value, calls_between, dominator, replay
 
 TOLERANCE = 1e-5  # of the largest value: what rounding may do to one elementwise call
 KINK = 1e-3  # second difference, relative to the range, from which on a function is not affine
@@ -35,7 +35,7 @@ class CannotExplain(Exception):
 
 @dataclass(eq=False)
 class Step:
-    """One part of a reading, see `find_reading`.
+    """One part of a reading, see `Search`.
 
     Attributes:
         value: what the network computed.
@@ -110,7 +110,11 @@ def nonlinear_source(value: Value) -> Value | None:
 
 
 def elementwise(source: Value, target: Value) -> str | None:
-    """ "nonlinear", "scaled" (by one positive number), "affine", or None where a value depends on its neighbours."""
+    """What kind of function of each value alone it is; None where a value depends on its neighbours, or on nothing.
+
+    Returns:
+        "nonlinear", "scaled" (by one positive number), "affine" or None.
+    """
     spread = _spread(source.tensor)
     changed = False
     for _ in range(_draws(source.tensor)):
@@ -194,25 +198,18 @@ def _kind(result: Callable, numbers: list[Tensor]) -> str | None:
 
 
 def _require_increasing(parts: dict[int, Step]) -> None:
-    for step in parts.values():
-        for place, leaf in ((step, step.source),) if step.source is not None else _sources(step):
-            if not is_increasing(leaf, place.value):
+    for part in parts.values():
+        for step in _beginnings(part):
+            if not is_increasing(step.source, step.value):
                 raise CannotExplain("it takes the largest of values behind a nonlinearity that also falls")
 
 
-def _sources(step: Step):
+def _beginnings(step: Step) -> Iterator[Step]:
+    """The steps that have a source, through which all of a step's parts begin."""
+    if step.source is not None:
+        yield step
     for part in step.parts.values():
-        yield from ((part, part.source),) if part.source is not None else _sources(part)
-
-
-def calls_between(source: Value, target: Value) -> set[Call]:
-    calls, stack = set(), [target]
-    while stack:
-        value = stack.pop()
-        if value is not source and value.call is not None and value.call not in calls:
-            calls.add(value.call)
-            stack += [read for read in value.reads if read.number >= source.number]
-    return calls
+        yield from _beginnings(part)
 
 
 def _has_weights(call: Call) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
@@ -192,16 +192,21 @@ def _same_memory(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def replay(source: Value, target: Value, values: Tensor) -> Tensor:
-    """`target` computed anew with `values` in the place of `source`, on which alone it must depend."""
-    needed, stack = set(), [target]
+def calls_between(source: Value, target: Value) -> set[Call]:
+    """The calls that lead from one value to another."""
+    calls, stack = set(), [target]
     while stack:
         value = stack.pop()
-        if value is not source and value.call is not None and value.call not in needed:
-            needed.add(value.call)
+        if value is not source and value.call is not None and value.call not in calls:
+            calls.add(value.call)
             stack += [read for read in value.reads if read.number >= source.number]
+    return calls
+
+
+def replay(source: Value, target: Value, values: Tensor) -> Tensor:
+    """`target` computed anew with `values` in the place of `source`, on which alone it must depend."""
     tensors = {id(source.tensor): values.clone()}
-    for call in sorted(needed, key=lambda call: call.made[0].number):
+    for call in sorted(calls_between(source, target), key=lambda call: call.made[0].number):
         given = {place: tensors[id(leaf)] for place, leaf in enumerate(call.leaves) if id(leaf) in tensors}
         arguments, results = call.repeat(given)
         for place in call.changed:
@@ -222,3 +227,23 @@ def dominator(value: Value, most: int = 100) -> Value | None:
         front.remove(last)
         front |= set(last.reads)
     return front.pop() if len(front) == 1 else None
+
+
+def let_go(calls: set[Call]) -> None:
+    """Cut calls that will be repeated off from the pass they were recorded in; its tensors and graph are then free."""
+    values = {value for call in calls for value in (*call.made, *call.reads.values())}
+    recorded = [leaf for call in calls for leaf in (*call.leaves, *call.results)]
+    recorded += [value.tensor for value in values]  # alive to the end, so that no id comes twice
+    bare = {
+        id(leaf): leaf.detach()
+        for leaf in recorded
+        if isinstance(leaf, Tensor) and not isinstance(leaf, nn.Parameter)
+    }
+    for call in calls:
+        call.leaves, call.results = (
+            [bare.get(id(leaf), leaf) for leaf in each] for each in (call.leaves, call.results)
+        )
+    for value in values:
+        value.tensor = bare.get(id(value.tensor), value.tensor)
+        if value.call not in calls:
+            value.call, value.reads = None, ()

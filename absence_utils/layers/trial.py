@@ -26,12 +26,13 @@ from .following import (
     module_and_call,
     overwriting,
     remedy,
+    repeated_calls,
     run_to_layer,
     schedule,
 )
 from .network import pick_tensor
 from .nonlinearity import CannotExplain, Search
-from .recording import Recorder, Value
+from .recording import Recorder, Value, let_go
 
 
 def find_plan(model: nn.Module, layer: str | None, image: Tensor, modules: tuple, declared: tuple) -> Plan:
@@ -81,6 +82,7 @@ def find_plan(model: nn.Module, layer: str | None, image: Tensor, modules: tuple
         follow = Follow(plan, checking=True)
         run_to_layer(model, layer, torch.cat([image, image]), follow)
         hold(follow, layer, watch.before())
+        let_go(repeated_calls(plan.steps))
     return plan
 
 
@@ -189,10 +191,13 @@ class _Watch:
             for place, (name, _) in enumerate(self.returned)
             if name == (self.layer or "").partition(":")[0]
         ]
-        earlier = self.returned[: ends[0]] if ends else self.returned
+        earlier, modules = (
+            self.returned[: ends[0]] if ends else self.returned,
+            dict(self.model.named_modules()),
+        )
         names = [name for name, value in reversed(earlier) if value is not None and value is not self.value]
         for name in names:
-            if isinstance(dict(self.model.named_modules())[name], (nn.modules.conv._ConvNd, nn.Linear)):
+            if isinstance(modules[name], (nn.modules.conv._ConvNd, nn.Linear)):
                 return name
         return names[0] if names else None
 
