@@ -303,6 +303,7 @@ def test_the_largest_of_values_that_fall_and_rise_is_refused():
     feature_map(nn.Sequential(net[0], nn.ReLU(), net[2]), "2", torch.randn(2, 3, 8, 8))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_what_cannot_be_followed_is_refused():
     class Scripted(nn.Module):
         def __init__(self):

@@ -22,9 +22,7 @@ from .trial import find_plan
 
 __all__ = ["OUTPUTS", "declare_axes", "feature_map", "layout_of"]
 
-check_every_pass = (
-    False  # for tests: hold every reading against the layer's output, and not the first one alone
-)
+check_every_pass = False  # for tests: hold every reading against the layer's output, not the first alone
 
 _plans: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Plan]] = weakref.WeakKeyDictionary()
 _declared: weakref.WeakKeyDictionary[nn.Module, dict[str | None, tuple]] = weakref.WeakKeyDictionary()

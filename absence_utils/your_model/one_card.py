@@ -70,9 +70,8 @@ def card(
     network = model.model if isinstance(model, LoadedModel) else model
     dataset = _in_memory(network, images) if isinstance(images, Tensor) else images
     few = torch.linspace(0, len(dataset) - 1, min(CHECKED, len(dataset))).long()
-    validate_model(
-        network, layer, torch.stack([dataset[int(number)][0] for number in few])
-    ).raise_for_failure()
+    few = torch.stack([dataset[int(number)][0] for number in few])
+    validate_model(network, layer, few).raise_for_failure()
     edge = min(dataset[0][0].shape[1:])
     setting = auto_config(
         len(dataset), edge, patch, stride, k=k, images=pasted, top_share=top_share, seed=seed
@@ -82,7 +81,7 @@ def card(
         layer,
         dataset,
         setting,
-        [random_copy(network, seed + 1 + number) for number in range(random_copies)],
+        [random_copy(network, seed + 1 + number, images=few) for number in range(random_copies)],
         units=[unit],
         most=most,
         null_units=null_units,
