@@ -22,14 +22,11 @@ KNOWN = {path.stem: notebook_parameters(path) for path in PATHS}
 TRIED = 8  # wrong values of each parameter: more than 1,000 in all
 
 
-def numeric(parameter):
-    first = parameter.default[0] if isinstance(parameter.default, list) and parameter.default else parameter.default
-    return isinstance(first, (int, float)) and not isinstance(first, bool)
-
-
 def bounds(stem, parameter):
     """Lowest and highest number, with the bounds that are parameters at their defaults."""
     found = parameter.range
+    if not found.text:
+        return []
     values = {name: it.default for name, it in KNOWN[stem].items()}
     return [float(values.get(end, end)) for end in (found.low, found.high)]
 
@@ -82,35 +79,29 @@ def test_a_thousand_are_tried():
     assert len(ALL) * TRIED >= 1000
 
 
-@each
-def test_every_range_is_declared_and_holds_the_default(stem, parameter):
-    if numeric(parameter) or parameter.name not in FREE | {"balanced", "reference"}:
-        assert parameter.range.declared or parameter.name in FREE, parameter.comment
-    check_parameters(KNOWN[stem], {parameter.name: parameter.default})
-    assert parameter.range.parameters - {parameter.range.low, parameter.range.high} <= KNOWN[stem].keys()
+@pytest.mark.parametrize("stem", KNOWN)
+def test_every_range_is_declared_and_holds_the_default(stem):
+    known = KNOWN[stem]
+    for name, parameter in known.items():
+        assert parameter.range.declared or isinstance(parameter.default, bool) or name in FREE, name
+        assert parameter.range.parameters - {parameter.range.low, parameter.range.high} <= known.keys(), name
+    check_parameters(known, {name: parameter.default for name, parameter in known.items()})
 
 
-@each
-def test_both_ends_of_a_range_are_inside_it_or_not_as_its_brackets_say(stem, parameter):
-    found = parameter.range
-    if not found.text:
-        return
-    whole, in_list = isinstance(parameter.default, int), isinstance(parameter.default, list)
-    whole = whole or (in_list and all(isinstance(it, int) for it in parameter.default))
-    for bracket, end in zip(found.text[:1] + found.text[-1:], bounds(stem, parameter), strict=True):
-        value = int(end) if whole else end
-        given = {parameter.name: [value] if in_list else value}
-        if found.unlike:  # a class other than the unit's
-            given[found.unlike] = 5
-        if parameter.name in ("unit", "size", "epochs"):  # what another range depends on
-            given |= {"source": 5} if parameter.name == "unit" else {}
-            given |= {"patch": 1} if parameter.name == "size" else {}
-            given |= {"measure_every": 1} if parameter.name == "epochs" and stem[:2] == "08" else {}
-        if bracket in "[]":
-            assert parameter.name in check_parameters(KNOWN[stem], given)
-        else:
-            with pytest.raises(InputError, match=parameter.name):
-                check_parameters(KNOWN[stem], given)
+@pytest.mark.parametrize("stem", KNOWN)
+def test_both_ends_of_a_range_are_inside_it_or_not_as_its_brackets_say(stem):
+    for parameter in KNOWN[stem].values():
+        found, default = parameter.range, parameter.default
+        sample = (default or [0])[0] if isinstance(default, list) else default
+        alone = {name: it for name, it in KNOWN[stem].items() if parameter.name not in it.range.parameters}
+        for bracket, end in zip(found.text[:1] + found.text[-1:], bounds(stem, parameter), strict=bool(found.text)):
+            value = int(end) if isinstance(sample, int) else end
+            given = {parameter.name: [value] if isinstance(default, list) else value}
+            if bracket in "[]":
+                assert parameter.name in check_parameters(alone, given | dict.fromkeys({found.unlike} - {""}, 5))
+            else:
+                with pytest.raises(InputError, match=parameter.name):
+                    check_parameters(alone, given)
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ def test_a_parameters_cell_that_is_no_python_is_refused():
 
 
 def test_names_are_the_same_without_nbformat(notebook):
-    assert notebook_parameters(notebook) == list(read_parameters(run.read_notebook(notebook)))
+    assert notebook_parameters(notebook) == read_parameters(run.read_notebook(notebook))
 
 
 @pytest.mark.parametrize(

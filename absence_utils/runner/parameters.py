@@ -186,17 +186,20 @@ def check_parameters(known: dict[str, Parameter], given: Mapping[str, object]) -
         InputError: names the first that is wrong.
     """
     ranges = {name: parameter.range for name, parameter in known.items()}
-    checked = {
-        name: value
-        if isinstance(value, str) and value in ranges[name].words
-        else check_value(name, value, known[name].default)
-        for name, value in given.items()
-    }
+    checked = {name: _typed(known[name], ranges[name], value) for name, value in given.items()}
     values = {name: parameter.default for name, parameter in known.items()} | checked
     for name in known:  # a default may be out of range for what is given: a patch larger than the image
         if name in checked or ranges[name].parameters & checked.keys():
             ranges[name].check(name, values, known[name].default)
     return checked
+
+
+def _typed(parameter: Parameter, allowed: Range, value: object):
+    """The value as the type of the default; an empty list says nothing of its items, their range does."""
+    if isinstance(value, str) and value in allowed.words:
+        return value
+    like = [0 if allowed.text else ""] if parameter.default == [] and allowed.declared else parameter.default
+    return check_value(parameter.name, value, like)
 
 
 def first_line(error) -> str:
