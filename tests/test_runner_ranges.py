@@ -15,7 +15,17 @@ from absence_utils.runner.parameters import check_parameters, notebook_parameter
 from absence_utils.runner.ranges import read_range
 
 PATHS = [*all_notebooks(), NOTEBOOKS / "shards" / "mine_shard.ipynb"]
-FREE = {"model", "weights", "layer", "images", "data", "book", "checkpoints", "unit", "device"}  # names, paths
+FREE = {
+    "model",
+    "weights",
+    "layer",
+    "images",
+    "data",
+    "book",
+    "checkpoints",
+    "unit",
+    "device",
+}  # names, paths
 ALL = [(path.stem, parameter) for path in PATHS for parameter in notebook_parameters(path).values()]
 each = pytest.mark.parametrize("stem, parameter", ALL, ids=[f"{stem}-{it.name}" for stem, it in ALL])
 KNOWN = {path.stem: notebook_parameters(path) for path in PATHS}
@@ -55,11 +65,19 @@ def wrong_items(stem, parameter):
     words, whole = found.choices(), isinstance(default, int) or isinstance(default, list)
     text = st.text(alphabet="abcxyz² []", min_size=1, max_size=8).filter(lambda it: it not in words)
     if not found.text:
-        return st.one_of(text, st.floats(min_value=1.5, max_value=9e9), st.none()) if words or found.one_of else text
+        return (
+            st.one_of(text, st.floats(min_value=1.5, max_value=9e9), st.none())
+            if words or found.one_of
+            else text
+        )
     low, high = bounds(stem, parameter)
     outside = [st.integers(max_value=math.ceil(low) - 1), st.integers(min_value=math.floor(high) + 1)]
     broken = st.sampled_from([math.nan, math.inf, -math.inf, -1e-9, 10**400, True, None, {}, [[]]])
-    fraction = [st.floats(0.1, 0.9).map(lambda it: math.floor(low) + it)] if whole and float(low).is_integer() else []
+    fraction = (
+        [st.floats(0.1, 0.9).map(lambda it: math.floor(low) + it)]
+        if whole and float(low).is_integer()
+        else []
+    )
     keep = [] if stem == "03_digits" and parameter.name == "shares" else fraction
     return st.one_of(text, *outside, broken, *keep)
 
@@ -94,11 +112,15 @@ def test_both_ends_of_a_range_are_inside_it_or_not_as_its_brackets_say(stem):
         found, default = parameter.range, parameter.default
         sample = (default or [0])[0] if isinstance(default, list) else default
         alone = {name: it for name, it in KNOWN[stem].items() if parameter.name not in it.range.parameters}
-        for bracket, end in zip(found.text[:1] + found.text[-1:], bounds(stem, parameter), strict=bool(found.text)):
+        for bracket, end in zip(
+            found.text[:1] + found.text[-1:], bounds(stem, parameter), strict=bool(found.text)
+        ):
             value = int(end) if isinstance(sample, int) else end
             given = {parameter.name: [value] if isinstance(default, list) else value}
             if bracket in "[]":
-                assert parameter.name in check_parameters(alone, given | dict.fromkeys({found.unlike} - {""}, 5))
+                assert parameter.name in check_parameters(
+                    alone, given | dict.fromkeys({found.unlike} - {""}, 5)
+                )
             else:
                 with pytest.raises(InputError, match=parameter.name):
                     check_parameters(alone, given)
@@ -128,7 +150,9 @@ def test_words_of_the_package_are_looked_up_where_they_stand():
 
 
 def test_a_bound_that_is_a_parameter_moves_with_it():
-    with pytest.raises(InputError, match=r"`patch`: 6 is out of range. Use a number in \[1, size\] \(size is 4\)"):
+    with pytest.raises(
+        InputError, match=r"`patch`: 6 is out of range. Use a number in \[1, size\] \(size is 4\)"
+    ):
         check_parameters(KNOWN["01_reichardt_detector"], {"size": 4})
     check_parameters(KNOWN["01_reichardt_detector"], {"size": 4, "patch": 4})
 

@@ -103,7 +103,12 @@ def read_profile(notebook: Path, profile: str) -> dict:
         require_choice("profile", profile, [*names, "the path of a .yaml file"])
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # also not UTF-8, or nested too deep
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+        yaml.YAMLError,
+    ) as error:  # also not UTF-8, or nested too deep
         problem = f"{path} cannot be read: {first_line(error)}"
         raise InputError("profile", problem, "Write `name: value` lines.") from None
     if not isinstance(values, dict):

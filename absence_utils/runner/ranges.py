@@ -150,4 +150,6 @@ def brief(value: object) -> str:
         said = repr(value)
     except ValueError:  # a whole number of thousands of digits
         said = f"a {type(value).__name__} of many digits"
-    return shorten(said, 80, placeholder=" ...") if " " in said[:60] else said[:80] + " ..." * (len(said) > 80)
+    return (
+        shorten(said, 80, placeholder=" ...") if " " in said[:60] else said[:80] + " ..." * (len(said) > 80)
+    )
