@@ -130,7 +130,7 @@ def test_rows_are_said_in_a_closed_vocabulary(tmp_path, words, place):
 
 def test_nothing_in_the_file_is_run(tmp_path):
     ran = tmp_path / "ran"
-    attack = f"@__builtins__['__import__']('os').system('touch {ran}') == 0"
+    attack = f"@pd.io.common.os.system('touch {ran}') == 0"
     for conclusion in ({"says": "a", "where": {"unit": attack}, "holds": {"value": attack}},
                        {"says": "a", "where": attack, "holds": attack}):  # fmt: skip
         try:

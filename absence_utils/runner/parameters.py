@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
 import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Union
 
 import yaml
-from pydantic import BeforeValidator, Strict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, Strict, TypeAdapter, ValidationError
 
-from absence_utils.errors import InputError, require_choice
+from absence_utils.errors import InputError, brief, require_choice
 
-from .ranges import Range, brief, read_range
+from .ranges import Range, read_range
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def read_profile(notebook: Path, profile: str) -> dict:
         InputError: no such profile, with a list of those that exist; or not a mapping.
     """
     path = profile_path(notebook, profile)
-    if not path.is_file():
+    if not os.path.isfile(path):  # no error for what is no path
         there = (notebook.parent / "profiles").glob(f"{notebook.stem}.*.yaml")
         names = sorted(file.name.split(".")[1] for file in there)
         require_choice("profile", profile, [*names, "the path of a .yaml file"])
@@ -109,7 +110,7 @@ def read_profile(notebook: Path, profile: str) -> dict:
         RecursionError,
         yaml.YAMLError,
     ) as error:  # also not UTF-8, or nested too deep
-        problem = f"{path} cannot be read: {first_line(error)}"
+        problem = f"{brief(str(path))} cannot be read: {first_line(error)}"
         raise InputError("profile", problem, "Write `name: value` lines.") from None
     if not isinstance(values, dict):
         remedy = "Write one `name: value` line for each parameter."
@@ -152,7 +153,7 @@ def _type_of(default):
     if isinstance(default, list):
         return list[Union[tuple(_type_of(item) for item in default) or Any]]  # noqa: UP007
     if isinstance(default, float):
-        return Annotated[float, BeforeValidator(_as_number), Strict()]
+        return Annotated[float, BeforeValidator(_as_number), Strict(), Field(allow_inf_nan=False)]
     return Any if default is None else type(default)
 
 
@@ -208,5 +209,7 @@ def _typed(parameter: Parameter, allowed: Range, value: object):
 
 
 def first_line(error) -> str:
-    """First line of a message that says something; messages of libraries run over many."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+    """First line of a message that says something, cut; messages of libraries run over many."""
+    return next(
+        (line.strip()[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )

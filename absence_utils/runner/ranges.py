@@ -24,9 +24,8 @@ import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from textwrap import shorten
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, brief
 
 INTERVAL = re.compile(r"\bin (?P<left>[\[(])(?P<low>-?\w[\w.]*), (?P<high>-?\w[\w.]*)(?P<right>[\])])")
 CHOICE = re.compile(r"\b(?P<how>one|some) of (?=\"|(?P<name>[a-z_]+(\.[A-Z]+)?)$)")
@@ -142,14 +141,3 @@ def read_range(comment: str) -> Range:
             return Range(one_of=name)
         return Range(words=tuple(WORD.findall(comment[found.end() :])), listed=name, several=several)
     return Range()
-
-
-def brief(value: object) -> str:
-    """A value for a message: one line, and not longer than one."""
-    try:
-        said = repr(value)
-    except ValueError:  # a whole number of thousands of digits
-        said = f"a {type(value).__name__} of many digits"
-    return (
-        shorten(said, 80, placeholder=" ...") if " " in said[:60] else said[:80] + " ..." * (len(said) > 80)
-    )

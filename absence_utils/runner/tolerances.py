@@ -24,8 +24,8 @@ high]` (within the reference's own interval, in those columns, plus the toleranc
 the values must be within; the others may be anything). Of a conclusion: `falls` with `along`, a mean that falls
 strictly along the listed values, or `holds`, what is true of every row it is about, or of so large a `share` of them.
 
-Rows (`rows`, `where`) and what is true of them (`holds`) are said in the words of `Condition`, for each column: the file
-is data, and nothing in it is evaluated.
+Rows (`rows`, `where`) and what is true of them (`holds`) are said in the words of `Condition`, for each column: the
+file is data, and nothing in it is evaluated.
 """
 
 from __future__ import annotations
