@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class FolderImages:
         require_at_least("size", size, 1)
         require_at_least("limit", limit, 0, "0 takes all images")
         require_reading(background, white)
-        self.root, self.normalisation, self.channels = Path(root).expanduser(), normalisation, channels
+        self.root, self.normalisation, self.channels = Path(os.path.expanduser(root)), normalisation, channels
         self.mode, self.reading = "RGB" if channels == 3 else "L", {"background": background, "white": white}
         self.source, self._scan = f"folder {self.root.name}", scan_folder(self.root, class_order)
         self._unusable = {self._name(file): reason for file, reason in self._scan.unusable.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import torch
 import torchvision
 from torch import nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, brief
 from absence_utils.images.base import set_input_spec
 from absence_utils.images.preprocessing import (
     PreparedFolder,
@@ -31,7 +32,7 @@ from absence_utils.units import device_of
 
 from .load import check_finite, fill_weights, load_model, read_weights
 from .random_weights import random_copy
-from .wrappers import require_readable_form, unwrapped
+from .wrappers import require_built, require_readable_form, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +140,7 @@ def open_model(
         size, weights = size or _usual_size(name), None
     model = unwrapped(model)
     require_readable_form(model)
+    require_built(model)
     if weights:
         fill_weights(model, label, read_weights(label, str(weights), own=model.state_dict()))
     check_finite(model.state_dict())
@@ -170,16 +172,16 @@ def _usual_size(name: str) -> int:
 def _build_from_path(name: str, seed: int) -> tuple[nn.Module, object]:
     """Call the named function: (network, preprocessing or None)."""
     place, _, attribute = name.rpartition(":")
-    file = Path(place).expanduser() if place.endswith(".py") else None
-    if file and not file.is_file():
-        raise InputError("model", f"there is no file {str(file)!r}", "Give the path of a Python file.")
+    file = Path(os.path.expanduser(place)) if place.endswith(".py") else None
+    if file and not os.path.isfile(file):
+        raise InputError("model", f"there is no file {brief(str(file))}", "Give the path of a Python file.")
     with _importable(file.parent if file else Path.cwd()):
         try:
             module = _import_file(file) if file else importlib.import_module(place)
         except (Exception, SystemExit) as error:
             raise InputError(
                 "model",
-                f"{place!r} cannot be imported ({type(error).__name__}: {error})",
+                f"{place!r} cannot be imported ({type(error).__name__}: {str(error).partition(chr(10))[0]})",
                 "Make it run by itself first. A module is installed or in the working directory; a file is given as "
                 f"'folder/file.py:{attribute}'.",
             ) from error
@@ -199,8 +201,8 @@ def _call_factory(function: Callable, name: str, seed: int) -> tuple[nn.Module, 
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             made = function()
-    except Exception as error:
-        problem = f"{name!r} failed ({type(error).__name__}: {error})"
+    except (Exception, SystemExit) as error:
+        problem = f"{name!r} failed ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         remedy = "It is called without arguments: make it run by itself first."
         raise InputError("model", problem, remedy) from error
     model, given = made if isinstance(made, tuple) and len(made) == 2 else (made, None)

@@ -21,7 +21,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from absence_utils.errors import InputError
-from absence_utils.files import file_hash, write_atomically
+from absence_utils.files import file_hash, files_read, forget_files, write_atomically
 from absence_utils.paths import NOTEBOOKS, RESULTS, ROOT
 
 from .parameters import check_parameters, notebook_parameters
@@ -100,6 +100,7 @@ def start_run(name: str, namespace: dict | None = None, *, seed: int = 0, device
     torch.set_flush_denormal(True)
     torch.backends.cudnn.benchmark = False  # it chooses algorithms by their speed of the moment
     torch.backends.cudnn.deterministic = True
+    forget_files()
     _current = Run(name, seed, chosen, threads, run_parameters(name, namespace or {}))
     return _current
 
@@ -256,6 +257,7 @@ def _provenance(name: str, inputs: dict, contents: dict[str, bytes]) -> dict:
         "device": _device_name(run.device),
         "threads": run.threads,
         "inputs": hashes,
+        "weights files": files_read(),
         "notes": list(run.notes),
         "outputs": {f"{name}{suffix}": hashlib.sha256(data).hexdigest() for suffix, data in contents.items()},
         "git": git_state(),
@@ -272,7 +274,10 @@ def about_run(inputs: dict[str, str | Path] | None = None) -> dict[str, str]:
     commit = git.get("commit", "")[:12] + (", changed since" if git.get("dirty") else "")
     about = {
         "made by": " ".join(part for part in (found["notebook"], found["profile"]) if part),
-        **{f"{name}, sha256": value[:16] for name, value in found["inputs"].items()},
+        **{
+            f"{name}, sha256": value[:16]
+            for name, value in (found["inputs"] | found["weights files"]).items()
+        },
         "parameters": ", ".join(f"{name}: {value}" for name, value in found["parameters"].items()),
         "notes": " ".join(found["notes"]),
         "seed, threads": f"{found['seed']}, {found['threads']}",
