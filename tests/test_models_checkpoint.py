@@ -149,6 +149,15 @@ def test_a_function_that_makes_no_network(function, said):
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name, size", [("concept_scenes", 1), ("squeezenet1_0", 16)])
+def test_a_size_that_the_network_cannot_take(name, size):
+    with pytest.raises(
+        InputError, match=f"`image_size`: the network cannot take images of {size} px"
+    ) as caught:
+        open_model(name, size=size)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
     def refuse(folder):  # whoever runs the tests may be allowed everything
         raise PermissionError(13, "Permission denied")

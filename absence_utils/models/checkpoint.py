@@ -1,8 +1,8 @@
 """Files of weights, read as data: intact, never unpickled, and nothing in them but plain tensors.
 
-A .pt or .pth file of today is an archive that holds a checksum of each of its parts. PyTorch reads it without looking at
-them, so that a bit that flipped on the way becomes another weight. Here they are verified first. Files in PyTorch's old
-format (before 1.6) and .safetensors have none: the record says by its hash which file was read.
+A .pt or .pth file of today is an archive that holds a checksum of each of its parts. PyTorch reads it without looking
+at them, so that a bit that flipped on the way becomes another weight. Here they are verified first. Files in PyTorch's
+old format (before 1.6) and .safetensors have none: the record says by its hash which file was read.
 """
 
 from __future__ import annotations

@@ -111,8 +111,9 @@ def open_model(
 
     Raises:
         InputError: the module or the function is not found, the function fails or returns something else, the
-            checkpoint does not fit, weights are not finite, the preprocessing is not usable, the network is scripted,
-            traced, compiled in part, or quantised.
+            checkpoint does not fit, the network cannot take images of the size asked for, weights are not finite, the
+            preprocessing is not usable, the network is scripted, traced, compiled in part, quantised, or has lazy or
+            empty parameters.
 
     Example:
         >>> from torch import nn
@@ -123,6 +124,7 @@ def open_model(
         >>> brought.model.training
         False
     """
+    asked = bool(size)
     if isinstance(name, str) and not name.strip():
         remedy = "Give a torchvision name, 'concept_scenes', or 'file.py:function' for a network of your own."
         raise InputError("model", "it is empty", remedy)
@@ -146,8 +148,23 @@ def open_model(
     check_finite(model.state_dict())
     model = model.eval().to(device)
     ready = resolve_preprocessing(model, given if preprocessing is None else preprocessing, size)
+    if asked:
+        _require_size(model, ready)
     by_name = isinstance(name, str) and ":" not in name
     return LoadedModel(set_input_spec(model, ready.normalisation, ready.channels), ready, label, by_name)
+
+
+def _require_size(model: nn.Module, ready: Preprocessing) -> None:
+    """Refuse a size that the network cannot take, before anything is made of it."""
+    device = device_of(model)
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            model(torch.zeros(1, ready.channels, ready.size, ready.size, device=device))
+    except Exception as error:  # a network of someone else's may raise anything
+        problem = f"the network cannot take images of {ready.size} px ({brief(str(error), 160)})"
+        raise InputError(
+            "image_size", problem, "Give 0, for the size that it was made for, or another."
+        ) from error
 
 
 def _without_folders(name: str) -> str:
