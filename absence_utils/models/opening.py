@@ -111,7 +111,7 @@ def open_model(
 
     Raises:
         InputError: the module or the function is not found, the function fails or returns something else, the
-            checkpoint does not fit, the network cannot take images of the size asked for, weights are not finite, the
+            checkpoint does not fit, a network by name cannot take images of the size, weights are not finite, the
             preprocessing is not usable, the network is scripted, traced, compiled in part, quantised, or has lazy or
             empty parameters.
 
@@ -148,9 +148,9 @@ def open_model(
     check_finite(model.state_dict())
     model = model.eval().to(device)
     ready = resolve_preprocessing(model, given if preprocessing is None else preprocessing, size)
-    if asked:
-        _require_size(model, ready)
     by_name = isinstance(name, str) and ":" not in name
+    if asked and by_name:
+        _require_size(model, ready)
     return LoadedModel(set_input_spec(model, ready.normalisation, ready.channels), ready, label, by_name)
 
 
