@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Torch's CUDA libraries are pinned by torch itself: left out of the lock, a CPU build of torch can do without them.
+# For the same reason the lock has no hashes: pip wants either none or one for everything that it installs, the CUDA
+# libraries among them, and a CPU build of torch is another file with another hash. See docs/tried.md.
 CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc \
 	cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink \
 	nvshmem-cu13 nvtx)

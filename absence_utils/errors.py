@@ -24,6 +24,15 @@ class InputError(ValueError):
         super().__init__(f"`{parameter}`: {problem}." + (f" {remedy}" if remedy else ""))
 
 
+def brief(value: object, most: int = 80) -> str:
+    """A value for a message: on one line, and cut where it is longer than `most` characters."""
+    try:
+        said = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        said = f"a {type(value).__name__} of many digits"
+    return said if len(said) <= most else f"{said[:most]} ..."
+
+
 def require_choice(parameter: str, value, choices: Iterable[str]) -> None:
     """Refuse a value that is none of `choices`, and name them.
 
@@ -32,9 +41,11 @@ def require_choice(parameter: str, value, choices: Iterable[str]) -> None:
     """
     choices = list(choices)
     if not (isinstance(value, str) and value in choices):
-        near = get_close_matches(value, choices, 1) if isinstance(value, str) else []
+        near = get_close_matches(value, choices, 1) if isinstance(value, str) and len(value) < 100 else []
         meant = f"Did you mean {near[0]!r}? " if near else ""
-        raise InputError(parameter, f"{value!r} is not known", f"{meant}Use one of {', '.join(choices)}.")
+        raise InputError(
+            parameter, f"{brief(value)} is not known", f"{meant}Use one of {', '.join(choices)}."
+        )
 
 
 def require_at_least(parameter: str, value: float, least: float, why: str = "") -> None:

@@ -1,6 +1,7 @@
 """The benchmark measures what it says: the same windows for all, ratios within a round, medians over rounds."""
 
 import bench_insertion
+import bench_load
 import bench_mining
 import bench_verdicts
 import pandas as pd
@@ -66,3 +67,16 @@ def test_findings_at_random_weights_are_counted(monkeypatch):
     assert (row["copies"], row["units"]) == (3, 5 + 6) and row["found"] == 0 <= row["undecided"] < 11
     monkeypatch.setattr(bench_verdicts, "NONE", "another word")
     assert bench_verdicts.count_findings("concept_scenes", "logits", **few)["found"] == 11 - row["undecided"]
+
+
+def test_load_measures_what_it_says(monkeypatch):
+    found = bench_load.load_folder(9)
+    assert list(found) == ["images", "list s", "describe s", "mine s", "columns s"] and found["images"] == 9
+
+
+@pytest.mark.slow
+def test_load_of_an_atlas(monkeypatch):
+    monkeypatch.setattr(bench_load, "DRAWN", 0)
+    monkeypatch.setattr(bench_load.html, "card_page", bench_load.html.card_page)  # the benchmark replaces it
+    found = bench_load.load_atlas(8)
+    assert found["units"] == 8 and 0.1 < found["index MB"] < 3

@@ -24,7 +24,7 @@ COLUMNS = {
     "high": Tolerance(reason="it follows from the value"),
     "noise": Tolerance(reason="it is a random draw"),
 }
-RULE = TableRule(key=["unit"], columns=COLUMNS, rows="unit > 0")
+RULE = TableRule(key=["unit"], columns=COLUMNS, rows={"unit": {"above": 0}})
 TABLES = Tolerances(profile="default", tables={"01_a": RULE})
 
 

@@ -1,6 +1,8 @@
 """pyproject.toml, requirements.lock and environment.yml agree, and what is installed is what they say."""
 
+import ast
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -77,6 +79,33 @@ def test_conda_installs_the_same_lock():
 def test_installed_is_what_is_pinned(name):
     """Above all torch, which lucent's old dependencies must not change."""
     assert Version(importlib.metadata.version(name)).base_version in pins(name)
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the packages that a Python file or a notebook imports, also inside functions."""
+    cells = (
+        json.loads(path.read_text())["cells"] if path.suffix == ".ipynb" else [{"source": path.read_text()}]
+    )
+    code = ["".join(cell["source"]) for cell in cells if cell.get("cell_type", "code") == "code"]
+    nodes = [node for source in code for node in ast.walk(ast.parse(source))]
+    plain = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    return {name.split(".")[0] for name in plain} | {
+        node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and not node.level
+    }
+
+
+def test_every_import_is_declared():
+    """What comes along with another package today may be gone tomorrow."""
+    ours, skipped = {"absence_utils"}, {".venv", ".git", "results", "shared"}
+    files = [it for suffix in ("*.py", "*.ipynb") for it in ROOT.rglob(suffix) if not skipped & {*it.parts}]
+    assert len(files) > 200
+    ours |= {path.stem for path in files} | {path.parent.name for path in files}
+    used = set().union(*map(imported, files)) - ours - sys.stdlib_module_names
+    declared = {canonicalize_name(wanted.name) for wanted in WANTED}
+    owners = importlib.metadata.packages_distributions()
+    missing = {name for name in used if not declared & {canonicalize_name(it) for it in owners.get(name, [])}}
+    assert missing == set(), "declare them in pyproject.toml"
+    assert {"torch", "numpy", "yaml"} <= used
 
 
 @pytest.mark.slow

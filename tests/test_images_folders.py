@@ -295,3 +295,15 @@ def test_real_squeezenet_accuracy(real):
         top1 = torch.cat([responses(net, "logits", batch).argmax(1) for batch in batches])
     # 60.5 % on all 1,000 images; three standard errors of 200 draws are 10 points
     assert 0.50 < (top1 == images.labels).float().mean() < 0.71
+
+
+def test_what_grows_with_images_times_classes_is_made_when_asked_for(tmp_path):
+    for number in range(5):
+        (tmp_path / f"{number}").mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}" / "a.png")
+    dataset = FolderImages(tmp_path, IDENTITY, size=8)
+    dataset.notes, dataset.fingerprint, dataset[0]  # noqa: B018
+    assert "membership" not in vars(dataset)
+    assert (
+        torch.equal(dataset.membership, torch.eye(5, dtype=bool)) and dataset.membership is dataset.membership
+    )

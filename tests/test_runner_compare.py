@@ -45,8 +45,8 @@ tables:
         falls: response
         along: {side: [highest, lowest]}
       - says: lowest of unit 1 is negative
-        where: unit == 1 and side == 'lowest'
-        holds: response < 0
+        where: {unit: 1, side: lowest}
+        holds: {response: {below: 0}}
 """
 
 
@@ -206,7 +206,7 @@ def test_a_share_of_values_may_be_anything(folders):
 
 
 def test_some_rows_only(folders):
-    rules = RULES.replace("key: [unit", "rows: side == 'lowest'\n    key: [unit").split("    conclusions")[0]
+    rules = RULES.replace("key: [unit", "rows: {side: lowest}\n    key: [unit").split("    conclusions")[0]
     TABLE.iloc[3:].to_csv(folders.reference / "01_table.csv", index=False)
     assert folders(put(0, "response", 99.0), rules).ok
     assert not folders(put(3, "response", 99.0), rules).ok
@@ -221,7 +221,7 @@ def test_conclusions_are_checked_whatever_the_tolerances_say(folders):
     report = folders(put(3, "response", 100.0), rules)
     assert not report.ok and problems(report) == ["no longer true: highest above lowest"]
     assert "no longer true: highest above lowest" in report.markdown()
-    nowhere = rules.replace("unit == 1 and", "unit == 7 and")
+    nowhere = rules.replace("unit: 1,", "unit: 7,")
     assert problems(folders(lambda table: table, nowhere)) == ["no longer true: lowest of unit 1 is negative"]
 
 

@@ -241,7 +241,7 @@ def test_a_parameters_cell_that_is_no_python_is_refused():
 
 
 def test_names_are_the_same_without_nbformat(notebook):
-    assert notebook_parameters(notebook) == list(read_parameters(run.read_notebook(notebook)))
+    assert notebook_parameters(notebook) == read_parameters(run.read_notebook(notebook))
 
 
 @pytest.mark.parametrize(
@@ -366,3 +366,102 @@ def test_lists(notebook, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/00_a.png  (not made yet)"]
     assert run.main([str(notebook), "--parameters"]) == 0
     assert re.search(r"^rate = 0.1 +# per step$", capsys.readouterr().out, re.MULTILINE)
+
+
+# -- what is typed wrong ends in one line
+
+
+def refused(capsys, *words):
+    """Exit status and the one line on stderr of a command that must run nothing."""
+    status = run.main([str(word) for word in words])
+    printed = capsys.readouterr()
+    assert (status, printed.out) == (1, ""), printed
+    (line,) = printed.err.splitlines()
+    assert line.startswith("error: ") and len(line) < 600, line
+    return line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"k: " + b"[" * 5000,
+        b"k: \xff\xfe\xff",
+        b"k: 2024-99-99",
+        b"k: \x00",
+        b"k: " + b"9" * 6000,
+        b"? [a]\n: 1",
+        b"*k",
+    ],
+)
+def test_a_profile_that_cannot_be_read(notebook, tmp_path, capsys, content):
+    (tmp_path / "odd.yaml").write_bytes(content)
+    assert re.search(
+        "`(profile|k|parameter set by the profile)`",
+        refused(capsys, notebook, "--profile", tmp_path / "odd.yaml"),
+    )
+
+
+@pytest.mark.parametrize(
+    "value", ["²", "[" * 5000, "9" * 6000, "2024-99-99", "\udcff", "a\nb", "{a: &b [*b]}"]
+)
+@pytest.mark.parametrize("name", ["k", "units", "rate", "flag"])
+def test_a_value_that_is_none(notebook, capsys, name, value):
+    assert f"`{name}`: " in refused(capsys, notebook, "-p", name, value)
+
+
+@pytest.mark.parametrize("name", ["²", "06²", "x" * 5000 + ".ipynb", "a\0.ipynb", ""])
+def test_a_notebook_that_is_none(capsys, name):
+    assert "`notebook`" in refused(capsys, name)
+
+
+def test_a_profile_that_is_no_path(notebook, capsys):
+    for name in ("a\0.yaml", "x" * 5000 + ".yaml", "x" * 5000):
+        assert "`profile`" in refused(capsys, notebook, "--profile", name)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "no JSON", "[1]", "{}", '{"cells": 3}', "[" * 5000, '{"nbformat": 4, "cells": [{}]}']
+)
+def test_a_file_that_is_no_notebook(tmp_path, capsys, content):
+    (tmp_path / "x.ipynb").write_text(content)
+    assert "`notebook`" in refused(capsys, tmp_path / "x.ipynb")
+
+
+@pytest.fixture
+def not_executed(monkeypatch):
+    """A run fails the test that gets so far."""
+
+    def execute(*_):
+        pytest.fail("it must be refused before anything runs")
+
+    monkeypatch.setattr(run, "_execute", execute)
+
+
+def test_an_output_folder_that_cannot_be(notebook, tmp_path, capsys, not_executed):
+    (tmp_path / "file").write_text("")
+    for out in ("file", "file/below", "x" * 300, "a/" * 3000, "a\0b"):
+        assert "`out`: " in refused(capsys, notebook, "--out", f"{tmp_path}/{out}")
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_an_output_folder_that_is_read_only(notebook, tmp_path, capsys, not_executed, monkeypatch):
+    def refuse(**_):  # whoever runs the tests may be allowed everything
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(run.tempfile, "TemporaryFile", refuse)
+    assert "(Permission denied)" in refused(capsys, notebook, "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("taken", ["00_a.png", "00_a.csv", "00_x.ipynb"])
+def test_a_result_whose_name_is_taken_by_a_folder(notebook, tmp_path, capsys, not_executed, taken):
+    (tmp_path / "out" / taken).mkdir(parents=True)
+    line = refused(capsys, notebook, "--out", tmp_path / "out")
+    assert f"has the name of a result, {taken}" in line and (tmp_path / "out" / taken).is_dir()
+
+
+def test_a_folder_of_results_whose_name_is_taken_by_a_file(notebook, tmp_path, capsys, not_executed):
+    declare(notebook, ["00_a"], ["pages/5.html"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "pages").write_text("mine")
+    assert "a file in" in refused(capsys, notebook, "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "pages").read_text() == "mine"

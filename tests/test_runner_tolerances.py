@@ -67,10 +67,10 @@ def test_what_says_nothing_is_refused(tmp_path, words):
     [
         {"says": "a"},
         {"says": "a", "falls": "value"},
-        {"says": "a", "holds": "value > 0", "falls": "value", "along": {"unit": [1]}},
+        {"says": "a", "holds": {"value": {"above": 0}}, "falls": "value", "along": {"unit": [1]}},
         {"says": "a", "falls": "value", "along": {"unit": [1], "low": [2]}},
-        {"says": "a", "hold": "value > 0"},
-        {"says": "a", "holds": "value > 0", "along": {"unit": [1]}},
+        {"says": "a", "hold": {"value": {"above": 0}}},
+        {"says": "a", "holds": {"value": {"above": 0}}, "along": {"unit": [1]}},
     ],
 )
 def test_a_conclusion_must_be_clear(tmp_path, conclusion):
@@ -80,7 +80,7 @@ def test_a_conclusion_must_be_clear(tmp_path, conclusion):
 
 def test_an_unknown_word_of_the_file_or_of_a_table_is_refused(tmp_path):
     with pytest.raises(InputError, match="01_a, row: Extra inputs"):
-        read_tolerances(written(tmp_path, row="unit > 0"))
+        read_tolerances(written(tmp_path, row={"unit": 0}))
     path = written(tmp_path)
     path.write_text(path.read_text().replace("profile", "profil"))
     with pytest.raises(InputError, match="profile: Field required; profil: Extra"):
@@ -98,6 +98,80 @@ def test_room_by_hand():
     assert low.tolist() == [9.0, -4.5] and high.tolist() == [11.0, -3.5]
     low, high = Tolerance(absolute=0.5, interval=["low", "high"]).room(old, "value")
     assert low.tolist() == [8.5, -5.5] and high.tolist() == [12.5, -3.5]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "value > 0",
+        "@pd.eval('1')",
+        {"value": "1 > 0; import os"},
+        {"value": {"over": 0}},
+        {"value": {"above": "0"}},
+        {"value": {"above": True}},
+        {"value": {"above": {"columns": [], "times": 2}}},
+        {"value": {"above": {"columns": ["nowhere"]}}},
+        {"nowhere": 1},
+        {"value": {}},
+        {"value": []},
+        {"value": {"below": float("nan")}},
+    ],
+)
+@pytest.mark.parametrize("place", ["rows", "where", "holds"])
+def test_rows_are_said_in_a_closed_vocabulary(tmp_path, words, place):
+    if words == {"value": "1 > 0; import os"}:  # a value that no row has: text is compared, never run
+        words = {"nowhere": words["value"]}
+    conclusion = {"says": "a", "holds": {"value": {"above": 0}}} | ({} if place == "rows" else {place: words})
+    with pytest.raises(InputError, match="`tolerances`: tables, 01_a"):
+        read_tolerances(
+            written(tmp_path, conclusions=[conclusion], **({"rows": words} if place == "rows" else {}))
+        )
+
+
+def test_nothing_in_the_file_is_run(tmp_path):
+    ran = tmp_path / "ran"
+    attack = f"@pd.io.common.os.system('touch {ran}') == 0"
+    for conclusion in ({"says": "a", "where": {"unit": attack}, "holds": {"value": attack}},
+                       {"says": "a", "where": attack, "holds": attack}):  # fmt: skip
+        try:
+            (read,) = read_tolerances(written(tmp_path, conclusions=[conclusion])).tables["01_a"].conclusions
+        except InputError:
+            continue
+        assert not read.is_true(pd.DataFrame({"unit": [1, 2], "value": [1.0, 2.0]}))
+    assert not ran.exists()
+
+
+TABLE = pd.DataFrame({"unit": ["a", "b", "c", "d"], "value": [-1.0, 0.0, 1.0, 2.0], "low": [0.0, 0.0, 0.0, 3.0],
+                      "high": [9.0, -9.0, 0.5, 2.0], "seen": [True, False, True, True]})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words, rows",
+    [
+        ({}, "abcd"),
+        ({"unit": "b"}, "b"),
+        ({"unit": ["a", "d", "z"]}, "ad"),
+        ({"seen": False}, "b"),
+        ({"value": 1}, "c"),
+        ({"value": {"above": 0}}, "cd"),
+        ({"value": {"at least": 0, "below": 2}}, "bc"),
+        ({"value": {"at most": 0.0}, "unit": {"is": ["a", "c"]}}, "a"),
+        ({"value": {"above": {"columns": ["low", "high"]}}}, "c"),
+        ({"value": {"at least": {"columns": ["low"], "times": 0.5, "plus": 0.5}}}, "cd"),
+    ],
+)
+def test_conditions_against_a_loop_over_rows(tmp_path, words, rows):
+    rule = read_tolerances(
+        written(tmp_path, columns=dict.fromkeys(["value", "low", "high", "seen"], "exact"), rows=words)
+    )
+    assert "".join(rule.tables["01_a"].select(TABLE).unit) == rows
+
+
+@pytest.mark.parametrize("share, true", [(0.75, True), (0.76, False), (None, False)])
+def test_a_share_of_the_rows_may_be_enough(tmp_path, share, true):
+    words = {"says": "a", "holds": {"value": {"at least": 0}}} | ({"share": share} if share else {})
+    (conclusion,) = read_tolerances(written(tmp_path, conclusions=[words])).tables["01_a"].conclusions
+    assert conclusion.is_true(TABLE) is true
 
 
 def test_a_mean_must_fall_strictly(tmp_path):

@@ -49,4 +49,6 @@ def matrix_columns(dataset) -> Columns:
     if presence is not None:
         return Columns(presence, list(dataset.concepts), True, dataset.planted)
     membership = torch.as_tensor(dataset.membership).bool()
-    return Columns(membership, list(dataset.class_names), bool((membership.sum(dim=1) > 1).any()))
+    return Columns(
+        membership, list(dataset.class_names), bool((np.count_nonzero(membership.cpu(), axis=1) > 1).any())
+    )

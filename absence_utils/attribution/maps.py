@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from absence_utils.display import one_line
+from absence_utils.errors import InputError
 from absence_utils.units import Unit
 
 from .columns import Columns
@@ -49,7 +50,14 @@ def draw_maps(
     baseline="zero",
     **options,
 ) -> Maps:
-    """Maps of a few inputs; `columns` names what they show. Method and options as for `attribute`."""
+    """Maps of a few inputs; `columns` names what they show. Method and options as for `attribute`.
+
+    Raises:
+        InputError: no input.
+    """
+    if not len(positions):
+        problem = f"no input of {unit.name} is of the kind whose maps are asked for"
+        raise InputError("images", problem, "Give more images, or a unit with target and non-target inputs.")
     images = torch.stack([dataset[int(place)][0] for place in positions])
     attribution, gap = attribute(unit, images, method, baseline=baseline, return_gap=True, **options)
     with torch.no_grad():

@@ -88,6 +88,8 @@ def absence_share(screening: Screening, splits: Sequence[TargetSplit]) -> pd.Dat
 def planted_verdict(matrix: pd.DataFrame, cells: Sequence[tuple[int, int]]) -> str:
     """In words: how far the planted cells of an absence matrix stand out, or its largest entry."""
     values = matrix.to_numpy(dtype=float)
+    if np.isnan(values).all():
+        return "No column has inputs of both kinds: give more images, or a unit whose inputs differ."
     if not cells:
         row, column = np.unravel_index(np.nanargmax(values), values.shape)
         where = f"{matrix.index[row]} on {matrix.columns[column]}"

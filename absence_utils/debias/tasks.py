@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -273,10 +274,10 @@ def folder_task(
     Raises:
         InputError: a split or a class is missing or empty, or the two splits have other classes.
     """
-    root = Path(images).expanduser()
+    root = Path(os.path.expanduser(images))
     folders = {}
     for split in ("train", "val"):
-        if not (root / split).is_dir():
+        if not os.path.isdir(root / split):
             problem = f"the folder {root.name!r} has no folder {split!r}"
             remedy = "Give one with train and val, and in each a folder per class."
             raise InputError("images", problem, remedy)

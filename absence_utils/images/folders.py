@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class FolderImages:
         require_at_least("size", size, 1)
         require_at_least("limit", limit, 0, "0 takes all images")
         require_reading(background, white)
-        self.root, self.normalisation, self.channels = Path(root).expanduser(), normalisation, channels
+        self.root, self.normalisation, self.channels = Path(os.path.expanduser(root)), normalisation, channels
         self.mode, self.reading = "RGB" if channels == 3 else "L", {"background": background, "white": white}
         self.source, self._scan = f"folder {self.root.name}", scan_folder(self.root, class_order)
         self._unusable = {self._name(file): reason for file, reason in self._scan.unusable.items()}
@@ -85,7 +86,11 @@ class FolderImages:
             self._leave_out_broken()
         position = {name: index for index, name in enumerate(self.classes)}
         self.labels = torch.tensor([position[self._class_of(file)] for file in self.files])
-        self.membership = one_hot(self.labels, len(self.classes))
+
+    @cached_property
+    def membership(self) -> Tensor:
+        """Bool [image, class], made when asked for: of 10,000 images in as many classes it takes 100 MB."""
+        return one_hot(self.labels, len(self.classes))
 
     def _refuse_unusable(self) -> None:
         if self._unusable:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from absence_utils.errors import InputError, require_choice
+from absence_utils.errors import InputError, brief, require_choice
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 CLASS_ORDERS = ("numerical", "alphabetical")
@@ -50,8 +50,8 @@ def scan_folder(root: Path, class_order: str = "numerical") -> FolderScan:
         InputError: no such folder, no images in it, a class folder without images or with a name that is not UTF-8.
     """
     require_choice("class_order", class_order, CLASS_ORDERS)
-    if not root.is_dir():
-        raise InputError("images", f"there is no folder {str(root)!r}", REMEDY)
+    if not os.path.isdir(root):  # no error for what is no path
+        raise InputError("images", f"there is no folder {brief(str(root))}", REMEDY)
     if readable(str(root.resolve())) != str(root.resolve()):
         raise InputError("images", f"the path {readable(str(root))!r} is not UTF-8", "Rename it.")
     scan, seen = FolderScan(), {_identity(folder) for folder in (root, *root.resolve().parents)}
@@ -91,7 +91,14 @@ def order_classes(names: list[str], class_order: str = "numerical") -> list[str]
 
 def _entries(folder: Path, scan: FolderScan) -> Iterator[tuple[Path, str]]:
     """(folder or image, "" or why it cannot be used) of what lies in a folder; the rest is noted in `scan`."""
-    for name in sorted(os.listdir(folder)):
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        problem = f"the folder {brief(readable(str(folder)))} cannot be listed ({error.strerror})"
+        raise InputError(
+            "images", problem, "Allow reading and entering it, or give another folder."
+        ) from None
+    for name in names:
         path = folder / name
         if name.startswith(".") or name in LEFTOVERS:
             if _has_image_name(path) or path.is_dir():

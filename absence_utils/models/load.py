@@ -1,26 +1,25 @@
 """Networks by name, with weights from a file, from torchvision, or drawn at random.
 
-Weights are data: they are read with safetensors or with `weights_only=True`, never unpickled.
+Weights are data, see `checkpoint`: they are read with safetensors or with `weights_only=True`, never unpickled.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import pickle
+import os
 from collections.abc import Collection
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError, require_choice
 from absence_utils.paths import DATA
 
+from .checkpoint import read_checkpoint, require_plain_tensors
 from .wrappers import without_prefixes
 
 SCENES_WEIGHTS = DATA / "concept_scenes.safetensors"
@@ -122,7 +121,7 @@ def read_weights(name: str, weights: str, own: Collection[str] | None = None) ->
     if weights == "torchvision" or weights.startswith("torchvision:"):
         state = _official(name, weights.partition(":")[2])
     else:
-        state = _from_file(Path(weights).expanduser())
+        state = read_checkpoint(os.path.expanduser(weights))
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -130,6 +129,7 @@ def read_weights(name: str, weights: str, own: Collection[str] | None = None) ->
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         problem = "the file holds no state dict"
         raise InputError("weights", problem, "Save `model.state_dict()`, best with safetensors.")
+    require_plain_tensors(state)
     state = without_prefixes(state, own)
     check_finite(state)
     return state
@@ -146,29 +146,6 @@ def check_finite(state: dict) -> None:
     if bad:
         problem = f"{len(bad)} of {len(tensors)} tensors have values that are not finite, first {bad[0]!r}"
         raise InputError("weights", problem, "Use a checkpoint from before training diverged.")
-
-
-def _from_file(path: Path) -> dict:
-    if not path.is_file():
-        problem = f"there is no file {str(path)!r}"
-        raise InputError("weights", problem, "Give a .safetensors, .pt or .pth file.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        if isinstance(error, pickle.UnpicklingError):  # PyTorch's own text advises to unpickle after all
-            reason = "it holds more than tensors, such as a whole network"
-        raise InputError(
-            "weights",
-            f"{path.name!r} cannot be read as plain tensors ({reason})",
-            "Only state dicts are read, nothing is unpickled: save `model.state_dict()`, best with safetensors.",
-        ) from error
-    if not isinstance(state, dict):
-        problem = f"{path.name!r} holds a {type(state).__name__}, not a state dict"
-        raise InputError("weights", problem, "Save `model.state_dict()`.")
-    return state
 
 
 def _official(name: str, version: str) -> dict:

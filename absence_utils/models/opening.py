@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import torch
 import torchvision
 from torch import nn
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, brief
 from absence_utils.images.base import set_input_spec
 from absence_utils.images.preprocessing import (
     PreparedFolder,
@@ -31,7 +32,7 @@ from absence_utils.units import device_of
 
 from .load import check_finite, fill_weights, load_model, read_weights
 from .random_weights import random_copy
-from .wrappers import require_readable_form, unwrapped
+from .wrappers import require_built, require_readable_form, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +111,9 @@ def open_model(
 
     Raises:
         InputError: the module or the function is not found, the function fails or returns something else, the
-            checkpoint does not fit, weights are not finite, the preprocessing is not usable, the network is scripted,
-            traced, compiled in part, or quantised.
+            checkpoint does not fit, a network by name cannot take images of the size, weights are not finite, the
+            preprocessing is not usable, the network is scripted, traced, compiled in part, quantised, or has lazy or
+            empty parameters.
 
     Example:
         >>> from torch import nn
@@ -122,6 +124,7 @@ def open_model(
         >>> brought.model.training
         False
     """
+    asked = bool(size)
     if isinstance(name, str) and not name.strip():
         remedy = "Give a torchvision name, 'concept_scenes', or 'file.py:function' for a network of your own."
         raise InputError("model", "it is empty", remedy)
@@ -139,13 +142,29 @@ def open_model(
         size, weights = size or _usual_size(name), None
     model = unwrapped(model)
     require_readable_form(model)
+    require_built(model)
     if weights:
         fill_weights(model, label, read_weights(label, str(weights), own=model.state_dict()))
     check_finite(model.state_dict())
     model = model.eval().to(device)
     ready = resolve_preprocessing(model, given if preprocessing is None else preprocessing, size)
     by_name = isinstance(name, str) and ":" not in name
+    if asked and by_name:
+        _require_size(model, ready)
     return LoadedModel(set_input_spec(model, ready.normalisation, ready.channels), ready, label, by_name)
+
+
+def _require_size(model: nn.Module, ready: Preprocessing) -> None:
+    """Refuse a size that the network cannot take, before anything is made of it."""
+    device = device_of(model)
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            model(torch.zeros(1, ready.channels, ready.size, ready.size, device=device))
+    except Exception as error:  # a network of someone else's may raise anything
+        problem = f"the network cannot take images of {ready.size} px ({brief(str(error), 160)})"
+        raise InputError(
+            "image_size", problem, "Give 0, for the size that it was made for, or another."
+        ) from error
 
 
 def _without_folders(name: str) -> str:
@@ -170,16 +189,16 @@ def _usual_size(name: str) -> int:
 def _build_from_path(name: str, seed: int) -> tuple[nn.Module, object]:
     """Call the named function: (network, preprocessing or None)."""
     place, _, attribute = name.rpartition(":")
-    file = Path(place).expanduser() if place.endswith(".py") else None
-    if file and not file.is_file():
-        raise InputError("model", f"there is no file {str(file)!r}", "Give the path of a Python file.")
+    file = Path(os.path.expanduser(place)) if place.endswith(".py") else None
+    if file and not os.path.isfile(file):
+        raise InputError("model", f"there is no file {brief(str(file))}", "Give the path of a Python file.")
     with _importable(file.parent if file else Path.cwd()):
         try:
             module = _import_file(file) if file else importlib.import_module(place)
         except (Exception, SystemExit) as error:
             raise InputError(
                 "model",
-                f"{place!r} cannot be imported ({type(error).__name__}: {error})",
+                f"{place!r} cannot be imported ({type(error).__name__}: {str(error).partition(chr(10))[0]})",
                 "Make it run by itself first. A module is installed or in the working directory; a file is given as "
                 f"'folder/file.py:{attribute}'.",
             ) from error
@@ -199,8 +218,8 @@ def _call_factory(function: Callable, name: str, seed: int) -> tuple[nn.Module, 
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             made = function()
-    except Exception as error:
-        problem = f"{name!r} failed ({type(error).__name__}: {error})"
+    except (Exception, SystemExit) as error:
+        problem = f"{name!r} failed ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         remedy = "It is called without arguments: make it run by itself first."
         raise InputError("model", problem, remedy) from error
     model, given = made if isinstance(made, tuple) and len(made) == 2 else (made, None)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from absence_utils.errors import InputError
 
@@ -80,6 +81,21 @@ def require_readable_form(model: nn.Module) -> None:
     found = unreadable_form(model)
     if found:
         raise InputError("model", *found)
+
+
+def require_built(model: nn.Module) -> None:
+    """Refuse a network with parameters that have no values yet.
+
+    Raises:
+        InputError: lazy modules that never ran, or parameters on the device meta; names the first.
+    """
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(value):
+            remedy = "Call the network once on a batch of images before you return it."
+            raise InputError("model", f"{name!r} belongs to a lazy module that never ran", remedy)
+        if value.is_meta:
+            remedy = "Build the network without `torch.device('meta')`, or fill it before you return it."
+            raise InputError("model", f"{name!r} has no values (device meta)", remedy)
 
 
 # -- checkpointing: a pass that drops its values and computes them again on the way back

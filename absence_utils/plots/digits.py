@@ -46,7 +46,7 @@ def digit_maps_figure(rows, unit: int, examples: int = 3):
             show_image(axes[0], to_numpy(images).mean(0)[None], "mean image")
             mean = signed_map(axes[1], mean_map, mean_limit)
             axes[1].set_title("mean map")
-            for k in range(examples):
+            for k in range(min(examples, len(images))):
                 show_image(axes[2 + 2 * k], to_numpy(images[k])[None], f"example {k + 1}")
                 single = signed_map(axes[3 + 2 * k], maps[k], limit)
                 axes[3 + 2 * k].set_title("its map")

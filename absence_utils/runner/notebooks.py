@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -24,10 +25,10 @@ def find_notebook(text: str, folder: Path = NOTEBOOKS) -> Path:
     Raises:
         InputError: no such notebook; lists those that exist.
     """
-    if text.endswith(".ipynb") and Path(text).is_file():
+    if text.endswith(".ipynb") and os.path.isfile(text):  # no error for what is no path
         return Path(text)
     for path in all_notebooks(folder):
-        if text in (path.stem, path.name) or text.isdigit() and int(text) == int(path.stem.split("_")[0]):
+        if text in (path.stem, path.name) or text.isdecimal() and int(text) == int(path.stem.split("_")[0]):
             return path
     require_choice("notebook", text, [path.stem for path in all_notebooks(folder)])
 
@@ -35,7 +36,9 @@ def find_notebook(text: str, folder: Path = NOTEBOOKS) -> Path:
 def read_notebook(path: Path) -> nbformat.NotebookNode:
     """Notebook of format 4.5, where every cell has an id."""
     try:
-        return nbformat.v4.upgrade(nbformat.read(path, as_version=4))
+        notebook = nbformat.v4.upgrade(nbformat.read(path, as_version=4))
+        nbformat.validate(notebook)
+        return notebook
     except Exception as error:  # nbformat raises many kinds
         problem = f"{path} cannot be read: {first_line(error)}"
         raise InputError("notebook", problem, "Is it a notebook?") from None

@@ -21,10 +21,10 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from absence_utils.errors import InputError
-from absence_utils.files import file_hash, write_atomically
+from absence_utils.files import file_hash, files_read, forget_files, write_atomically
 from absence_utils.paths import NOTEBOOKS, RESULTS, ROOT
 
-from .parameters import notebook_parameters
+from .parameters import check_parameters, notebook_parameters
 
 LIBRARIES = """captum matplotlib numpy pandas papermill pillow safetensors scikit-learn scipy seaborn
 torch torch-lucent torchvision""".split()
@@ -55,10 +55,13 @@ def resolve_device(device: str = "auto") -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=device).device  # torch finds out what is there
+        found = torch.empty(0, device=device).device  # torch finds out what is there
     except (AssertionError, RuntimeError, TypeError):
+        found = None
+    if found is None or found.type == "meta":
         problem = f"{device!r} is not a device of this machine"
-        raise InputError("device", problem, "Use 'auto', 'cpu', 'cuda' or 'cuda:0'.") from None
+        raise InputError("device", problem, "Use 'auto', 'cpu', 'cuda' or 'cuda:0'.")
+    return found
 
 
 def start_run(name: str, namespace: dict | None = None, *, seed: int = 0, device: str = "auto") -> Run:
@@ -75,7 +78,7 @@ def start_run(name: str, namespace: dict | None = None, *, seed: int = 0, device
 
     Raises:
         InputError: the seed is not a whole number from 0 to 2**32 - 1, OMP_NUM_THREADS is not a number of
-            threads, or the device is absent.
+            threads, the device is absent, or a parameter lies outside the range that the notebook declares.
 
     Example:
         >>> from absence_utils import start_run
@@ -87,6 +90,7 @@ def start_run(name: str, namespace: dict | None = None, *, seed: int = 0, device
     global _current
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError("seed", f"{seed!r} is not a whole number from 0 to 2**32 - 1", "Use 0, for example.")
+    _check_ranges(name, namespace or {})
     chosen, threads = resolve_device(device), _thread_count()
     random.seed(seed)
     np.random.seed(seed)
@@ -96,13 +100,14 @@ def start_run(name: str, namespace: dict | None = None, *, seed: int = 0, device
     torch.set_flush_denormal(True)
     torch.backends.cudnn.benchmark = False  # it chooses algorithms by their speed of the moment
     torch.backends.cudnn.deterministic = True
+    forget_files()
     _current = Run(name, seed, chosen, threads, run_parameters(name, namespace or {}))
     return _current
 
 
 def _thread_count() -> int:
     asked = os.environ.get("OMP_NUM_THREADS") or "1"
-    if not asked.isdigit() or int(asked) < 1:
+    if not asked.isdecimal() or int(asked) < 1:
         raise InputError("OMP_NUM_THREADS", f"{asked!r} is not a number of threads", "Use 1 or unset it.")
     return int(asked)
 
@@ -114,13 +119,28 @@ def run_parameters(name: str, namespace: dict) -> dict:
     the one that the runner executes, or NAME.ipynb in the current folder or in notebooks/. Where there is none, as for
     a script, every literal of `namespace` is recorded that has a public name: pass a dict to say which.
     """
-    executed, file = Path(os.environ.get("ABSENCE_NOTEBOOK", "")), f"{name}.ipynb"
-    paths = [path for path in (executed, Path(file), *NOTEBOOKS.rglob(file)) if path.name == file]
-    notebook = next((path for path in paths if path.is_file()), None)
+    notebook = _notebook_file(name)
     public = [key for key in namespace if not key.startswith("_") and key not in ("In", "Out")]
     named = notebook_parameters(notebook) if notebook else public
     values = {key: namespace[key] for key in sorted(named) if key in namespace}
     return {key: _anonymise_paths(value) for key, value in values.items() if _is_literal(value)}
+
+
+def _check_ranges(name: str, namespace: dict) -> None:
+    """Check the parameters of a notebook as the runner does: plain papermill and Jupyter do not.
+
+    What the notebook itself made of a parameter, should its first cell run again, is no parameter any more.
+    """
+    if notebook := _notebook_file(name):
+        known = notebook_parameters(notebook)
+        given = {key: namespace[key] for key in known if namespace.get(key) is not None}
+        check_parameters(known, {key: value for key, value in given.items() if _is_literal(value)})
+
+
+def _notebook_file(name: str) -> Path | None:
+    executed, file = Path(os.environ.get("ABSENCE_NOTEBOOK", "")), f"{name}.ipynb"
+    paths = [path for path in (executed, Path(file), *NOTEBOOKS.rglob(file)) if path.name == file]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _is_literal(value) -> bool:
@@ -237,6 +257,7 @@ def _provenance(name: str, inputs: dict, contents: dict[str, bytes]) -> dict:
         "device": _device_name(run.device),
         "threads": run.threads,
         "inputs": hashes,
+        "weights files": files_read(),
         "notes": list(run.notes),
         "outputs": {f"{name}{suffix}": hashlib.sha256(data).hexdigest() for suffix, data in contents.items()},
         "git": git_state(),
@@ -253,7 +274,10 @@ def about_run(inputs: dict[str, str | Path] | None = None) -> dict[str, str]:
     commit = git.get("commit", "")[:12] + (", changed since" if git.get("dirty") else "")
     about = {
         "made by": " ".join(part for part in (found["notebook"], found["profile"]) if part),
-        **{f"{name}, sha256": value[:16] for name, value in found["inputs"].items()},
+        **{
+            f"{name}, sha256": value[:16]
+            for name, value in (found["inputs"] | found["weights files"]).items()
+        },
         "parameters": ", ".join(f"{name}: {value}" for name, value in found["parameters"].items()),
         "notes": " ".join(found["notes"]),
         "seed, threads": f"{found['seed']}, {found['threads']}",

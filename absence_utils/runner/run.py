@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from textwrap import shorten
 
 import nbformat
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, brief
 from absence_utils.paths import RESULTS
 
 from .notebooks import all_notebooks, declared_figures, declared_files, find_notebook, read_notebook
@@ -56,12 +57,13 @@ def run_notebook(notebook: Path, out: Path, parameters: dict, profile: str = "")
         Paths of the figures' PNG files, then of the other files that the notebook declares.
 
     Raises:
+        InputError: the output folder cannot be made or written into.
         NotebookError: it did not run through, or did not make what it declares. The output folder is as it was
             before, but for the notebook with its traceback in `failed/`.
     """
     node, name, started = read_notebook(notebook), notebook.stem, time.monotonic()
     figures, files = declared_figures(node), declared_files(node)
-    out.mkdir(parents=True, exist_ok=True)
+    _require_output(out, name, figures, files)
     with _staging(out, name) as staging:
         executed = staging / f"{name}.ipynb"
         told = {"OUT": staging.resolve(), "PROFILE": profile, "NOTEBOOK": notebook.resolve()}
@@ -75,6 +77,31 @@ def run_notebook(notebook: Path, out: Path, parameters: dict, profile: str = "")
         _publish(staging, out, name)
     _log_step(name, f"done in {time.monotonic() - started:.0f} s")
     return [out / product for product in (*(f"{figure}.png" for figure in figures), *files)]
+
+
+def _require_output(out: Path, name: str, figures: list[str], files: list[str]) -> None:
+    """Make the output folder, and refuse one that could not take the results of hours at the end."""
+    products = [
+        f"{name}.ipynb",
+        *(f"{figure}{suffix}" for figure in figures for suffix in (".png", ".csv", ".json")),
+    ]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+        taken = [product for product in [*products, *files] if (out / product).is_dir()]
+        taken += [
+            folder
+            for folder in {"failed", *(str(Path(file).parent) for file in files)}
+            if (out / folder).is_file()
+        ]
+    except (OSError, ValueError) as error:  # a file, below a file, read-only, too long, with a NUL in it
+        problem = f"{brief(str(out))} cannot be written into ({getattr(error, 'strerror', None) or error})"
+        raise InputError("out", problem, "Give a folder, or a path where one can be made.") from None
+    if taken:
+        what = "folder" if (out / taken[0]).is_dir() else "file"
+        problem = f"a {what} in {brief(str(out))} has the name of a result, {taken[0]}"
+        raise InputError("out", problem, "Move it away, or give another folder.")
 
 
 def _execute(node, executed: Path, parameters: dict, name: str) -> None:
@@ -228,6 +255,9 @@ def main(arguments: list[str] | None = None) -> int:
         failed = _out(options) / "failed"
         if isinstance(error, NotebookError) and failed.is_dir():
             print(f"The notebook with its traceback is in {_short(failed)}.", file=sys.stderr)
+        return 1
+    except OSError as error:  # no space left, a path that is too long
+        print(f"error: {error.strerror or error}: {brief(str(error.filename or ''))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted, nothing written", file=sys.stderr)

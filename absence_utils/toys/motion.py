@@ -122,6 +122,9 @@ def fully_visible_extremes(
 
     Returns:
         "highest" and "lowest" -> {"pixels": [unit] crops, "leftward": [unit] masks, "response": [unit]}.
+
+    Raises:
+        InputError: every patch with the extreme response cuts a bar off.
     """
     found = {}
     for side in ("highest", "lowest"):
@@ -129,7 +132,11 @@ def fully_visible_extremes(
         found[side] = {"pixels": [], "leftward": [], "response": extremes.response[:, 0].tolist()}
         for unit, response in enumerate(extremes.response):
             crops = getattr(book.crops(pairs, unit), side)
-            pick = int((fully_visible(crops) & (response == response[0])).nonzero()[0])
+            uncut = (fully_visible(crops) & (response == response[0])).nonzero()
+            if not len(uncut):
+                problem = f"patches of {book.patch} px cut off a bar wherever the response is {side}"
+                raise InputError("patch", problem, "Use larger patches.")
+            pick = int(uncut[0])
             top, left, height, width = extremes.box[unit, pick].tolist()
             mask = leftward[extremes.image[unit, pick], :, top : top + height, left : left + width]
             found[side]["pixels"].append(crops[pick])

@@ -1,6 +1,7 @@
 """A unit card as one HTML page that needs nothing else, and the atlas: a table of all cards to search and to sort.
 
-Pictures and scripts are inside the pages: they open from the file system, offline.
+Scripts, and the pictures of cards, are inside the pages; those of the atlas lie beside it. All open from the file
+system, offline.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def write_atlas(cards: Iterable[Card], study: LayerStudy, folder: Path, title: s
     Args:
         cards: an iterator is enough: no more than two cards are held at a time.
         study: what they are from.
-        folder: made if absent.
+        folder: made if absent. The pictures of the index are files in its `pictures`, so that a browser loads only
+            those of the rows that it shows: inside the page those of 2,048 units would be some 100 MB.
         title: of the index.
 
     Returns:
@@ -97,7 +99,7 @@ def write_atlas(cards: Iterable[Card], study: LayerStudy, folder: Path, title: s
     if card is None:
         raise InputError("cards", "there are none", "Give at least one unit.")
     while card is not None:
-        rows.append(_atlas_row(card))
+        rows.append(_atlas_row(card, folder))
         path, following = folder / page_name(card.channel), next(cards, None)
         after = page_name(following.channel) if following else ""
         page = card_page(card, index="index.html", before=before, after=after)
@@ -145,12 +147,15 @@ def _drawn(panel: Panel) -> str:
     return drawing
 
 
-def _thumbnail(pixels, alt: str) -> str:
-    """Pixels [channel, height, width] in 0..1 as a small picture for a page."""
+def _thumbnail(pixels, alt: str, path: Path) -> str:
+    """Pixels [channel, height, width] in 0..1 as a small picture in a file, and the element that shows it."""
     values = (np.clip(to_numpy(pixels), 0, 1) * 255).round().astype(np.uint8)
     image = Image.fromarray(values[0] if len(values) == 1 else values[:3].transpose(1, 2, 0))
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    return f'<img src="{_png(lambda file: image.save(file, "PNG", optimize=True))}" alt="{escape(alt)}">'
+    path.parent.mkdir(exist_ok=True)
+    image.save(path, "PNG", optimize=True)
+    size = f'width="{image.width}" height="{image.height}"'
+    return f'<img src="{path.parent.name}/{path.name}" alt="{escape(alt)}" {size} loading="lazy">'
 
 
 def _score_table(scores: pd.DataFrame) -> pd.DataFrame:
@@ -181,7 +186,7 @@ def _number(value, digits: int = 2) -> str:
     return "–" if pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
-def _atlas_row(card: Card) -> dict:
+def _atlas_row(card: Card, folder: Path) -> dict:
     """A unit's row in the atlas: its pictures, its verdict, its scores, and what may suppress it."""
     kind = "synthesised image" if card.pair else "patch"
     row = {
@@ -190,7 +195,10 @@ def _atlas_row(card: Card) -> dict:
     }
     for side in SIDES:
         picture = (getattr(card.pair, side).image if card.pair else card.patches[side].pixels)[0]
-        row[f"{side} response"] = _thumbnail(picture, f"{side.capitalize()} response of {card.title}: {kind}")
+        path = folder / "pictures" / f"unit_{card.channel:04d}_{side}.png"
+        row[f"{side} response"] = _thumbnail(
+            picture, f"{side.capitalize()} response of {card.title}: {kind}", path
+        )
     scores = {score: round(float(card.verdict[score]), 2) for score in ("absence", "veto", "presence")}
     classes = card.evidence.classes["name"].head(3) if card.evidence else []
     lowest = dict.fromkeys(filter(None, card.patches["lowest"].label))
