@@ -215,7 +215,7 @@ def test_open_book_takes_what_fits(tmp_path):
         ({"per_image": 1}, "its per_image is 0, here it is 1"),
         ({"dataset": whole_numbers(seed=2)}, "book.*of other images"),
         ({"network": whole_number_network(units=4)}, "book.*of other weights"),
-        ({"part": range(3)}, r"images searched is \(\(0, 3\),\), here it is \(\(0, 5\),\)"),
+        ({"part": range(3)}, r"range of images is \(\(0, 3\),\), here it is \(\(0, 5\),\)"),
     ],
 )
 def test_open_book_refuses_what_does_not_fit(tmp_path, change, message):
