@@ -96,7 +96,9 @@ def content_hashes(paths: Iterable[Path | str], root: Path | str) -> list[str]:
     if changed:
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(kept, json.dumps({path: _known[path] for path in paths if path in _known}).encode())
+            write_atomically(
+                kept, json.dumps({path: _known[path] for path in paths if path in _known}).encode()
+            )
         except OSError:  # a full or read-only disk: the files are read again next time
             pass
     return hashes
@@ -140,5 +142,5 @@ def _class_hash(kind: type) -> str:
     try:
         return file_hash(inspect.getfile(kind))
     except (OSError, TypeError):  # typed into a notebook: there is no file
-        code = kind.forward.__code__
-        return fingerprint([kind.__qualname__, code.co_code.hex(), repr(code.co_names)])
+        code = getattr(kind.forward, "__code__", None)
+        return fingerprint([kind.__qualname__, code and [code.co_code.hex(), *code.co_names]])

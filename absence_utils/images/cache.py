@@ -104,6 +104,6 @@ def decode_folder(dataset: FolderImages, folder: Path | None = None) -> np.ndarr
 
 
 def _key(dataset: FolderImages, shape: tuple) -> str:
-    """What the bytes depend on: all that the images do but for their normalisation, the resizing library and its use."""
+    """What the bytes depend on: all that the images do, normalisation apart, and what decodes and resizes them."""
     identity = {name: part for name, part in dataset.identity.items() if name != "normalisation"}
     return fingerprint([shape, code_of("images"), identity])[:32]

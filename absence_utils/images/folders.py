@@ -204,7 +204,9 @@ class FolderImages:
             contents = list(zip(names, content_hashes(self.files, self.root), strict=True))
         except OSError as error:
             remedy = "Load the images again, and let nobody change the folder in between."
-            raise InputError("images", f"{error.filename!r} cannot be read ({error.strerror})", remedy) from error
+            raise InputError(
+                "images", f"{error.filename!r} cannot be read ({error.strerror})", remedy
+            ) from error
         return {
             "images": fingerprint([self.classes, contents]),
             "image size": f"{self.size} px",

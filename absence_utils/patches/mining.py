@@ -132,9 +132,13 @@ def book_settings(model, layer, dataset, *, first: Tensor | None = None, number:
     _corners(first, how["patch"], how["stride"], number)
     with torch.no_grad():
         how["region"] = _region(model, layer, first, how["patch"], how["region"])
-    images, network = identity_of(dataset), model_fingerprint(model)
-    about = {"fingerprint": getattr(dataset, "fingerprint", ""), "images": images, "network": network}
-    return how | about | {"layer": layer, "code": code_of(*CODE, network=model)}
+    return how | {
+        "layer": layer,
+        "images": identity_of(dataset),
+        "fingerprint": getattr(dataset, "fingerprint", ""),
+        "network": model_fingerprint(model),
+        "code": code_of(*CODE, network=model),
+    }
 
 
 def require_k_patches(book: PatchBook) -> None:

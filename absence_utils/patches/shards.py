@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from absence_utils.errors import InputError
+from absence_utils.files import remove_leftovers
 from absence_utils.identity import difference
 from absence_utils.progress import progress
 
@@ -79,8 +80,7 @@ def mine_shards(
         if stale:
             _log.warning("%s is mined anew: %s.", path, stale)
         if stale is not None:
-            for left in path.parent.glob(f".{path.name}.*"):  # what a killed run was writing
-                left.unlink(missing_ok=True)
+            remove_leftovers(path)
             mine_patches(
                 model, layer, dataset, **how, workers=workers, batch_size=batch_size, part=part
             ).save(path)
@@ -97,7 +97,10 @@ def _why_stale(path: Path, settings: dict, part: range) -> str | None:
         return error.problem
     if not settings["images"]:
         return "the dataset has no `fingerprint`, so that nothing tells whether these are its images"
-    return difference(book.settings | {"range": book.covered}, settings | {"range": ((part.start, part.stop),)}) or None
+    return (
+        difference(book.settings | {"range": book.covered}, settings | {"range": ((part.start, part.stop),)})
+        or None
+    )
 
 
 def merge_shards(paths: Iterable[str | Path]) -> PatchBook:
@@ -135,7 +138,9 @@ def load_or_mine(path: str | Path, model: nn.Module, layer: str | None, dataset,
     wanted = book_settings(model, layer, dataset, **how)
     if not wanted["images"]:
         problem = f"it has no `fingerprint`, so that nothing tells whether {path} is of its images"
-        raise InputError("dataset", problem, 'Give it one that follows from its contents, or mine here with book="".')
+        raise InputError(
+            "dataset", problem, 'Give it one that follows from its contents, or mine here with book="".'
+        )
     searched = {"range of images": book.covered}, {"range of images": ((0, len(dataset)),)}
     if differs := difference(book.settings | searched[0], wanted | searched[1]):
         remedy = "Mine it anew, or give the parameters it was mined with."

@@ -98,7 +98,10 @@ def _execute(node, executed: Path, parameters: dict, name: str) -> None:
             kernel_name="python3",
             language="python",
             progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # its advice on transport is for servers
+            extra_arguments=[
+                "--IPKernelApp.log_level=CRITICAL",  # its advice on transport is for servers
+                f"--IPKernelApp.exec_lines=__import__('absence_utils.processes').processes.end_with({os.getpid()})",
+            ],
             on_cell_start=announce,
         )
     except PapermillExecutionError as error:

@@ -1,0 +1,25 @@
+"""Processes that end with the one that started them, however that ends."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+INTERVAL = 0.5  # s between two looks at the parent
+
+
+def end_with(parent: int) -> None:
+    """End this process as soon as it is no longer a child of `parent`, which has died then: with SIGKILL, say.
+
+    A process without a parent goes on for ever where it waits for work, as the kernel of a notebook and the workers of
+    a `ProcessPoolExecutor` do. (Jupyter's kernels look after their parent themselves, but miss one that died while they
+    started, unless process 1 takes them over.)
+    """
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(INTERVAL)
+        os._exit(1)  # no clean-up: nobody is left to wait for it
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
