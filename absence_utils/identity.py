@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,13 +17,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from absence_utils.files import file_hash, write_atomically
-from absence_utils.paths import cache_folder
+from absence_utils.files import file_hash
 
 PACKAGE = Path(__file__).parent
 PLURAL = {"network": "weights", "fingerprint": "images"}
-SETTLED = 2.0  # s: a file changed this shortly before it was read may change again without another time
-_known: dict[str, list] = {}  # path: [size, time of contents, time of inode, sha256]
 
 
 def fingerprint(parts) -> str:
@@ -61,54 +57,6 @@ def difference(found: Mapping, wanted: Mapping) -> str:
 
 def _is_hash(value) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
-# -- contents of files
-
-
-def content_hashes(paths: Iterable[Path | str], root: Path | str) -> list[str]:
-    """sha256 of the content of each file, in order.
-
-    A file is read again only if its path, size or one of its times has changed; the hashes of files below `root` are
-    kept in `paths.cache_folder()`, which may be deleted at any time.
-
-    Args:
-        root: folder of the files, or the one file; it names the place where hashes are kept.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    kept = cache_folder() / f"hashes-{fingerprint(str(Path(root).absolute()))[:16]}.json"
-    paths, changed = [str(Path(path).absolute()) for path in paths], False
-    if any(path not in _known for path in paths):
-        for path, entry in _read_hashes(kept).items():
-            _known.setdefault(path, entry)
-    hashes = []
-    for path in paths:
-        now, status = time.time(), Path(path).stat()
-        times = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-        entry = _known.get(path)
-        if entry is None or entry[:3] != times:
-            entry = [*times, file_hash(path)]
-            if max(times[1:]) < (now - SETTLED) * 1e9:
-                _known[path], changed = entry, True
-        hashes.append(entry[3])
-    if changed:
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(
-                kept, json.dumps({path: _known[path] for path in paths if path in _known}).encode()
-            )
-        except OSError:  # a full or read-only disk: the files are read again next time
-            pass
-    return hashes
-
-
-def _read_hashes(kept: Path) -> dict[str, list]:
-    try:
-        return {path: entry for path, entry in json.loads(kept.read_bytes()).items() if len(entry) == 4}
-    except (OSError, ValueError, AttributeError, TypeError):  # absent or damaged
-        return {}
 
 
 # -- code

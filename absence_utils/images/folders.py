@@ -14,7 +14,8 @@ from torchvision.models import ResNet50_Weights
 from torchvision.transforms import v2
 
 from absence_utils.errors import InputError, require_at_least, require_choice
-from absence_utils.identity import content_hashes, fingerprint
+from absence_utils.files import content_hashes
+from absence_utils.identity import fingerprint
 from absence_utils.progress import progress
 
 from .base import one_hot

@@ -97,8 +97,9 @@ def open_model(
         name: a torchvision classifier or "concept_scenes", as for `load_model`; "module:function" with a module that
             can be imported (also from the working directory), or "folder/file.py:function"; or a network. The
             function is called without arguments and returns a network or (network, preprocessing), within
-            ABSENCE_MODEL_SECONDS of the environment (600; 0: no limit). It is executed: name only code that you trust. The function itself will do, too. The network is taken out of DataParallel,
-            torch.compile and averaged weights.
+            ABSENCE_MODEL_SECONDS of the environment (600; 0: no limit). It is executed: name only code that you trust.
+            The function itself will do, too. The network is taken out of DataParallel, torch.compile and averaged
+            weights.
         weights: as for `load_model`; for a function or a network a state dict (.safetensors, .pt, .pth; what
             wrappers put around it and before its names is taken off) to load, or "" to keep the weights it comes
             with. Never executed.
@@ -235,7 +236,7 @@ def _time_limit(name: str) -> Iterator[None]:
         raise _TooLong
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     except _TooLong:
@@ -243,7 +244,7 @@ def _time_limit(name: str) -> Iterator[None]:
         remedy = "Make it run by itself first, or set ABSENCE_MODEL_SECONDS to more seconds (0: no limit)."
         raise InputError("model", problem, remedy) from None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
         signal.signal(signal.SIGALRM, before)
 
 
