@@ -18,9 +18,13 @@ import sys
 
 from pathlib import Path
 
+from absence_utils.processes import end_with
 from absence_utils.runner.outside import changed_inputs, outside_inputs
 from absence_utils.runner.parameters import notebook_parameters, read_profile
 from absence_utils.runner.sources import module_sources, notebook_sources
+
+if os.environ.get("ABSENCE_WORKFLOW") == str(os.getppid()):
+    end_with(os.getppid())  # nothing goes on where `make` was killed
 
 PROFILE = config.get("profile", "default")
 PYTHON = config.get("python", sys.executable)
@@ -116,7 +120,7 @@ if SHARDS:
             mem_mb=4000,
             runtime=240,
         shell:
-            "{params.python:q} -m absence_utils.run {input.notebook} --profile {wildcards.profile}"
+            "exec {params.python:q} -m absence_utils.run --end-with-parent {input.notebook} --profile {wildcards.profile}"
             " -p shard {wildcards.shard} -p num_shards {wildcards.num_shards}"
             ' --out "$(dirname {output.shard:q})" {params.extra:q} >/dev/null'
 
@@ -157,5 +161,5 @@ for name in NAMES:
             mem_mb=4000,
             runtime=60,
         shell:
-            "{params.python:q} -m absence_utils.run {input.notebook} --profile {wildcards.profile}"
+            "exec {params.python:q} -m absence_utils.run --end-with-parent {input.notebook} --profile {wildcards.profile}"
             ' --out "$(dirname {output[0]:q})" {params.extra:q} {params.book:q} >/dev/null'

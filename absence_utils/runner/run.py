@@ -27,6 +27,7 @@ import nbformat
 
 from absence_utils.errors import InputError
 from absence_utils.paths import RESULTS
+from absence_utils.processes import end_with
 
 from .notebooks import all_notebooks, declared_figures, declared_files, find_notebook, read_notebook
 from .parameters import (
@@ -216,6 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("tornado").setLevel(logging.CRITICAL)  # sockets that close when a run is interrupted
     # Cluster managers end a job by SIGTERM: leave as clean as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if options.end_with_parent:
+        end_with(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         if options.list:
             return _print_figures(options)
@@ -247,6 +250,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-p", dest="parameter", help=setting, **pair)
     parser.add_argument("--out", help="output folder (default: results/PROFILE of the checkout)")
     parser.add_argument("--list", action="store_true", help="print the path of every product, and stop")
+    parser.add_argument(
+        "--end-with-parent", action="store_true", help="stop when the process that started it is gone"
+    )
     parser.add_argument("--parameters", action="store_true", help="print the notebook's parameters and stop")
     return parser
 
