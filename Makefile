@@ -43,7 +43,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 # Alone in its folder, and nothing goes on when it is interrupted or killed: see runner/workflow.py.
-run_notebooks = @exec $(BIN)/python -m absence_utils.runner.workflow $(1) $(JOBS) $(CONFIG)
+run_notebooks = @exec $(BIN)/python -m absence_utils.runner.workflow $$PPID $(1) $(JOBS) $(CONFIG)
 
 figures: $(READY)  ## make every figure, offline; PROFILE=imagenet for real images
 	$(call run_notebooks,$(PROFILE))

@@ -23,8 +23,9 @@ from absence_utils.runner.outside import changed_inputs, outside_inputs
 from absence_utils.runner.parameters import notebook_parameters, read_profile
 from absence_utils.runner.sources import module_sources, notebook_sources
 
-if os.environ.get("ABSENCE_WORKFLOW") == str(os.getppid()):
-    end_with(os.getppid())  # nothing goes on where `make` was killed
+WORKFLOW = os.environ.pop("ABSENCE_WORKFLOW", "")  # no other process that we start shall see it
+if WORKFLOW:
+    end_with(int(WORKFLOW))  # nothing goes on where `make` was killed, while we started or later
 
 PROFILE = config.get("profile", "default")
 PYTHON = config.get("python", sys.executable)
@@ -120,7 +121,7 @@ if SHARDS:
             mem_mb=4000,
             runtime=240,
         shell:
-            "exec {params.python:q} -m absence_utils.run --end-with-parent {input.notebook} --profile {wildcards.profile}"
+            "exec {params.python:q} -m absence_utils.run --end-with $PPID {input.notebook} --profile {wildcards.profile}"
             " -p shard {wildcards.shard} -p num_shards {wildcards.num_shards}"
             ' --out "$(dirname {output.shard:q})" {params.extra:q} >/dev/null'
 
@@ -161,5 +162,5 @@ for name in NAMES:
             mem_mb=4000,
             runtime=60,
         shell:
-            "exec {params.python:q} -m absence_utils.run --end-with-parent {input.notebook} --profile {wildcards.profile}"
+            "exec {params.python:q} -m absence_utils.run --end-with $PPID {input.notebook} --profile {wildcards.profile}"
             ' --out "$(dirname {output[0]:q})" {params.extra:q} {params.book:q} >/dev/null'

@@ -18,7 +18,8 @@ def end_with(parent: int, end: Callable[[], None] = lambda: os._exit(1)) -> None
     started, unless process 1 takes them over.)
 
     Args:
-        parent: id of the process that started this one.
+        parent: id of the process that started this one, as that process or a shell knew it: a process that asks for
+            its parent itself may ask too late.
         end: called in a thread; the default ends at once without any clean-up, since nobody is left to wait for it.
     """
 

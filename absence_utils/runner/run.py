@@ -217,8 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("tornado").setLevel(logging.CRITICAL)  # sockets that close when a run is interrupted
     # Cluster managers end a job by SIGTERM: leave as clean as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if options.end_with_parent:
-        end_with(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if options.end_with:
+        end_with(options.end_with, lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         if options.list:
             return _print_figures(options)
@@ -251,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", help="output folder (default: results/PROFILE of the checkout)")
     parser.add_argument("--list", action="store_true", help="print the path of every product, and stop")
     parser.add_argument(
-        "--end-with-parent", action="store_true", help="stop when the process that started it is gone"
+        "--end-with", type=int, metavar="PID", help="stop when PID, which started it, is gone"
     )
     parser.add_argument("--parameters", action="store_true", help="print the notebook's parameters and stop")
     return parser

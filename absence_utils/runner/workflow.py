@@ -1,6 +1,7 @@
 """Run Snakemake for `make figures`: one run at a time in a checkout, and nothing goes on after it, however it ends.
 
-`python -m absence_utils.runner.workflow PROFILE JOBS [name=value ...]`, in the checkout; what follows goes to --config.
+`python -m absence_utils.runner.workflow PARENT PROFILE JOBS [name=value ...]`, in the checkout, where PARENT is the id of
+the process that starts it, and what follows goes to --config.
 """
 
 from __future__ import annotations
@@ -57,5 +58,5 @@ def _snakemake(*words: str, lock) -> int:
 
 
 if __name__ == "__main__":
-    end_with(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))
-    sys.exit(main(sys.argv[1:]))
+    end_with(int(sys.argv[1]), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    sys.exit(main(sys.argv[2:]))
