@@ -1,7 +1,7 @@
 """Run Snakemake for `make figures`: one run at a time in a checkout, and nothing goes on after it, however it ends.
 
-`python -m absence_utils.runner.workflow PARENT PROFILE JOBS [name=value ...]`, in the checkout, where PARENT is the id of
-the process that starts it, and what follows goes to --config.
+`python -m absence_utils.runner.workflow PARENT PROFILE JOBS [name=value ...]`, in the checkout. PARENT is the id of
+the process that starts it; what follows goes to --config.
 """
 
 from __future__ import annotations
