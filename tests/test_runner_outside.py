@@ -42,7 +42,7 @@ def test_only_what_exists_is_an_input(folder):
     [
         (lambda root: (root / "images" / "class1" / "a.png").unlink(), "images"),
         (lambda root: (root / "images" / "class1" / "b.png").write_bytes(b"new"), "images"),
-        (lambda root: (root / "images" / "class1").rename(root / "images" / "class9"), "images"),
+        (lambda root: (root / "images" / "class1").rename(root / "images" / "class1b"), "images"),
         (lambda root: keep_time(root / "images" / "class2" / "a.png"), "images"),
         (lambda root: keep_time(root / "weights.pt"), "weights.pt"),
         (lambda root: (root / "net.py").write_text("def make(): return 1"), "net.py"),
