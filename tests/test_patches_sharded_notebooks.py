@@ -125,7 +125,6 @@ def test_weights_and_images_outside_that_changed_are_run_again(checkout, tmp_pat
         "steps=2",
         "compared=4",
         "stride=40",
-        "k=2",
         "limit=0",
     ]
     words = ["profile=smoke", "notebooks=06", f"weights={weights}", f"images={images}", *quick]
