@@ -44,18 +44,8 @@ $(READY): requirements.lock pyproject.toml
 		$(BIN)/python -m pip check
 	@touch $@
 
-# Two runs at once would spoil each other, so a run holds a lock that ends with it, however it ends. Whoever has that
-# lock may remove the one that a killed Snakemake left behind.
-define run_notebooks
-@mkdir -p results
-@exec 9>results/.lock; \
-	if command -v flock >/dev/null && ! flock -n 9; then \
-		echo "error: another run is under way in this folder" >&2; exit 1; fi; \
-	if [ -n "`ls .snakemake/locks 2>/dev/null`" ]; then \
-		$(BIN)/snakemake --profile cluster/local --unlock --config profile=$(1) $(CONFIG); fi; \
-	$(BIN)/snakemake --profile cluster/local --cores $(JOBS) --config profile=$(1) $(CONFIG); \
-	status=$$?; $(BIN)/python -m absence_utils.run --list --profile $(1); exit $$status
-endef
+# Alone in its folder, and nothing goes on when it is interrupted or killed: see runner/workflow.py.
+run_notebooks = @exec $(BIN)/python -m absence_utils.runner.workflow $$PPID $(1) $(JOBS) $(CONFIG)
 
 figures: $(READY)  ## make every figure, offline; PROFILE=imagenet for real images
 	$(call run_notebooks,$(PROFILE))

@@ -1,5 +1,6 @@
 # Runs every notebook that has the profile, in parallel, and again only when something it depends on has changed: the
-# notebook, its profile, the data, and the files of the package that it imports (see runner/sources.py).
+# notebook, its profile, the data, the files of the package that it imports (see runner/sources.py), and the contents of
+# weights, images and code that its parameters name, wherever they lie (see runner/outside.py).
 #
 #   make figures                                      through the Makefile, which makes the environment first
 #   snakemake --profile cluster/slurm --config profile=imagenet images=DIR weights=FILE
@@ -15,8 +16,16 @@ import json
 import os
 import sys
 
-from absence_utils.runner.parameters import notebook_parameters
+from pathlib import Path
+
+from absence_utils.processes import end_with
+from absence_utils.runner.outside import changed_inputs, outside_inputs
+from absence_utils.runner.parameters import notebook_parameters, read_profile
 from absence_utils.runner.sources import module_sources, notebook_sources
+
+WORKFLOW = os.environ.pop("ABSENCE_WORKFLOW", "")  # no other process that we start shall see it
+if WORKFLOW:
+    end_with(int(WORKFLOW))  # nothing goes on where `make` was killed, while we started or later
 
 PROFILE = config.get("profile", "default")
 PYTHON = config.get("python", sys.executable)
@@ -70,6 +79,20 @@ def shard_parameters():
     return [word for name, value in PARAMETERS.items() if name in known for word in ("-p", name, value)]
 
 
+def outside(notebook):
+    """Contents of what the profile and --config name, for a notebook."""
+    return outside_inputs(read_profile(Path(notebook), PROFILE) | PARAMETERS)
+
+
+OUTSIDE = {name: outside(f"notebooks/{name}.ipynb") for name in NAMES if f"results/{PROFILE}/{name}.ipynb" in TARGETS}
+ALL_OUTSIDE = {path: content for found in OUTSIDE.values() for path, content in found.items()}
+
+
+onstart:
+    for path in changed_inputs(Path(f"results/{PROFILE}/.inputs.json"), ALL_OUTSIDE):
+        print(f"{path} has other contents than in the last run: what was made from it is made again", file=sys.stderr)
+
+
 rule all:
     input:
         TARGETS,
@@ -92,12 +115,13 @@ if SHARDS:
         params:
             python=PYTHON,
             extra=shard_parameters(),
+            outside=outside(MINE),
         threads: 1
         resources:
             mem_mb=4000,
             runtime=240,
         shell:
-            "{params.python:q} -m absence_utils.run {input.notebook} --profile {wildcards.profile}"
+            "exec {params.python:q} -m absence_utils.run --end-with $PPID {input.notebook} --profile {wildcards.profile}"
             " -p shard {wildcards.shard} -p num_shards {wildcards.num_shards}"
             ' --out "$(dirname {output.shard:q})" {params.extra:q} >/dev/null'
 
@@ -131,11 +155,12 @@ for name in NAMES:
         params:
             python=PYTHON,
             extra=[word for item in PARAMETERS.items() for word in ("-p", *item)],
+            outside=OUTSIDE.get(name, {}),
             book=lambda wildcards, input: [word for path in input.book for word in ("-p", "book", path)],
         threads: 1  # synthesised pictures differ between thread counts
         resources:
             mem_mb=4000,
             runtime=60,
         shell:
-            "{params.python:q} -m absence_utils.run {input.notebook} --profile {wildcards.profile}"
+            "exec {params.python:q} -m absence_utils.run --end-with $PPID {input.notebook} --profile {wildcards.profile}"
             ' --out "$(dirname {output[0]:q})" {params.extra:q} {params.book:q} >/dev/null'

@@ -28,7 +28,7 @@ from absence_utils.images.base import IDENTITY
 from absence_utils.models.random_weights import random_copy
 from absence_utils.patches.mining import mine_patches
 from absence_utils.your_model import html
-from absence_utils.your_model.card import CardOptions, collect_cards
+from absence_utils.your_model.cards import CardOptions, collect_cards
 from absence_utils.your_model.study import auto_config, study_layer
 
 DRAWN = 4  # cards

@@ -44,6 +44,15 @@ def browser():
         yield opened
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What tests decode and hash is kept apart from what the user has; processes that tests start know it, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "ABSENCE_CACHE" not in os.environ:
+            patch.setenv("ABSENCE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def close_figures():
     """No test leaves a figure open for the next."""

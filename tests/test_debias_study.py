@@ -1,5 +1,6 @@
 """Measures against a network whose answer is known, the tables by hand, and the claim itself on a short version."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -363,6 +364,30 @@ def test_processes_and_checkpoints_change_nothing(study, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(InputError, match="workers"):
         run_study(plans, digits_task, dense, recipe, workers=0)
+
+
+@pytest.mark.parametrize("split", ["validation", "test", "train"])
+def test_labels_repaired_between_kill_and_resume_are_measured_anew(tmp_path, caplog, split):
+    """With checkpoints of the old labels there, the table is that of a study without checkpoints."""
+    plans, recipe = [RunSpec(0, 0, "presence", 100.0)], TrainingConfig(2, 0.006, 192)
+
+    def repaired(carrier, seed):
+        task = digits_task(carrier, seed)
+        part = getattr(task, split)
+        return replace(task, **{split: replace(part, labels=part.labels.roll(1))})
+
+    def run(task, folder):
+        return run_study(plans, task, dense, recipe, checkpoints=folder).history.drop(columns="seconds")
+
+    before = run(digits_task, tmp_path)
+    after, fresh = run(repaired, tmp_path), run(repaired, "")
+    pd.testing.assert_frame_equal(after, fresh)
+    assert not after.equals(before)
+    name = "training" if split == "train" else split
+    assert f"the run starts anew: it is of other {name} images and labels (" in caplog.text
+    caplog.clear()
+    pd.testing.assert_frame_equal(run(repaired, tmp_path), fresh)
+    assert not caplog.text
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Training under an objective: a step by hand, the schedule, and runs that are killed and go on with the same bits."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def counting(monkeypatch):
     return calls
 
 
-def test_a_finished_run_is_read_and_another_is_not(tmp_path, monkeypatch):
+def test_a_finished_run_is_read_and_another_is_not(tmp_path, monkeypatch, caplog):
     file, calls = tmp_path / "run.pt", counting(monkeypatch)
     model = network()
     first = train(model, data(), "presence", 5.0, RECIPE, checkpoint=file)
@@ -119,14 +120,17 @@ def test_a_finished_run_is_read_and_another_is_not(tmp_path, monkeypatch):
     assert first.history == second.history
     for other in (
         {"strength": 6.0}, {"seed": 1}, {"data": data(seed=1)}, {"model": network(1)},
+        {"data": replace(data(), normalise=lambda pixels: pixels * 2)}, {"measured": {"test images": "repaired"}},
         {"recipe": TrainingConfig(epochs=6, lr=0.02, batch_size=8, measure_every=2)},
     ):  # fmt: skip
         given = {"model": network(), "data": data(), "strength": 5.0, "recipe": RECIPE} | other
         copy = tmp_path / "other.pt"
         copy.write_bytes(file.read_bytes())
         before = len(calls)
+        caplog.clear()
         train(objective="presence", checkpoint=copy, **given)
         assert len(calls) == before + 18, other
+        assert "other.pt is not used, the run starts anew: it" in caplog.text, other
 
 
 @pytest.mark.parametrize("content", [b"", b"of another version", None])
@@ -135,6 +139,7 @@ def test_a_damaged_or_foreign_checkpoint_is_written_over(tmp_path, content):
     model = network()
     train(model, data(), "presence", 5.0, RECIPE, checkpoint=file)
     file.write_bytes(file.read_bytes()[:100] if content is None else content)
+    (tmp_path / ".run.pt.123").write_bytes(b"what a killed run was writing")
     again = network()
     train(again, data(), "presence", 5.0, RECIPE, checkpoint=file)
     assert torch.equal(state(model), state(again)) and file.stat().st_size > 1000

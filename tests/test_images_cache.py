@@ -58,9 +58,14 @@ def test_other_images_get_another_file_and_damage_is_noticed(folder, tmp_path):
     (file,) = cache.iterdir()
     file.write_bytes(file.read_bytes()[:-5])
     assert torch.equal(stack_images(folder, cache).take([0]), first) and len(list(cache.iterdir())) == 1
-    os.utime(folder.files[0], (1, 1))
-    stack_images(folder, cache)
-    assert len(list(cache.iterdir())) == 2
+    before, content = folder.files[0].stat(), folder.files[0].read_bytes()
+    Image.new("RGB", (30, 20), "red").save(folder.files[0])
+    assert folder.files[0].stat().st_size < before.st_size
+    folder.files[0].write_bytes(folder.files[0].read_bytes().ljust(before.st_size, b" "))
+    os.utime(folder.files[0], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert stack_images(folder, cache).take([0]).unique().numel() == 3 and len(list(cache.iterdir())) == 2
+    folder.files[0].write_bytes(content)
+    assert torch.equal(stack_images(folder, cache).take([0]), first) and len(list(cache.iterdir())) == 2
     stack_images(FolderImages(folder.root, IMAGENET, size=8), cache)
     assert len(list(cache.iterdir())) == 3
 

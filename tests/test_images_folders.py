@@ -1,5 +1,6 @@
 """Image folders and images in memory: what is broken is named, what is normalised can be undone."""
 
+import os
 from functools import partial
 from hashlib import sha256
 
@@ -137,6 +138,56 @@ def test_fingerprints_tell_inputs_apart(folder):
     assert load_images(folder, Rgb()).fingerprint != before
     images = [TensorImages(torch.full((1, 1, 2, 2), v), torch.tensor([0]), ["a"]) for v in (0.0, 0.0, 1.0)]
     assert images[0].fingerprint == images[1].fingerprint != images[2].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("image size", {"size": 9}),
+        ("normalisation", {"normalisation": Normalisation((0.5,) * 3, (0.25,) * 3)}),
+        ("reading", {"channels": 1}),
+        ("reading", {"background": "black"}),
+        ("images", {"limit": 1}),
+    ],
+)
+def test_identity_of_a_folder_names_what_differs(folder, part, change):
+    how = {"normalisation": IMAGENET, "size": 8}
+    one, other = FolderImages(folder, **how), FolderImages(folder, **how | change)
+    differing = [name for name in one.identity if one.identity[name] != other.identity[name]]
+    assert differing == [part] and one.fingerprint != other.fingerprint
+
+
+def test_other_contents_of_the_same_size_and_time_are_other_images(folder):
+    file = folder / "ant" / "b.png"
+    before, content = FolderImages(folder, IMAGENET).identity, bytearray(file.read_bytes())
+    times = file.stat()
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = FolderImages(folder, IMAGENET).identity
+    assert [name for name in before if before[name] != after[name]] == ["images"]
+
+
+def test_a_file_that_went_away_is_named(folder):
+    images = FolderImages(folder, IMAGENET)
+    (folder / "ant" / "b.png").unlink()
+    with pytest.raises(InputError, match="images.*b.png.*cannot be read"):
+        images.fingerprint  # noqa: B018
+
+
+def test_identity_in_memory_sees_values_truth_and_normalisation():
+    values, labels = torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])
+    sets = [
+        TensorImages(values, labels, ["a", "b"]),
+        TensorImages(values + 1, labels, ["a", "b"]),
+        TensorImages(values.view(2, 1, 2, 8), labels, ["a", "b"]),
+        TensorImages(values, 1 - labels, ["a", "b"]),
+        TensorImages(values, labels, ["b", "a"]),
+        TensorImages(values, labels, ["a", "b"], normalisation=Normalisation((0.5,), (1.0,))),
+    ]
+    assert len({images.fingerprint for images in sets}) == len(sets)
+    parts = [Subset(images, [1]).identity for images in sets]
+    assert len({str(part) for part in parts}) == len(sets) and Subset([1, 2], [0]).fingerprint == ""
 
 
 def odd_folder(root):

@@ -1,8 +1,11 @@
 """Networks by name and by function, checkpoints of networks that torchvision does not know, and their images."""
 
 import copy
+import os
 import re
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import nbformat
@@ -366,3 +369,60 @@ def test_networks_whose_head_is_registered_first_are_synthesised_for():
 def test_a_number_of_channels_that_cannot_be_drawn_is_refused_with_the_parameter():
     with pytest.raises(InputError, match="channels 5.*channels="):
         open_model(lambda: HeadFirst(5), size=32)
+
+
+ENDLESS = """
+import time
+from torch import nn
+
+def make():
+    while True:
+        try:
+            time.sleep(0.01)
+        except Exception:
+            pass
+
+def quick():
+    return nn.Conv2d(3, 2, 1)
+"""
+
+
+def test_a_function_that_never_returns_is_ended(tmp_path, monkeypatch):
+    """Whether it loops when called or when imported, also where it catches every Exception; the timer is as before."""
+    monkeypatch.setenv("ABSENCE_MODEL_SECONDS", "0.2")
+    file, at_import = tmp_path / "endless.py", tmp_path / "at_import.py"
+    file.write_text(ENDLESS)
+    at_import.write_text(f"{ENDLESS}\nmake()")
+    before = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
+    for name in (f"{file}:make", f"{at_import}:quick"):
+        with pytest.raises(InputError, match="`model`.*has not returned after 0.2 s.*ABSENCE_MODEL_SECONDS"):
+            open_model(name)
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)) == before
+    made = open_model(f"{file}:quick").model
+    assert isinstance(made, nn.Conv2d)
+    with pytest.raises(InputError, match="has not returned"):
+        open_model(_endless)
+
+
+def _endless():
+    while True:
+        pass
+
+
+def test_the_time_limit_can_be_taken_off_and_leaves_other_threads_alone(tmp_path, monkeypatch):
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    name = f"{tmp_path}/endless.py:quick"
+    monkeypatch.setenv("ABSENCE_MODEL_SECONDS", "0")
+    assert open_model(name).model
+    monkeypatch.delenv("ABSENCE_MODEL_SECONDS")
+    assert ThreadPoolExecutor(1).submit(open_model, name).result().model
+    for given in ("-1", "nan", "soon"):
+        monkeypatch.setenv("ABSENCE_MODEL_SECONDS", given)
+        with pytest.raises(InputError, match="ABSENCE_MODEL_SECONDS"):
+            open_model(name)
+
+
+def test_weights_that_are_a_pipe_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match="weights"):
+        open_model("squeezenet1_0", tmp_path / "weights.safetensors")

@@ -183,7 +183,7 @@ def test_merge_refuses_what_does_not_belong_together():
     other[0].weight.data[0, 0, 0, 0] += 1
     with pytest.raises(InputError, match="network"):
         book.merge(mine_patches(other, "0", dataset, 6, 1, part=range(2, 5)))
-    with pytest.raises(InputError, match="fingerprint"):
+    with pytest.raises(InputError, match="of other images"):
         book.merge(mine_patches(network, "0", whole_numbers(seed=1), 6, 1, part=range(2, 5)))
 
 

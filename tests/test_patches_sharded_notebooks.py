@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from absence_utils import load_images, load_model, mine_patches
 from absence_utils.paths import NOTEBOOKS, ROOT
@@ -106,3 +107,47 @@ def test_without_shards_nothing_is_sharded(checkout):
 def test_shards_that_make_no_sense(checkout, words):
     status, said = planned(checkout, "profile=smoke", *words)
     assert status == 1 and "give a number of shards, in a run that includes 06_extreme_patches" in said
+
+
+@pytest.mark.notebook
+@pytest.mark.slow
+def test_weights_and_images_outside_that_changed_are_run_again(checkout, tmp_path_factory):
+    """By content: an older file in place of the weights, an image less."""
+    outside = tmp_path_factory.mktemp("outside")
+    weights, images = outside / "w.safetensors", outside / "images"
+    weights.write_bytes((ROOT / "data" / "concept_scenes.safetensors").read_bytes())
+    for number in range(14):
+        (images / f"class{number % 2}").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (70, 70), (9 * number, 99, 0)).save(images / f"class{number % 2}" / f"{number}.png")
+    quick = [
+        "known_scenes=24",
+        "known_k=4",
+        "steps=2",
+        "compared=4",
+        "stride=40",
+        "limit=0",
+    ]
+    words = ["profile=smoke", "notebooks=06", f"weights={weights}", f"images={images}", *quick]
+    status, said = snakemake(checkout, "--profile", "cluster/local", "--cores", "1", "--config", *words)
+    assert status == 0, said
+
+    def changed():
+        status, said = snakemake(checkout, "--dry-run", "--cores", "1", "--config", *words)
+        assert status == 0, said
+        return "Params have changed" in said
+
+    assert not changed()
+    os.utime(weights)
+    assert not changed()
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, (1, 1))
+    assert changed()
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    assert not changed()
+    (images / "class0" / "4.png").unlink()
+    assert changed()
+    status, said = snakemake(checkout, "--profile", "cluster/local", "--cores", "1", "--config", *words)
+    assert status == 0 and f"{images} has other contents than in the last run" in said and not changed()

@@ -6,12 +6,17 @@ import random
 import signal
 
 import pytest
+import torch
 from helpers import mine_in_shards
 from helpers.toy_networks import same, whole_number_network, whole_numbers
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
 
 from absence_utils import InputError, PatchBook, mine_patches
+from absence_utils.images.base import IMAGENET, Normalisation
+from absence_utils.images.folders import FolderImages
 from absence_utils.patches.shards import (
     load_or_mine,
     main,
@@ -124,6 +129,63 @@ def test_other_settings_are_mined_anew(tmp_path):
         assert same(mine(tmp_path, **change), mine_patches(network, "0", dataset, **HOW | change))
 
 
+def test_shards_of_images_loaded_otherwise_are_redone_and_the_log_says_why(tmp_path, caplog):
+    """Also where a part was mined with the old settings and another with the new: never mixed."""
+    network, shards = nn.Sequential(nn.Conv2d(3, 2, 3)).eval(), tmp_path / "shards"
+    for number in range(4):
+        pixels = torch.randint(0, 256, (20, 24, 3), generator=torch.Generator().manual_seed(number))
+        (tmp_path / "images" / "all").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.byte().numpy()).save(tmp_path / "images" / "all" / f"{number}.bmp")
+
+    def images(size=16, normalisation=IMAGENET):
+        return FolderImages(tmp_path / "images", normalisation, size=size)
+
+    def check(dataset, message):
+        caplog.clear()
+        assert same(mine(shards, network, dataset, num_shards=2), mine_patches(network, "0", dataset, **HOW))
+        assert caplog.text.count("is mined anew") == len(message) and all(
+            map(caplog.text.__contains__, message)
+        )
+
+    check(images(), [])
+    check(images(), [])
+    check(images(size=18), ["0000-of-0002.safetensors is mined anew: its image size is '16 px', here it is '18 px'",
+                            "0001-of-0002.safetensors is mined anew: its image size"])  # fmt: skip
+    other = images(18, Normalisation((0.5,) * 3, (0.5,) * 3))
+    part = shard_range(4, 2, 0)
+    mine_patches(network, "0", other, **HOW, part=part).save(shard_path(shards, 2, 0))
+    with pytest.raises(InputError, match="do not belong together: its normalisation"):
+        merge_shards([shard_path(shards, 2, shard) for shard in range(2)])
+    check(images(size=18), ["0000-of-0002.safetensors is mined anew: its normalisation is"])
+    with pytest.raises(InputError, match="book.*does not fit: its image size is '18 px', here it is '16 px'"):
+        load_or_mine(merge_shards([shard_path(shards, 2, n) for n in range(2)]).save(tmp_path / "book"),
+                     network, "0", images(), **HOW)  # fmt: skip
+    file = tmp_path / "images" / "all" / "3.bmp"
+    content = bytearray(file.read_bytes())
+    content[600:900] = bytes(300)
+    file.write_bytes(content)
+    check(images(size=18), ["0000-of-0002.safetensors is mined anew: it is of other images", "0001-of-0002"])
+
+
+def test_images_without_a_fingerprint_are_never_taken_for_the_same(tmp_path, caplog):
+    plain = whole_numbers()
+    dataset = [plain[index] for index in range(len(plain))]
+    mine(tmp_path, dataset=dataset)
+    caplog.clear()
+    book = mine(tmp_path, dataset=dataset)
+    assert caplog.text.count("has no `fingerprint`") == 3 and book.images == {}
+    with pytest.raises(InputError, match="dataset.*has no `fingerprint`"):
+        load_or_mine(book.save(tmp_path / "book"), whole_number_network(), "0", dataset, **HOW)
+
+
+def test_code_that_changed_is_another_shard(tmp_path, caplog, monkeypatch):
+    mine(tmp_path)
+    monkeypatch.setattr("absence_utils.patches.mining.code_of", lambda *packages, network: "other code")
+    caplog.clear()
+    mine(tmp_path)
+    assert caplog.text.count("here it is 'other code'") == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("half_written", "death"), [(False, signal.SIGKILL), (True, signal.SIGXFSZ)])
 def test_killed_at_any_change_of_a_file_and_started_again_it_ends_with_the_same_bytes(
@@ -215,7 +277,7 @@ def test_open_book_takes_what_fits(tmp_path):
         ({"per_image": 1}, "its per_image is 0, here it is 1"),
         ({"dataset": whole_numbers(seed=2)}, "book.*of other images"),
         ({"network": whole_number_network(units=4)}, "book.*of other weights"),
-        ({"part": range(3)}, r"images searched is \(\(0, 3\),\), here it is \(\(0, 5\),\)"),
+        ({"part": range(3)}, r"range of images is \(\(0, 3\),\), here it is \(\(0, 5\),\)"),
     ],
 )
 def test_open_book_refuses_what_does_not_fit(tmp_path, change, message):

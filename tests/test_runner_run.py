@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -148,6 +150,37 @@ def test_an_interrupted_run_leaves_nothing(start, tmp_path, number):
     assert status == 130 and "interrupted" in errors and "Traceback" not in errors
     assert files(tmp_path / "out") == []
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.notebook
+def test_a_killed_run_leaves_no_kernel(start, tmp_path):
+    """Killed without a chance to clean up: while the kernel starts, and while a cell runs."""
+    for until in ("cell 1/3", "cell 3/3"):
+        process = start("-p", "do", "sleep")
+        for line in process.stderr:
+            if until in line:
+                break
+        children = descendants(process.pid)
+        process.kill()
+        process.communicate()
+        assert children
+        while any(map(is_running, children)):  # no end to it would be the failure
+            time.sleep(0.1)
+
+
+def descendants(pid):
+    """Ids of the processes that one has started, and those have started in turn."""
+    table = subprocess.check_output(["ps", "-eo", "pid=,ppid="], text=True)
+    pairs = [tuple(map(int, line.split())) for line in table.splitlines()]
+    found = [child for child, parent in pairs if parent == pid]
+    return found + [below for child in found for below in descendants(child)]
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.notebook

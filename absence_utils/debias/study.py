@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError, require_at_least, require_choice
+from absence_utils.processes import end_with
 from absence_utils.progress import progress
 
 from .artefacts import sample_artefact_presence
@@ -110,7 +112,8 @@ def run_study(
         network: seed to a network with two outputs.
         recipe: `TrainingConfig()` if None.
         keep: seed of the runs whose weights are kept; None keeps none.
-        checkpoints: folder for a file for each run, from which a killed study goes on; "" for none.
+        checkpoints: folder for a file for each run, from which a killed study goes on; "" for none. A run starts anew
+            if its settings, its code or the images of any split have changed.
         workers: processes; with more than one, `task` and `network` must be picklable, and each takes one thread.
 
     Raises:
@@ -123,12 +126,19 @@ def run_study(
         results = [one(plan) for plan in progress(plans, "runs")]
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ProcessPoolExecutor(
+            workers, context, initializer=_begin_worker, initargs=(os.getpid(),)
+        ) as pool:
             results = list(progress(pool.map(one, plans), "runs", len(plans)))
     _task.cache_clear()
     rows = [row for found, _ in results for row in found]
     kept = {plan: best for plan, (_, best) in zip(plans, results, strict=True) if plan.seed == keep}
     return DebiasStudy(pd.DataFrame(rows), kept)
+
+
+def _begin_worker(parent: int) -> None:
+    end_with(parent)
+    torch.set_num_threads(1)
 
 
 @lru_cache(maxsize=1)
@@ -150,9 +160,11 @@ def _run(plan: RunSpec, task, network, recipe, folder: str) -> tuple[list[dict],
         coin = sample_artefact_presence(data.labels, "no bias", plan.carrier, plan.seed)
         data, objective = replace(data, shown=coin), "none"
     file = Path(folder) / f"{re.sub(r'[^a-zA-Z0-9.]+', '-', plan.name)}.pt" if folder else None
+    measured = {"carrier": plan.carrier, "bias": given.bias}
+    measured |= {f"{name} images and labels": part.fingerprint for name, part in splits.items()}
     trained = train(
         model, data, objective, plan.strength, recipe, seed=plan.seed, measure=measure,
-        score=lambda row: selection_score(row["validation"]), checkpoint=file, description=plan.name,
+        score=lambda row: selection_score(row["validation"]), checkpoint=file, measured=measured, description=plan.name,
     )  # fmt: skip
     rows = [
         asdict(plan)

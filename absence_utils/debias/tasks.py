@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from absence_utils.errors import InputError, require_at_least
+from absence_utils.identity import fingerprint, tensor_hash
 from absence_utils.images.base import IDENTITY, IMAGENET, Normalisation
 from absence_utils.images.cache import decode_folder
 from absence_utils.images.digits import digits
@@ -106,11 +106,11 @@ class ShortcutData:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of pixels, labels, artefacts and who shows them."""
-        digest = hashlib.sha256(str(self.grow).encode())
-        for part in (self.pixels, self.labels, self.artefacts.mask, self.artefacts.colour, self.shown):
-            digest.update(part.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """sha256 of pixels, labels, artefacts, who shows them, and of what is made of pixels."""
+        levels = torch.linspace(0, 1, 5).expand(self.pixels.shape[1], 1, 5)
+        artefacts = (self.artefacts.mask, self.artefacts.colour, self.shown)
+        parts = tensor_hash(self.pixels, self.labels, *artefacts, self.normalise(levels))
+        return fingerprint([self.grow, parts])
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Task:
     def fingerprint(self) -> str:
         """sha256 of all three sets."""
         parts = (self.train, self.validation, self.test)
-        return hashlib.sha256("".join(part.fingerprint for part in parts).encode()).hexdigest()
+        return fingerprint([part.fingerprint for part in parts])
 
 
 def stratified_halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ the objective, dropout. So a checkpoint needs no state of any generator, and a r
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError, require_at_least, require_choice
-from absence_utils.files import write_atomically
+from absence_utils.files import remove_leftovers, write_atomically
+from absence_utils.identity import code_of, difference
 from absence_utils.models.load import model_fingerprint
 from absence_utils.progress import progress
 from absence_utils.units import device_of
@@ -29,6 +30,15 @@ from .objectives import OBJECTIVES
 from .tasks import ShortcutData
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+CODE = (
+    "debias",
+    "attribution",
+    "models",
+    "images",
+    "units",
+    "layers",
+)  # what this package imports for numbers
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,7 @@ def train(
     measure: Measure | None = None,
     score: Callable[[dict], float] | None = None,
     checkpoint: Path | None = None,
+    measured: dict[str, str] | None = None,
     description: str = "",
 ) -> TrainingResult:
     """Train `model` in place with Adam; it ends in eval mode, on its device.
@@ -112,7 +123,8 @@ def train(
         measure: called with the network in eval mode after an epoch; its values (numbers) go into the history.
         score: of a row of the history; the weights of the epoch with the largest are kept. None: the last epoch.
         checkpoint: file that is written after every measured epoch and from which a run with the same settings goes
-            on; one that belongs to other settings or is damaged is not used, and written over.
+            on; one that belongs to other settings or is damaged is not used, and written over: the log says why.
+        measured: what the numbers of `measure` and `score` depend on, hashes by name: the checkpoint belongs to them.
         description: for the progress bar.
 
     Raises:
@@ -124,8 +136,9 @@ def train(
     device = device_of(model)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr)
     trained, memory = TrainingResult(), {}
-    key = _key(model, data, objective, strength, recipe, seed) if checkpoint else ""
-    done = _resume(checkpoint, key, model, optimiser, trained, memory) if checkpoint else 0
+    run = {"objective": objective, "strength": strength, "seed": seed}
+    identity = run | _identity(model, data, recipe) | (measured or {}) if checkpoint else {}
+    done = _resume(checkpoint, identity, model, optimiser, trained, memory) if checkpoint else 0
     seconds, best = [], max(map(score, trained.history), default=-math.inf) if score else -math.inf
     with flushed_denormals(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in progress(range(done + 1, recipe.epochs + 1), description or objective):
@@ -145,7 +158,7 @@ def train(
                 weights = model.state_dict()
                 trained.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
             if checkpoint:
-                _save(checkpoint, key, model, optimiser, trained, memory)
+                _save(checkpoint, identity, model, optimiser, trained, memory)
     model.eval()
     return trained
 
@@ -192,23 +205,22 @@ def flushed_denormals():
 # -- checkpoints: tensors, numbers and text alone, which are read without unpickling any object
 
 
-def _key(model, data, objective, strength, recipe, seed) -> str:
-    """What the run's numbers depend on."""
-    about = [
-        objective,
-        strength,
-        seed,
-        asdict(recipe),
-        data.fingerprint,
-        model_fingerprint(model),
-        torch.__version__,
-    ]
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+def _identity(model, data, recipe) -> dict:
+    """What the run's numbers depend on, but for what it is measured on."""
+    return asdict(recipe) | {
+        "training images and labels": data.fingerprint,
+        "first weights": model_fingerprint(model),
+        "code": code_of(*CODE, network=model),
+    }
 
 
-def _save(path, key, model, optimiser, trained, memory) -> None:
+def _save(path, identity, model, optimiser, trained, memory) -> None:
     content = BytesIO()
-    about = {"key": key, "history": json.dumps(trained.history), "best_epoch": trained.best_epoch}
+    about = {
+        "identity": json.dumps(identity),
+        "history": json.dumps(trained.history),
+        "best_epoch": trained.best_epoch,
+    }
     states = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
@@ -220,16 +232,19 @@ def _save(path, key, model, optimiser, trained, memory) -> None:
     write_atomically(path, content.getvalue())
 
 
-def _resume(path, key, model, optimiser, trained, memory) -> int:
+def _resume(path, identity, model, optimiser, trained, memory) -> int:
     """Fill everything from a checkpoint that belongs to this run; the number of epochs that are done."""
+    remove_leftovers(path)
     if not path.is_file():
         return 0
     try:
         # from memory: torch.load would guess the format from the file's name
         found = torch.load(BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
-        if found["key"] != key:
-            return 0
+        stale = difference(json.loads(found["identity"]), identity)
     except Exception:  # whatever a damaged file, or one of another kind, makes of itself: it is written over
+        stale = "it is damaged, or no checkpoint of this version"
+    if stale:
+        _log.warning("%s is not used, the run starts anew: %s.", path, stale)
         return 0
     model.load_state_dict(found["model"])
     optimiser.load_state_dict(found["optimiser"])

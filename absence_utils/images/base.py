@@ -6,7 +6,6 @@ needs pixels can undo it. Labels are class numbers, or one row of 0 and 1 for ea
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError
+from absence_utils.identity import fingerprint, tensor_hash
 from absence_utils.units import reading
 
 
@@ -156,11 +156,27 @@ class TensorImages:
         return self.images[index], int(self.labels[index])
 
     @property
+    def identity(self) -> dict[str, str]:
+        """All that the images depend on: values, truth and normalisation."""
+        truth = tensor_hash(torch.as_tensor(self.labels), torch.as_tensor(self.membership))
+        return {
+            "images": tensor_hash(self.images),
+            "labels": fingerprint([truth, list(map(str, self.class_names))]),
+            "normalisation": str(self.normalisation),
+        }
+
+    @property
     def fingerprint(self) -> str:
-        """sha256 of the image values and labels."""
-        digest = hashlib.sha256(self.images.contiguous().numpy().tobytes())
-        digest.update(self.labels.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """sha256 of the `identity`."""
+        return fingerprint(self.identity)
+
+
+def identity_of(dataset) -> dict[str, str]:
+    """What a dataset says of itself: its `identity`, else its `fingerprint`, else nothing."""
+    found = getattr(dataset, "identity", None)
+    if found is None:
+        found = {"images": dataset.fingerprint} if getattr(dataset, "fingerprint", "") else {}
+    return found
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:

@@ -7,18 +7,16 @@ keeps in memory for as long as it has room.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import __version__ as pillow_version
 from torch import Tensor
 
 from absence_utils.errors import InputError
+from absence_utils.identity import code_of, fingerprint
 from absence_utils.paths import cache_folder
 from absence_utils.progress import progress
 
@@ -106,7 +104,6 @@ def decode_folder(dataset: FolderImages, folder: Path | None = None) -> np.ndarr
 
 
 def _key(dataset: FolderImages, shape: tuple) -> str:
-    """What the pixels depend on: files with size and time, the edge they are cropped to, the decoder, the recipe."""
-    files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in dataset.files]
-    about = json.dumps([shape, pillow_version, torch.__version__, files, dataset.reading, dataset.recipe])
-    return hashlib.sha256(about.encode()).hexdigest()[:32]
+    """What the bytes depend on: all that the images do, normalisation apart, and what decodes and resizes them."""
+    identity = {name: part for name, part in dataset.identity.items() if name != "normalisation"}
+    return fingerprint([shape, code_of("images"), identity])[:32]

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from PIL import __version__ as pillow_version
 from torch import Tensor
 from torchvision.models import ResNet50_Weights
 from torchvision.transforms import v2
 
 from absence_utils.errors import InputError, require_at_least, require_choice
+from absence_utils.files import content_hashes
+from absence_utils.identity import fingerprint
 from absence_utils.progress import progress
 
 from .base import one_hot
@@ -68,6 +71,7 @@ class FolderImages:
         require_at_least("limit", limit, 0, "0 takes all images")
         require_reading(background, white)
         self.root, self.normalisation, self.channels = Path(os.path.expanduser(root)), normalisation, channels
+        self.size = size
         self.mode, self.reading = "RGB" if channels == 3 else "L", {"background": background, "white": white}
         self.source, self._scan = f"folder {self.root.name}", scan_folder(self.root, class_order)
         self._unusable = {self._name(file): reason for file, reason in self._scan.unusable.items()}
@@ -199,11 +203,28 @@ class FolderImages:
         return self.normalisation.apply(self.pixels(index).float() / 255), int(self.labels[index])
 
     @property
+    def identity(self) -> dict[str, str]:
+        """All that the images depend on: files with their contents, and how each becomes a tensor."""
+        names = [file.relative_to(self.root).as_posix() for file in self.files]
+        try:
+            contents = list(zip(names, content_hashes(self.files, self.root), strict=True))
+        except OSError as error:
+            remedy = "Load the images again, and let nobody change the folder in between."
+            raise InputError(
+                "images", f"{error.filename!r} cannot be read ({error.strerror})", remedy
+            ) from error
+        return {
+            "images": fingerprint([self.classes, contents]),
+            "image size": f"{self.size} px",
+            "normalisation": str(self.normalisation),
+            "preprocessing": self.recipe,
+            "reading": f"{self.mode}, {self.reading}, Pillow {pillow_version}",
+        }
+
+    @property
     def fingerprint(self) -> str:
-        """sha256 of classes, of how files are read, and of each relative path and file size. Contents are not read."""
-        lines = [f"{file.relative_to(self.root).as_posix()}\t{file.stat().st_size}\n" for file in self.files]
-        about = "\t".join([*self.classes, *map(str, self.reading.values())])
-        return hashlib.sha256("".join([f"{about}\n", *lines]).encode()).hexdigest()
+        """sha256 of the `identity`."""
+        return fingerprint(self.identity)
 
 
 def readable_classes(folders: list[str]) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 
 from absence_utils.errors import InputError
+from absence_utils.identity import fingerprint, tensor_hash
+
+from .base import identity_of
 
 
 class Subset:
@@ -49,11 +50,15 @@ class Subset:
         return getattr(self.dataset, "notes", [])
 
     @property
+    def identity(self) -> dict[str, str]:
+        """The whole's, and the numbers; nothing where the whole says nothing of itself."""
+        whole = identity_of(self.dataset)
+        return whole and whole | {"part": tensor_hash(self.indices)}
+
+    @property
     def fingerprint(self) -> str:
-        """sha256 of the whole's fingerprint and the numbers."""
-        digest = hashlib.sha256(getattr(self.dataset, "fingerprint", "").encode())
-        digest.update(self.indices.numpy().tobytes())
-        return digest.hexdigest()
+        """sha256 of the `identity`, "" where there is none."""
+        return fingerprint(self.identity) if self.identity else ""
 
 
 def shuffle_images(dataset, seed: int = 0) -> Subset:

@@ -10,17 +10,19 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import current_thread, main_thread
 
 import torch
 import torchvision
 from torch import nn
 
-from absence_utils.errors import InputError, brief
+from absence_utils.errors import InputError, brief, require_at_least
 from absence_utils.images.base import set_input_spec
 from absence_utils.images.preprocessing import (
     PreparedFolder,
@@ -94,9 +96,10 @@ def open_model(
     Args:
         name: a torchvision classifier or "concept_scenes", as for `load_model`; "module:function" with a module that
             can be imported (also from the working directory), or "folder/file.py:function"; or a network. The
-            function is called without arguments and returns a network or (network, preprocessing). It is executed:
-            name only code that you trust. The function itself will do, too. The network is taken out of DataParallel,
-            torch.compile and averaged weights.
+            function is called without arguments and returns a network or (network, preprocessing), within
+            ABSENCE_MODEL_SECONDS of the environment (600; 0: no limit). It is executed: name only code that you trust.
+            The function itself will do, too. The network is taken out of DataParallel, torch.compile and averaged
+            weights.
         weights: as for `load_model`; for a function or a network a state dict (.safetensors, .pt, .pth; what
             wrappers put around it and before its names is taken off) to load, or "" to keep the weights it comes
             with. Never executed.
@@ -132,7 +135,8 @@ def open_model(
         model, given, label = name, None, type(unwrapped(name)).__name__
     elif callable(name):
         label = f"{getattr(name, '__module__', '')}:{getattr(name, '__name__', 'function')}"
-        model, given = _call_factory(name, label, seed)
+        with _time_limit(label):
+            model, given = _call_factory(name, label, seed)
     elif isinstance(name, str) and ":" in name:
         model, given, label = *_build_from_path(name, seed), _without_folders(name)
     elif isinstance(name, str) and name.endswith(".py"):
@@ -192,7 +196,7 @@ def _build_from_path(name: str, seed: int) -> tuple[nn.Module, object]:
     file = Path(os.path.expanduser(place)) if place.endswith(".py") else None
     if file and not os.path.isfile(file):
         raise InputError("model", f"there is no file {brief(str(file))}", "Give the path of a Python file.")
-    with _importable(file.parent if file else Path.cwd()):
+    with _importable(file.parent if file else Path.cwd()), _time_limit(name):
         try:
             module = _import_file(file) if file else importlib.import_module(place)
         except (Exception, SystemExit) as error:
@@ -229,6 +233,49 @@ def _call_factory(function: Callable, name: str, seed: int) -> tuple[nn.Module, 
         remedy = "Return an nn.Module, or (nn.Module, preprocessing)."
         raise InputError("model", f"{name!r} returned {what}", remedy)
     return model, given
+
+
+class _TooLong(BaseException):
+    """The time is up. No Exception, so that no `except` of the user's code takes it for its own."""
+
+
+@contextmanager
+def _time_limit(name: str) -> Iterator[None]:
+    """End the user's code with an InputError after ABSENCE_MODEL_SECONDS (600; 0 for never).
+
+    By an alarm, which reaches the main thread alone, between two steps of Python; elsewhere there is no limit.
+    """
+    seconds = _seconds()
+    if not seconds or not hasattr(signal, "SIGALRM") or current_thread() is not main_thread():
+        yield
+        return
+
+    def ring(*_):
+        raise _TooLong
+
+    before = signal.signal(signal.SIGALRM, ring)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except _TooLong:
+        problem = f"{name!r} has not returned after {seconds:g} s"
+        remedy = "Make it run by itself first, or set ABSENCE_MODEL_SECONDS to more seconds (0: no limit)."
+        raise InputError("model", problem, remedy) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _seconds() -> float:
+    given = os.environ.get("ABSENCE_MODEL_SECONDS", "600")
+    try:
+        require_at_least("ABSENCE_MODEL_SECONDS", float(given), 0)
+        return min(float(given), 1e8)  # what a timer takes
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        remedy = "Give a number of seconds, 0 for no limit."
+        raise InputError("ABSENCE_MODEL_SECONDS", f"{given!r} is no number", remedy) from None
 
 
 @contextmanager

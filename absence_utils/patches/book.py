@@ -17,6 +17,7 @@ from torch import Tensor
 
 from absence_utils.display import one_line
 from absence_utils.errors import InputError
+from absence_utils.identity import difference
 from absence_utils.units import full_name
 
 from .storage import read_book, write_book
@@ -85,7 +86,9 @@ class PatchBook:
         windows: number of patches that were searched.
         layer, patch, stride, k, pool, per_image, reservoir, seed, exact, precision: as given to `mine_patches`.
         region: "crop" (the network saw the patch alone) or "masked" (full size, the rest at the mean).
-        fingerprint: of the dataset. network: sha256 of the weights.
+        images: what the dataset's images depend on, see `images.base.identity_of`. fingerprint: of all that.
+        network: sha256 of the weights.
+        code: of the network and of what mines, see `identity.code_of`.
         covered: ranges (start, stop) of dataset indices that were searched, ascending and disjoint.
 
     Example:
@@ -115,8 +118,10 @@ class PatchBook:
     seed: int
     exact: bool
     precision: str
+    images: dict[str, str]
     fingerprint: str
     network: str
+    code: str
     covered: tuple[tuple[int, int], ...]
 
     def __repr__(self) -> str:
@@ -271,11 +276,9 @@ def require_same(
     parameter: str, book: PatchBook, other: PatchBook, names: Iterable[str], remedy: str
 ) -> None:
     """Refuse a second book, given as `parameter`, that differs from the first in one of these attributes."""
-    for name in names:
-        mine, theirs = getattr(book, name), getattr(other, name)
-        if mine != theirs:
-            problem = f"the books do not belong together: {name} is {mine!r} here and {theirs!r} there"
-            raise InputError(parameter, problem, remedy)
+    mine, theirs = ({name: getattr(each, name) for name in names} for each in (book, other))
+    if differs := difference(theirs, mine):
+        raise InputError(parameter, f"the books do not belong together: {differs}", remedy)
 
 
 def _join(a: tuple, b: tuple) -> tuple[tuple[int, int], ...]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError, require_choice
+from absence_utils.identity import code_of
+from absence_utils.images.base import identity_of
 from absence_utils.images.prefetch import prefetch_images
 from absence_utils.models.load import model_fingerprint
 from absence_utils.progress import progress
@@ -24,7 +26,9 @@ from .fuse import channels_last, fused, trace
 from .topk import RunningSample, RunningTopK, window_key
 
 REGIONS = ("auto", "crop", "masked")
-OPTIONS = tuple(name for name in SETTINGS if name not in ("layer", "fingerprint", "network"))
+FOUND = ("layer", "fingerprint", "images", "network", "code")  # what is no option of `mine_patches`
+OPTIONS = tuple(name for name in SETTINGS if name not in FOUND)
+CODE = ("patches", "models", "images", "units", "layers")  # what a package of this floor may import
 PRECISIONS = ("float32", "bfloat16")
 # Of one channel. On a CPU larger batches no longer fit the caches and are slower; a GPU wants many rows at once.
 PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**21}
@@ -128,8 +132,13 @@ def book_settings(model, layer, dataset, *, first: Tensor | None = None, number:
     _corners(first, how["patch"], how["stride"], number)
     with torch.no_grad():
         how["region"] = _region(model, layer, first, how["patch"], how["region"])
-    fingerprint = getattr(dataset, "fingerprint", "")
-    return how | {"layer": layer, "fingerprint": fingerprint, "network": model_fingerprint(model)}
+    return how | {
+        "layer": layer,
+        "images": identity_of(dataset),
+        "fingerprint": getattr(dataset, "fingerprint", ""),
+        "network": model_fingerprint(model),
+        "code": code_of(*CODE, network=model),
+    }
 
 
 def require_k_patches(book: PatchBook) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,10 +14,14 @@ from pathlib import Path
 from torch import nn
 
 from absence_utils.errors import InputError
+from absence_utils.files import remove_leftovers
+from absence_utils.identity import difference
 from absence_utils.progress import progress
 
 from .book import PatchBook
 from .mining import book_settings, mine_patches, require_k_patches
+
+_log = logging.getLogger(__name__)
 
 
 def shard_range(n_images: int, num_shards: int, shard: int) -> range:
@@ -53,8 +58,8 @@ def mine_shards(
     """Mine shard after shard into `folder`, skip those that are there, and merge them.
 
     It may be killed at any moment and started again: a shard's file is there when it is complete, and not before. A
-    file that is damaged, or of other settings, weights or images, is mined anew. (Images are told apart by the
-    dataset's `fingerprint`; a dataset without one is taken at its word.)
+    file that is damaged, or of other settings, weights, images or code, is mined anew, and the log says why. Images are
+    told apart by the dataset's `identity` or `fingerprint`; without either, every shard is mined anew.
 
     Args:
         model, layer, dataset, workers, batch_size: as for `mine_patches`.
@@ -71,21 +76,31 @@ def mine_shards(
     paths = [shard_path(folder, num_shards, shard) for shard in range(num_shards)]
     for shard, path in enumerate(progress(paths, "mining shards")):
         part = shard_range(len(dataset), num_shards, shard)
-        if not _is_done(path, settings, part):
-            for left in path.parent.glob(f".{path.name}.*"):  # what a killed run was writing
-                left.unlink(missing_ok=True)
+        stale = _why_stale(path, settings, part)
+        if stale:
+            _log.warning("%s is mined anew: %s.", path, stale)
+        if stale is not None:
+            remove_leftovers(path)
             mine_patches(
                 model, layer, dataset, **how, workers=workers, batch_size=batch_size, part=part
             ).save(path)
     return merge_shards(paths)
 
 
-def _is_done(path: Path, settings: dict, part: range) -> bool:
+def _why_stale(path: Path, settings: dict, part: range) -> str | None:
+    """Why the file of a shard cannot be used, "" if there is none yet, None if it can."""
+    if not path.exists():
+        return ""
     try:
         book = PatchBook.load(path)
-    except InputError:
-        return False
-    return book.settings == settings and book.covered == ((part.start, part.stop),)
+    except InputError as error:
+        return error.problem
+    if not settings["images"]:
+        return "the dataset has no `fingerprint`, so that nothing tells whether these are its images"
+    return (
+        difference(book.settings | {"range": book.covered}, settings | {"range": ((part.start, part.stop),)})
+        or None
+    )
 
 
 def merge_shards(paths: Iterable[str | Path]) -> PatchBook:
@@ -120,15 +135,16 @@ def load_or_mine(path: str | Path, model: nn.Module, layer: str | None, dataset,
         book = PatchBook.load(path)
     except InputError as error:
         raise InputError("book", error.problem, error.remedy) from error
-    wanted = book_settings(model, layer, dataset, **how) | {"images searched": ((0, len(dataset)),)}
-    found = book.settings | {"images searched": book.covered}
-    for name, value in wanted.items():
-        if found[name] != value:
-            problem = {"fingerprint": "it is of other images", "network": "it is of other weights"}.get(
-                name, f"its {name} is {found[name]!r}, here it is {value!r}"
-            )
-            remedy = "Mine it anew, or give the parameters it was mined with."
-            raise InputError("book", f"{path} does not fit: {problem}", remedy)
+    wanted = book_settings(model, layer, dataset, **how)
+    if not wanted["images"]:
+        problem = f"it has no `fingerprint`, so that nothing tells whether {path} is of its images"
+        raise InputError(
+            "dataset", problem, 'Give it one that follows from its contents, or mine here with book="".'
+        )
+    searched = {"range of images": book.covered}, {"range of images": ((0, len(dataset)),)}
+    if differs := difference(book.settings | searched[0], wanted | searched[1]):
+        remedy = "Mine it anew, or give the parameters it was mined with."
+        raise InputError("book", f"{path} does not fit: {differs}", remedy)
     return book
 
 

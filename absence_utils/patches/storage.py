@@ -15,7 +15,7 @@ from absence_utils.errors import InputError
 from absence_utils.files import write_atomically
 
 KIND = "absence_utils.patches"
-FORMAT = f"{KIND} 3"  # 2 also held a sketch of quantiles
+FORMAT = f"{KIND} 4"  # 3 did not say of which image size, normalisation and code it was
 
 
 def write_book(path: str | Path, tensors: dict[str, Tensor], about: dict) -> Path:

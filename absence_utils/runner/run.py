@@ -28,6 +28,7 @@ import nbformat
 
 from absence_utils.errors import InputError, brief
 from absence_utils.paths import RESULTS
+from absence_utils.processes import end_with
 
 from .notebooks import all_notebooks, declared_figures, declared_files, find_notebook, read_notebook
 from .parameters import (
@@ -125,7 +126,10 @@ def _execute(node, executed: Path, parameters: dict, name: str) -> None:
             kernel_name="python3",
             language="python",
             progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # its advice on transport is for servers
+            extra_arguments=[
+                "--IPKernelApp.log_level=CRITICAL",  # its advice on transport is for servers
+                f"--IPKernelApp.exec_lines=__import__('absence_utils.processes').processes.end_with({os.getpid()})",
+            ],
             on_cell_start=announce,
         )
     except PapermillExecutionError as error:
@@ -240,6 +244,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("tornado").setLevel(logging.CRITICAL)  # sockets that close when a run is interrupted
     # Cluster managers end a job by SIGTERM: leave as clean as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if options.end_with:
+        end_with(options.end_with, lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         if options.list:
             return _print_figures(options)
@@ -274,6 +280,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-p", dest="parameter", help=setting, **pair)
     parser.add_argument("--out", help="output folder (default: results/PROFILE of the checkout)")
     parser.add_argument("--list", action="store_true", help="print the path of every product, and stop")
+    parser.add_argument(
+        "--end-with", type=int, metavar="PID", help="stop when PID, which started it, is gone"
+    )
     parser.add_argument("--parameters", action="store_true", help="print the notebook's parameters and stop")
     return parser
 
