@@ -40,6 +40,7 @@ def started(tmp_path):
         sys.executable,
         "-m",
         "absence_utils.runner.workflow",
+        str(os.getpid()),
         "smoke",
         "1",
         f"python={sys.executable}",
