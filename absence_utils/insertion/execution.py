@@ -122,11 +122,12 @@ def run_insertions(
         pasted = to_network(network, input_images(images, bank, filled, feather))
         maps = feature_map(network, layer, channels_last(pasted))
         rows = order[ends[start] : ends[start + len(part)]]
-        values = _pooled(maps, pool, masks, filled[:, 2])
-        if not 0 <= unit[rows].min() <= unit[rows].max() < values.shape[1]:
-            remedy = f"Use 0 to {values.shape[1] - 1}."
+        if not 0 <= unit[rows].min() <= unit[rows].max() < maps.shape[1]:
+            remedy = f"Use 0 to {maps.shape[1] - 1}."
             raise InputError("units", f"{unit[rows].max()} is out of range for layer {layer}", remedy)
-        found[rows, : values.shape[2]] = values[inverse[rows] - start, unit[rows]]
+        asked = inverse[rows] - start  # an input of the batch for each request: of a wide layer few units are asked
+        values = _pooled(maps[asked, unit[rows]], pool, masks, filled[asked, 2])
+        found[rows, : values.shape[1]] = values
     return requests.assign(**dict(zip(("response", "beside", "beyond"), found.T, strict=True)))
 
 
@@ -164,12 +165,12 @@ def input_images(images: ImageStack, bank: PatchBank, keys, feather: int = 0) ->
 
 
 def _pooled(maps: Tensor, pool: str, masks: Tensor | None, place: np.ndarray) -> np.ndarray:
-    """[input, unit, 1 or 3]: the pooled response, and its parts from outside the patch where there are masks."""
-    values = pool_space(maps, pool)[..., None].float()
+    """[request, 1 or 3] of maps [request, ...]: pooled, and the parts from outside the patch where there are masks."""
+    values = pool_space(maps[:, None], pool).float()
     if masks is not None:
-        positions = maps.flatten(2).float()
-        weights = masks.to(maps.device)[torch.from_numpy(place)]  # [input, 2, position]
-        values = torch.cat((values, positions @ weights.transpose(1, 2) / positions.shape[2]), dim=2)
+        positions = maps.flatten(1).float()
+        weights = masks.to(maps.device)[torch.from_numpy(place)]  # [request, 2, position]
+        values = torch.cat((values, (weights @ positions[..., None])[..., 0] / positions.shape[1]), dim=1)
     return values.cpu().numpy()
 
 
