@@ -545,8 +545,9 @@ def test_compare_with_real(planted):
     assert table.loc["lowest", "distance"] == pytest.approx(
         (pair.lowest.response.min().item() - 0.1) / sd, rel=1e-4
     )
-    for bad in (real[:1], real[0]):
-        with pytest.raises(InputError, match="`real`"):
-            compare_with_real([pair], bad)
+    with pytest.raises(InputError, match="`images`: responses to 1 image have no range"):
+        compare_with_real([pair], real[:1])
+    with pytest.raises(InputError, match="`real`"):
+        compare_with_real([pair], real[0])
     with pytest.raises(InputError, match="`units`"):
         compare_with_real([], real)

@@ -260,7 +260,7 @@ def suppress_top(
     """
     _check_real(units, real)
     if not 0 <= quantile < 1:
-        raise InputError("quantile", f"{quantile} is out of range", "Use 0 to 1.")
+        raise InputError("quantile", f"{quantile} is out of range", "Use 0 or more, below 1.")
     suppressed = []
     for unit in units:
         responses = unit.of(real)
@@ -300,6 +300,8 @@ def compare_with_real(pairs: Sequence[RenderedPair], real: Tensor) -> pd.DataFra
 def _check_real(units: Sequence[Unit], real: Tensor) -> None:
     if not units:
         raise InputError("units", "there are none", "Give at least one.")
-    if real.ndim != 2 or len(real) < 2:
-        raise InputError("real", f"expected [image, channel] for at least 2 images, got {tuple(real.shape)}",
-                         "Use `dataset_responses`.")  # fmt: skip
+    if real.ndim != 2:
+        raise InputError("real", f"expected [image, channel], got {tuple(real.shape)}", "Use `dataset_responses`.")
+    if len(real) < 2:
+        problem = f"responses to {len(real)} image{'s' * (len(real) != 1)} have no range"
+        raise InputError("images", problem, "Give 2 or more; limit 0 takes all of a folder.")
