@@ -1,5 +1,6 @@
 """What the protocols say of several networks, typical pictures, and ways of pooling."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,7 @@ from absence_utils.insertion.comparison import PLANTED, compare_networks, verdic
 from absence_utils.insertion.design import InsertionConfig
 from absence_utils.insertion.examples import EXAMPLES, example_pictures, typical_pairs
 from absence_utils.insertion.pooling import pooling_table
-from absence_utils.insertion.protocols import Published
+from absence_utils.insertion.published import Published
 from absence_utils.insertion.scores import MAIN_CONTROL, select_score
 
 SETTING = InsertionConfig(patch=8, stride=4, k=3, images=5)
@@ -41,7 +42,15 @@ def network(seed):
 def studies(images):
     options = {"null_units": 3, "known_scenes": 120, "redraws": 2, "top_share": 0.2, "feather": 1}
     return compare_networks(
-        network(0), network(1), "3", images, SETTING, units=[4, 1, 3, 5], control_units=1, **options
+        network(0),
+        network(1),
+        "3",
+        images,
+        SETTING,
+        units=[4, 1, 3, 5],
+        control_units=1,
+        all_pairs=SETTING,
+        **options,
     )
 
 
@@ -70,16 +79,18 @@ def test_verdicts_by_hand(studies):
             absence = select_score(study.fair.scores, "absence", MAIN_CONTROL).loc[row.unit]
             veto = select_score(study.fair.scores, "veto", "median images").loc[row.unit]
             (test,) = study.published.tests[study.published.tests.unit == row.unit].itertuples()
+            (pairs,) = study.all_pairs.tests[study.all_pairs.tests.unit == row.unit].itertuples()
             suppressed = absence.value > 0 and absence.q < 0.05
             assert (row.published, row.absence, row.veto) == (test.significant, absence.value, veto.value)
+            assert (row.published_lower, row.all_pairs_lower) == (test.lower, pairs.lower)
             assert row.suppressed == suppressed
             assert row.vetoed == (veto.value > 0 and veto.q_least < 0.05)
             if name in ("this network", "random weights"):
                 assert row.beyond_null == (suppressed and absence.value > limit)
             else:
                 assert np.isnan(row.beyond_null)
-    alone = verdicts({"this network": studies["this network"]})
-    assert alone.beyond_null.isna().all() and len(alone) == 4
+    alone = verdicts({"this network": replace(studies["this network"], all_pairs=None)})
+    assert alone.all_pairs_lower.isna().all() and alone.beyond_null.isna().all() and len(alone) == 4
 
 
 def test_typical_pair_is_the_median_drop(studies):
@@ -170,7 +181,7 @@ def test_flag_by_hand(monkeypatch, images):
             columns = ["unit", "score", "condition", "value", "q_least"]
             self.fair = type("F", (), {"scores": pd.DataFrame(rows, columns=columns)})
             self.fair.scores.loc[[i for i, v in enumerate(values) if v <= 0.05], "q_least"] = 0.9
-            tests = pd.DataFrame({"unit": range(3), "significant": [True] * 3})
+            tests = pd.DataFrame({"unit": range(3), "significant": [True] * 3, "lower": [True] * 3})
             self.published = Published(None, tests, None, None)
 
     monkeypatch.setattr("absence_utils.insertion.pooling.insertion_study", lambda *_, **__: Fake(next(calls)))
@@ -196,9 +207,11 @@ def test_limit_is_the_95th_percentile_of_random_weights():
         rows = [(unit, "absence", MAIN_CONTROL, value, 0.01, 0.01) for unit, value in enumerate(values)]
         rows += [(unit, "veto", "median images", 0.0, 1.0, 1.0) for unit in range(len(values))]
         scores = pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "q", "q_least"])
-        tests = pd.DataFrame({"unit": range(len(values)), "significant": True})
+        tests = pd.DataFrame({"unit": range(len(values)), "significant": True, "lower": True})
         return SimpleNamespace(
-            fair=SimpleNamespace(scores=scores), published=Published(None, tests, None, None)
+            fair=SimpleNamespace(scores=scores),
+            published=Published(None, tests, None, None),
+            all_pairs=None,
         )
 
     studies = {"this network": study([0.5, 0.94, 0.96]), "random weights": study(np.linspace(0, 1, 101))}

@@ -35,9 +35,9 @@ def pooling_table(
         done: pool to a study that there is already, of these units and maybe others.
 
     Returns:
-        A row for each pool and unit: pool, unit, published (significant, NaN where it was not asked), absence, veto,
-        suppressed (absence above `scores.MIN_EFFECT`, adjusted p below 0.05) and only_min: suppressed under
-        "min" and under no other pool.
+        A row for each pool and unit: pool, unit, published (significant either way, NaN where it was not asked),
+        absence, veto, suppressed (absence above `scores.MIN_EFFECT`, adjusted p below 0.05) and only_min: suppressed
+        under "min" and under no other pool.
     """
     tables = {}
     for pool in pools:
@@ -47,7 +47,7 @@ def pooling_table(
         absence = select_score(study.fair.scores, "absence", MAIN_CONTROL).loc[list(units)]
         veto = select_score(study.fair.scores, "veto", "median images").loc[list(units)]
         tables[pool] = pd.DataFrame({
-            "published": study.published.significance(absence.index),
+            "published": study.published.verdict(absence.index),
             "absence": absence["value"],
             "veto": veto["value"],
             "suppressed": (absence["value"] > 0) & (absence["q_least"] < LEVEL),
