@@ -226,7 +226,14 @@ def made_up(means, p=(0.01, 0.04, 0.2, 0.05), t=(-3, 2.2, -1, -2)):
 
 
 def test_summary_by_hand():
-    table = published_summary([made_up([1, 2, 3, 6]), made_up([5, 6, 7, 10])], draws=500)
+    both = [made_up([1, 2, 3, 6]).table(), made_up([5, 6, 7, 10]).table()]
+    assert both[1]["mean, top + lowest"].tolist() == [9, 10, 11, 14] and both[0].lower.tolist() == [
+        1,
+        0,
+        0,
+        1,
+    ]
+    table = published_summary(pd.concat(both), draws=500)
     assert table.value["mean, top images"] == 5 and table.value["mean, top + lowest"] == 9
     assert table.value["sd, random images"] == pytest.approx(1.5)  # mean over units of the sd over images
     assert table.value["absence"] == pytest.approx(0.1)

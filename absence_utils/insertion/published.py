@@ -70,6 +70,12 @@ class Published:
     bank: PatchBank
     draws: PublishedDraws | None = None
 
+    def table(self) -> pd.DataFrame:
+        """A row for each unit: unit, "mean, top images" and so on and "sd, top images" and so on, then `tests`."""
+        wide = self.responses.pivot(index="unit", columns="condition", values=["mean", "sd"])
+        columns = {f"{what}, {name}": wide[what, name] for what in ("mean", "sd") for name in PUBLISHED}
+        return pd.DataFrame(columns).reset_index().merge(self.tests, on="unit")
+
     def verdict(self, units, column: str = "significant") -> pd.Series:
         """1 where a column of the tests is true, 0 where not, NaN where it was not asked; indexed by unit."""
         return self.tests.set_index("unit")[column].astype(float).reindex(units)
@@ -263,33 +269,30 @@ def _tests(lowest: np.ndarray, random: np.ndarray, spread: np.ndarray, units: np
     )
 
 
-def published_summary(results: list[Published], *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+def published_summary(units: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
     """What the paper reports of a layer, with 95 % intervals over units.
 
     Args:
-        results: of one network, or of several random copies whose units count as one sample.
+        units: a row for each unit as `Published.table` gives them, of one network, or of several random copies whose
+            units count as one sample. A column of truth values is a share of units; any other is a mean over units.
         draws, seed: of the bootstrap over units.
 
     Returns:
-        Indexed by quantity, with value, low and high: for each condition of `PUBLISHED` "mean, top images" (mean over
-        units of the mean over inputs) and "sd, top images" (mean over units of the sd over inputs), in the units of the
-        layer; "absence" (mean, in sd); these with bootstrap percentiles. "significant" and "lower" (shares of units,
-        see `Published.tests`) with Wilson's interval: a bootstrap of 100 % has no width.
+        Indexed by quantity (a column of `units`), with value, low and high. Means have bootstrap percentiles, shares
+        Wilson's interval: a bootstrap of 100 % has no width.
     """
-    wide = [
-        each.responses.pivot(index="unit", columns="condition", values=["mean", "sd"]) for each in results
-    ]
-    wide = pd.concat(wide, ignore_index=True)
-    tests = pd.concat([each.tests for each in results], ignore_index=True)
-    values = pd.DataFrame(
-        {f"{what}, {name}": wide[what, name] for what in ("mean", "sd") for name in PUBLISHED}
-    )
-    values["absence"] = tests["absence"]
-    chosen = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
-    low, high = np.nanquantile(np.nanmean(values.to_numpy()[chosen], axis=1), (0.025, 0.975), axis=0)
-    table = pd.DataFrame({"value": values.mean(), "low": low, "high": high}).rename_axis("quantity")
-    for name in ("significant", "lower"):
-        count = int(tests[name].sum())
-        interval = scipy_stats.binomtest(count, len(tests)).proportion_ci(method="wilson")
-        table.loc[name] = (count / len(tests), interval.low, interval.high)
-    return table
+    generator, found = np.random.default_rng(seed), {}
+    for name, values in units.drop(columns="unit").items():
+        if values.dtype == bool:
+            found[name] = share_interval(values)
+            continue
+        values = values.dropna().to_numpy(float)
+        means = values[generator.integers(len(values), size=(draws, len(values)))].mean(axis=1)
+        found[name] = (values.mean(), *np.quantile(means, (0.025, 0.975)))
+    return pd.DataFrame(found, index=["value", "low", "high"]).T.rename_axis("quantity")
+
+
+def share_interval(share: pd.Series) -> tuple[float, float, float]:
+    """Share of true values with Wilson's 95 % interval: (value, low, high)."""
+    interval = scipy_stats.binomtest(int(share.sum()), len(share)).proportion_ci(method="wilson")
+    return share.mean(), interval.low, interval.high
