@@ -1,7 +1,6 @@
 """What the protocols say of several networks, typical pictures, and ways of pooling."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -71,9 +70,6 @@ def test_networks_that_are_compared(studies):
 def test_verdicts_by_hand(studies):
     table = verdicts(studies)
     assert len(table) == 4 + 3 + 3 + 3 + 5
-    limit = np.quantile(
-        select_score(studies["random weights"].fair.scores, "absence", MAIN_CONTROL).value, 0.95
-    )
     for name, study in studies.items():
         for row in table[table.network == name].itertuples():
             absence = select_score(study.fair.scores, "absence", MAIN_CONTROL).loc[row.unit]
@@ -85,12 +81,8 @@ def test_verdicts_by_hand(studies):
             assert (row.published_lower, row.all_pairs_lower) == (test.lower, pairs.lower)
             assert row.suppressed == suppressed
             assert row.vetoed == (veto.value > 0 and veto.q_least < 0.05)
-            if name in ("this network", "random weights"):
-                assert row.beyond_null == (suppressed and absence.value > limit)
-            else:
-                assert np.isnan(row.beyond_null)
     alone = verdicts({"this network": replace(studies["this network"], all_pairs=None)})
-    assert alone.all_pairs_lower.isna().all() and alone.beyond_null.isna().all() and len(alone) == 4
+    assert alone.all_pairs_lower.isna().all() and len(alone) == 4
 
 
 def test_typical_pair_is_the_median_drop(studies):
@@ -200,21 +192,3 @@ def test_transformer_tokens_pool_in_every_way(images):
     )  # fmt: skip
     assert table.groupby("pool").absence.apply(lambda each: each.notna().all()).all()
     assert table.pivot(index="unit", columns="pool", values="absence").nunique(axis=1).tolist() == [4, 4]
-
-
-def test_limit_is_the_95th_percentile_of_random_weights():
-    def study(values):
-        rows = [(unit, "absence", MAIN_CONTROL, value, 0.01, 0.01) for unit, value in enumerate(values)]
-        rows += [(unit, "veto", "median images", 0.0, 1.0, 1.0) for unit in range(len(values))]
-        scores = pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "q", "q_least"])
-        tests = pd.DataFrame({"unit": range(len(values)), "significant": True, "lower": True})
-        return SimpleNamespace(
-            fair=SimpleNamespace(scores=scores),
-            published=Published(None, tests, None, None),
-            all_pairs=None,
-        )
-
-    studies = {"this network": study([0.5, 0.94, 0.96]), "random weights": study(np.linspace(0, 1, 101))}
-    table = verdicts(studies)
-    assert table[table.network == "this network"].beyond_null.tolist() == [0, 0, 1]
-    assert table[table.network == "random weights"].beyond_null.sum() == 5
