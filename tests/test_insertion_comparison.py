@@ -135,19 +135,23 @@ class OneLowToken(nn.Module):
 def test_pooling_table_follows_the_pooling_and_flags_what_only_the_minimum_makes(images):
     torch.manual_seed(0)
     model = OneLowToken()
-    options = {"units": [0, 1], "redraws": 3, "top_share": 0.2}
-    table = pooling_table(
-        model, "maps", images, InsertionConfig(8, 4, 6, 6), ["mean", "max", "min"], **options
+    options, many = (
+        {"units": [0, 1], "redraws": 3, "top_share": 0.2},
+        InsertionConfig(8, 4, 6, 9, "one_random"),
     )
+    setting = InsertionConfig(8, 4, 6, 6)
+    table = pooling_table(model, "maps", images, setting, ["mean", "max", "min"], published=many, **options)
     assert table.pool.tolist() == ["mean", "mean", "max", "max", "min", "min"]
     done = {}
     for pool in ("mean", "min"):
-        setting = InsertionConfig(8, 4, 6, 6, pool=pool)
-        study = insertion_study(model, "maps", images, setting, control_units=0, **options)
+        setting, asked = (replace(each, pool=pool) for each in (setting, many))
+        study = insertion_study(model, "maps", images, setting, published=asked, control_units=0, **options)
         done[pool] = study
+        assert study.published.responses.n.eq(9).all()
         absence = select_score(study.fair.scores, "absence", MAIN_CONTROL)
         rows = table[table.pool == pool]
         np.testing.assert_array_equal(rows.absence, absence.value)
+        np.testing.assert_array_equal(rows.published, study.published.verdict([0, 1]))
         assert rows.suppressed.tolist() == ((absence.value > 0) & (absence.q_least < 0.05)).tolist()
     again = pooling_table(
         model, "maps", images, None, ["mean", "min"], units=[1], done=done
@@ -192,3 +196,25 @@ def test_transformer_tokens_pool_in_every_way(images):
     )  # fmt: skip
     assert table.groupby("pool").absence.apply(lambda each: each.notna().all()).all()
     assert table.pivot(index="unit", columns="pool", values="absence").nunique(axis=1).tolist() == [4, 4]
+
+
+def test_units_with_a_known_rule_have_no_tokens(images):
+    """A class token is pooled in the network that is studied, and in no other."""
+    torch.manual_seed(0)
+    options = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16, "num_classes": 3}
+    model = VisionTransformer(image_size=20, patch_size=4, **options).eval()
+    setting = InsertionConfig(8, 6, 2, 4, pool="cls")
+    small = {
+        "null_units": 2,
+        "known_scenes": 120,
+        "redraws": 1,
+        "top_share": 0.4,
+        "units": [0, 1],
+        "feather": 1,
+    }
+    asked = {"published": replace(setting, pairs="one_random", images=7)}
+    studies = compare_networks(
+        model, model, "encoder.layers.encoder_layer_0.mlp.3", images, setting, **asked, **small
+    )
+    assert [study.book.pool for study in studies.values()] == ["cls", "cls", "mean", "mean", "mean"]
+    assert all(study.published.responses.n.eq(7).all() for study in studies.values())

@@ -20,6 +20,7 @@ def pooling_table(
     pools: list[str],
     *,
     units: list[int],
+    published: InsertionConfig | None = None,
     done: dict[str, InsertionStudy] | None = None,
     **options,
 ) -> pd.DataFrame:
@@ -29,7 +30,8 @@ def pooling_table(
     enough (design section 7).
 
     Args:
-        model, layer, dataset, setting, options: of `protocols.insertion_study`; the setting's own pool is not used.
+        model, layer, dataset, setting, published, options: of `protocols.insertion_study`, but for the pool of the
+            settings, which is not used.
         pools: ways of pooling, see `units.pool_space`.
         units: channels.
         done: pool to a study that there is already, of these units and maybe others.
@@ -41,8 +43,9 @@ def pooling_table(
     """
     tables = {}
     for pool in pools:
+        settings = [each and replace(each, pool=pool) for each in (setting, published)]
         study = (done or {}).get(pool) or insertion_study(
-            model, layer, dataset, replace(setting, pool=pool), units=units, control_units=0, **options
+            model, layer, dataset, settings[0], published=settings[1], units=units, control_units=0, **options
         )
         absence = select_score(study.fair.scores, "absence", MAIN_CONTROL).loc[list(units)]
         veto = select_score(study.fair.scores, "veto", "median images").loc[list(units)]

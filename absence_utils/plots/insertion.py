@@ -39,7 +39,7 @@ CONTROLS = {  # condition of the absence score: marker and colour
 DARK, GREY = "#053061", "#bdbdbd"
 VERDICTS = {
     "published": ("published test: significant either way", GREY),
-    "all_pairs_lower": ("the same with every patch in every image: lower", "#dddddd"),
+    "all_pairs_lower": ("every patch in every image (fewer): lower", "#dddddd"),
     "suppressed": ("absence score > 0 (FDR 5 %)", "#92c5de"),
     "vetoed": ("context-dependent (veto)", DARK),
 }
@@ -65,7 +65,7 @@ def published_table(tables: dict, verdicts):
             ax.set_yticks(range(len(KIND)), KIND)
             ax.set_ylim(-0.5, len(KIND) - 0.2)
             ax.margins(x=0.12)
-            ax.set_xlabel("response (units of the layer)\nmean ± sd over images, both averaged over units")
+            ax.set_xlabel("response (units of the layer):\nmean ± sd over images, averaged over units")
             either, lower, all_pairs = (f"{share:.0%}" for share in shares.loc[name])
             all_pairs = f"\n(every patch in every image: {all_pairs} lower)" if all_pairs != "nan%" else ""
             ax.set_title(f"{name}; t-test lowest vs random:\n{either} significant, {lower} lower{all_pairs}")
