@@ -198,6 +198,7 @@ def test_transformer_tokens_pool_in_every_way(images):
     assert table.pivot(index="unit", columns="pool", values="absence").nunique(axis=1).tolist() == [4, 4]
 
 
+@pytest.mark.slow
 def test_units_with_a_known_rule_have_no_tokens(images):
     """A class token is pooled in the network that is studied, and in no other."""
     torch.manual_seed(0)

@@ -40,7 +40,7 @@ def test_published_table_draws_means_over_units_of_mean_and_sd_over_images():
     assert "100% significant, 75% lower" in first and "every patch in every image: 88% lower" in first
     assert "50% significant, 50% lower" in second and "every patch" not in second
     for ax in figure.axes:
-        assert [text.get_text() for text in ax.texts][:2] == ["+1.00 ± 0.50", "+11.0 ± 5.50"]
+        assert [text.get_text() for text in ax.texts][:2] == ["+1.00 ± 0.500", "+11.0 ± 5.50"]
         marks = [container.lines[0].get_xydata().tolist()[0] for container in ax.containers]
         assert marks == [[10 * place + 1, place] for place in range(len(plots.KIND))]
 

@@ -1,8 +1,8 @@
 """The published insertion experiment, as the authors' release runs it, and the same with all patches in all images.
 
-Patches, top images and effects come from the same images, and the test is an unpaired t-test for each unit. It cannot
-say no where patches differ in what they add to a unit: they were chosen for a low response, so a unit without any
-inhibition passes as well. `protocols.controlled_protocol` asks so that the answer can be "no".
+Patches, top images and effects come from the same images, and the test is an unpaired t-test for each unit. Where
+patches differ in what they add to a unit, it finds that they were chosen for a low response, so units without any
+inhibition pass as well. `protocols.controlled_protocol` asks so that the answer can be "no".
 
 The settings are facts about the release visinf/what-is-missing (commit f6ded36); the code here was written without it.
 """
