@@ -15,10 +15,15 @@ image, and nothing else: such a unit is additive and inhibits nothing.
 
 import argparse
 import sys
+from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
+from make_measured import machine
 
 IMAGES, K = 100, 8
 IMAGE_VARIANCE, REST_VARIANCE = 0.4, 0.4
@@ -106,7 +111,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--units", type=int, default=4000, help="simulated units of each setting")
     found = table(parser.parse_args().units)
-    found = found.assign(command="python benchmarks/simulate_published.py")
+    about = {
+        "command": "python benchmarks/simulate_published.py",
+        "machine": machine(),
+        "date": f"{date.today()}",
+    }
+    found = found.assign(**about)
     found.to_csv(sys.stdout, index=False, lineterminator="\n")
 
 
