@@ -24,7 +24,7 @@ help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
 	@echo "JOBS=N      notebooks or tests at a time (here $(JOBS));  PYTHON=python3.12 makes .venv with that Python"
-	@echo "PROFILE=P   for figures and docs: default, smoke, imagenet or isic;  CONFIG=\"images=DIR weights=FILE\" sets parameters"
+	@echo "PROFILE=P   for figures and docs: default, smoke, imagenet, paper or isic;  CONFIG=\"images=DIR weights=FILE\" sets parameters"
 	@echo "            CONFIG=\"... shards=8\" mines the patches of notebook 06 in 8 parts, which a killed run keeps"
 	@echo "ARGS=...    goes to pytest (make test), the benchmark (make bench), JupyterLab (make lab) or make compare"
 

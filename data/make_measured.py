@@ -3,8 +3,8 @@
     make figures && python data/make_measured.py
 
 The other tables of data/measured/ hold what the default run does not give: benchmarks, real images, installation. They
-are written by hand from runs of this project; their columns say by which command, on which machine and when. Run this
-on the machine that made the figures: it counts the cores.
+are written by hand from runs of this project, or by the benchmark in their column `command`; their columns say on which
+machine and when. `--list` lists them in the manifest. Run this on the machine that made the figures: it counts cores.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from absence_utils.paths import DATA, RESULTS, ROOT
 from absence_utils.runner.notebooks import all_notebooks
 
 MEASURED = DATA / "measured"
+TIMED = "notebook_seconds.csv"
 WORDS = {1: "one core", 2: "two cores", 4: "four cores", 8: "eight cores"}
 
 
@@ -54,23 +55,28 @@ def with_seconds(readme: str, table: pd.DataFrame) -> str:
     return readme
 
 
+def list_tables() -> None:
+    """Give each table of data/measured/ its entry in the manifest."""
+    for path in sorted(MEASURED.glob("*.csv")):
+        timed = path.name == TIMED
+        made_by = "make figures && make reference" if timed else "the commands in its column `command`"
+        entry = entry_of(path, "measured by this project", made_by, {"rows": len(pd.read_csv(path))})
+        write_entry(DATA / "manifest.json", entry)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "results", nargs="?", type=Path, default=RESULTS / "default", help="folder of the run"
     )
+    parser.add_argument("--list", action="store_true", help="list the tables in the manifest, and no more")
     options = parser.parse_args()
-    table = notebook_seconds(options.results)
-    timed = MEASURED / "notebook_seconds.csv"
-    write_atomically(timed, table.to_csv(index=False, lineterminator="\n").encode())
-    readme = ROOT / "README.md"
-    write_atomically(readme, with_seconds(readme.read_text(), table).encode())
-    for path in sorted(MEASURED.glob("*.csv")):
-        made_by = (
-            "make figures && make reference" if path == timed else "the commands in its column `command`"
-        )
-        entry = entry_of(path, "measured by this project", made_by, {"rows": len(pd.read_csv(path))})
-        write_entry(DATA / "manifest.json", entry)
+    if not options.list:
+        table = notebook_seconds(options.results)
+        write_atomically(MEASURED / TIMED, table.to_csv(index=False, lineterminator="\n").encode())
+        readme = ROOT / "README.md"
+        write_atomically(readme, with_seconds(readme.read_text(), table).encode())
+    list_tables()
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ def test_the_verdict(data):
         ((-veto, vetoes), "top minus neutral"),
         ((veto * data.sd, vetoes), "Divide by `sd`"),
         ((score(data) + neutral, vetoes), "do not add"),
-        ((veto, range(8)), "what the published test says"),
+        ((veto, range(8)), "what the t-test on all pairs says"),
         ((veto, vetoes[:3]), "leaves out 1 of 4"),
         ((veto, [*vetoes, additive[0]]), "within 0.05 sd of 0"),
         ((veto, vetoes + 1), "counted from 0"),

@@ -38,7 +38,7 @@ def test_all_scores_are_positive_and_only_vetoes_depend_on_the_image(seed):
         for control, treated in ((data.random, data.lowest), (data.neutral_random, data.neutral_lowest))
     )
     assert (absence > 0).all()
-    assert data.significant[~data._is_veto].mean() >= 0.5, "the published test calls additive units"
+    assert data.significant[~data._is_veto].mean() >= 0.5, "the t-test on all pairs calls additive units"
     assert ((absence - neutral)[data._is_veto] > 0.5).all()
     assert (np.abs(absence - neutral)[~data._is_veto] < MIN_EFFECT).all()
     # untouched: the same for every patch, and on average above what a random patch leaves of a top image

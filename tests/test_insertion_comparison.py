@@ -1,6 +1,6 @@
 """What the protocols say of several networks, typical pictures, and ways of pooling."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from absence_utils.insertion.comparison import PLANTED, compare_networks, verdic
 from absence_utils.insertion.design import InsertionConfig
 from absence_utils.insertion.examples import EXAMPLES, example_pictures, typical_pairs
 from absence_utils.insertion.pooling import pooling_table
-from absence_utils.insertion.protocols import Published
+from absence_utils.insertion.published import Published
 from absence_utils.insertion.scores import MAIN_CONTROL, select_score
 
 SETTING = InsertionConfig(patch=8, stride=4, k=3, images=5)
@@ -41,7 +41,15 @@ def network(seed):
 def studies(images):
     options = {"null_units": 3, "known_scenes": 120, "redraws": 2, "top_share": 0.2, "feather": 1}
     return compare_networks(
-        network(0), network(1), "3", images, SETTING, units=[4, 1, 3, 5], control_units=1, **options
+        network(0),
+        network(1),
+        "3",
+        images,
+        SETTING,
+        units=[4, 1, 3, 5],
+        control_units=1,
+        all_pairs=SETTING,
+        **options,
     )
 
 
@@ -62,24 +70,19 @@ def test_networks_that_are_compared(studies):
 def test_verdicts_by_hand(studies):
     table = verdicts(studies)
     assert len(table) == 4 + 3 + 3 + 3 + 5
-    limit = np.quantile(
-        select_score(studies["random weights"].fair.scores, "absence", MAIN_CONTROL).value, 0.95
-    )
     for name, study in studies.items():
         for row in table[table.network == name].itertuples():
             absence = select_score(study.fair.scores, "absence", MAIN_CONTROL).loc[row.unit]
             veto = select_score(study.fair.scores, "veto", "median images").loc[row.unit]
             (test,) = study.published.tests[study.published.tests.unit == row.unit].itertuples()
+            (pairs,) = study.all_pairs.tests[study.all_pairs.tests.unit == row.unit].itertuples()
             suppressed = absence.value > 0 and absence.q < 0.05
             assert (row.published, row.absence, row.veto) == (test.significant, absence.value, veto.value)
+            assert (row.published_lower, row.all_pairs_lower) == (test.lower, pairs.lower)
             assert row.suppressed == suppressed
             assert row.vetoed == (veto.value > 0 and veto.q_least < 0.05)
-            if name in ("this network", "random weights"):
-                assert row.beyond_null == (suppressed and absence.value > limit)
-            else:
-                assert np.isnan(row.beyond_null)
-    alone = verdicts({"this network": studies["this network"]})
-    assert alone.beyond_null.isna().all() and len(alone) == 4
+    alone = verdicts({"this network": replace(studies["this network"], all_pairs=None)})
+    assert alone.all_pairs_lower.isna().all() and len(alone) == 4
 
 
 def test_typical_pair_is_the_median_drop(studies):
@@ -132,19 +135,23 @@ class OneLowToken(nn.Module):
 def test_pooling_table_follows_the_pooling_and_flags_what_only_the_minimum_makes(images):
     torch.manual_seed(0)
     model = OneLowToken()
-    options = {"units": [0, 1], "redraws": 3, "top_share": 0.2}
-    table = pooling_table(
-        model, "maps", images, InsertionConfig(8, 4, 6, 6), ["mean", "max", "min"], **options
+    options, many = (
+        {"units": [0, 1], "redraws": 3, "top_share": 0.2},
+        InsertionConfig(8, 4, 6, 9, "one_random"),
     )
+    setting = InsertionConfig(8, 4, 6, 6)
+    table = pooling_table(model, "maps", images, setting, ["mean", "max", "min"], published=many, **options)
     assert table.pool.tolist() == ["mean", "mean", "max", "max", "min", "min"]
     done = {}
     for pool in ("mean", "min"):
-        setting = InsertionConfig(8, 4, 6, 6, pool=pool)
-        study = insertion_study(model, "maps", images, setting, control_units=0, **options)
+        setting, asked = (replace(each, pool=pool) for each in (setting, many))
+        study = insertion_study(model, "maps", images, setting, published=asked, control_units=0, **options)
         done[pool] = study
+        assert study.published.responses.n.eq(9).all()
         absence = select_score(study.fair.scores, "absence", MAIN_CONTROL)
         rows = table[table.pool == pool]
         np.testing.assert_array_equal(rows.absence, absence.value)
+        np.testing.assert_array_equal(rows.published, study.published.verdict([0, 1]))
         assert rows.suppressed.tolist() == ((absence.value > 0) & (absence.q_least < 0.05)).tolist()
     again = pooling_table(
         model, "maps", images, None, ["mean", "min"], units=[1], done=done
@@ -170,7 +177,7 @@ def test_flag_by_hand(monkeypatch, images):
             columns = ["unit", "score", "condition", "value", "q_least"]
             self.fair = type("F", (), {"scores": pd.DataFrame(rows, columns=columns)})
             self.fair.scores.loc[[i for i, v in enumerate(values) if v <= 0.05], "q_least"] = 0.9
-            tests = pd.DataFrame({"unit": range(3), "significant": [True] * 3})
+            tests = pd.DataFrame({"unit": range(3), "significant": [True] * 3, "lower": [True] * 3})
             self.published = Published(None, tests, None, None)
 
     monkeypatch.setattr("absence_utils.insertion.pooling.insertion_study", lambda *_, **__: Fake(next(calls)))
@@ -191,17 +198,24 @@ def test_transformer_tokens_pool_in_every_way(images):
     assert table.pivot(index="unit", columns="pool", values="absence").nunique(axis=1).tolist() == [4, 4]
 
 
-def test_limit_is_the_95th_percentile_of_random_weights():
-    def study(values):
-        rows = [(unit, "absence", MAIN_CONTROL, value, 0.01, 0.01) for unit, value in enumerate(values)]
-        rows += [(unit, "veto", "median images", 0.0, 1.0, 1.0) for unit in range(len(values))]
-        scores = pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "q", "q_least"])
-        tests = pd.DataFrame({"unit": range(len(values)), "significant": True})
-        return SimpleNamespace(
-            fair=SimpleNamespace(scores=scores), published=Published(None, tests, None, None)
-        )
-
-    studies = {"this network": study([0.5, 0.94, 0.96]), "random weights": study(np.linspace(0, 1, 101))}
-    table = verdicts(studies)
-    assert table[table.network == "this network"].beyond_null.tolist() == [0, 0, 1]
-    assert table[table.network == "random weights"].beyond_null.sum() == 5
+@pytest.mark.slow
+def test_units_with_a_known_rule_have_no_tokens(images):
+    """A class token is pooled in the network that is studied, and in no other."""
+    torch.manual_seed(0)
+    options = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16, "num_classes": 3}
+    model = VisionTransformer(image_size=20, patch_size=4, **options).eval()
+    setting = InsertionConfig(8, 6, 2, 4, pool="cls")
+    small = {
+        "null_units": 2,
+        "known_scenes": 120,
+        "redraws": 1,
+        "top_share": 0.4,
+        "units": [0, 1],
+        "feather": 1,
+    }
+    asked = {"published": replace(setting, pairs="one_random", images=7)}
+    studies = compare_networks(
+        model, model, "encoder.layers.encoder_layer_0.mlp.3", images, setting, **asked, **small
+    )
+    assert [study.book.pool for study in studies.values()] == ["cls", "cls", "mean", "mean", "mean"]
+    assert all(study.published.responses.n.eq(7).all() for study in studies.values())

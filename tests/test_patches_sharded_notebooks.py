@@ -25,7 +25,7 @@ def test_parameters_are_those_of_notebook_06():
     assert shard["seed"].default == whole["seed"].default and all(it.comment for it in shard.values())
 
 
-@pytest.mark.parametrize("profile", ["default", "smoke", "imagenet"])
+@pytest.mark.parametrize("profile", ["default", "smoke", "imagenet", "paper"])
 def test_profiles_set_what_those_of_notebook_06_set(profile):
     known = read_parameters(read_notebook(SHARD))
     values = read_profile(SHARD, profile)

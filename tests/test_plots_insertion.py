@@ -30,11 +30,17 @@ def scores():
     return pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "low", "high"])
 
 
-def test_published_table_draws_mean_and_spread_over_units():
-    figure = plots.published_table({"a": published(), "b": published()}, {"a": 0.875, "b": 0.5})
-    for ax, share in zip(figure.axes, ("88%", "50%"), strict=True):
-        assert share in ax.get_title()
-        assert [text.get_text() for text in ax.texts][:2] == ["+1.00 ± 1.00", "+11.0 ± 1.00"]
+def test_published_table_draws_means_over_units_of_mean_and_sd_over_images():
+    rows = [("a", unit, True, unit < 6, unit < 7) for unit in range(8)]
+    rows += [("b", unit, unit < 1, unit < 1, np.nan) for unit in range(2)]
+    columns = ["network", "unit", "published", "published_lower", "all_pairs_lower"]
+    table = published().assign(sd=lambda rows: rows["mean"] / 2)
+    figure = plots.published_table({"a": table, "b": table}, pd.DataFrame(rows, columns=columns))
+    first, second = (ax.get_title() for ax in figure.axes)
+    assert "100% significant, 75% lower" in first and "every patch in every image: 88% lower" in first
+    assert "50% significant, 50% lower" in second and "every patch" not in second
+    for ax in figure.axes:
+        assert [text.get_text() for text in ax.texts][:2] == ["+1.00 ± 0.500", "+11.0 ± 5.50"]
         marks = [container.lines[0].get_xydata().tolist()[0] for container in ax.containers]
         assert marks == [[10 * place + 1, place] for place in range(len(plots.KIND))]
 
@@ -55,7 +61,7 @@ def test_absence_scores_sort_units_and_show_intervals_controls_and_inflation():
     np.testing.assert_allclose([s[:, 0] for s in segments], [[1.8, 2.3], [0.8, 1.3]])
     drawn = {line.get_label(): line for line in left.lines}
     np.testing.assert_allclose(drawn["centre"].get_xdata(), [2.5, 1.5])
-    assert list(drawn["95th percentile, random weights"].get_xdata()) == [0.7, 0.7]
+    assert list(drawn["95th percentile, one random copy"].get_xdata()) == [0.7, 0.7]
     assert set(plots.CONTROLS) - {"random patch"} <= set(drawn)
     np.testing.assert_allclose(middle.lines[0].get_xdata(), [-0.5, -0.8])
     points = right.lines[0]
@@ -64,13 +70,13 @@ def test_absence_scores_sort_units_and_show_intervals_controls_and_inflation():
 
 
 def test_verdict_bars_are_shares_of_units():
-    rows = [("a", unit, unit < 3, unit < 2, float(unit < 1), unit == 0, 0.1 * unit) for unit in range(4)]
-    rows += [("b", unit, True, False, np.nan, False, 0.0) for unit in range(2)]
-    columns = ["network", "unit", "published", "suppressed", "beyond_null", "vetoed", "veto"]
+    rows = [("a", unit, unit < 3, float(unit < 1), unit < 2, unit == 0, 0.1 * unit) for unit in range(4)]
+    rows += [("b", unit, True, np.nan, False, False, 0.0) for unit in range(2)]
+    columns = ["network", "unit", "published", "all_pairs_lower", "suppressed", "vetoed", "veto"]
     left, right = plots.verdict_bars(pd.DataFrame(rows, columns=columns)).axes
     heights = [[bar.get_height() for bar in container] for container in left.containers]
-    np.testing.assert_allclose(heights, [[75, 100], [50, 0], [25, np.nan], [25, 0]])
-    assert [text.get_text() for text in left.texts] == ["75", "100", "50", "0", "25", "25", "0"]
+    np.testing.assert_allclose(heights, [[75, 100], [25, np.nan], [50, 0], [25, 0]])
+    assert [text.get_text() for text in left.texts] == ["75", "100", "25", "50", "0", "25", "0"]
     assert right.get_xticklabels()[0].get_text() == "a\n(4 units)"
     dark = [line for line in right.lines if line.get_color() == "#053061" and len(line.get_ydata())]
     assert [line.get_ydata().tolist() for line in dark] == [[0.0]]

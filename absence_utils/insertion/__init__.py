@@ -16,7 +16,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "known_units": ["SyntheticUnits"],
         "paste": ["CORNERS", "LOCATIONS", "insert_patches", "scramble_phases"],
         "pooling": ["pooling_table"],
-        "protocols": ["controlled_protocol", "insertion_study", "published_protocol"],
+        "protocols": ["controlled_protocol", "insertion_study"],
+        "published": ["PublishedDraws", "draw_published", "published_protocol", "published_summary"],
         "scores": ["MIN_EFFECT", "MAIN_CONTROL", "calibrate", "select_score", "score_table"],
     },
 )

@@ -32,6 +32,7 @@ def compare_networks(
     units: list[int] | None = None,
     control_units: int | None = None,
     published: InsertionConfig | None = None,
+    all_pairs: InsertionConfig | None = None,
     null_units: int = 32,
     known_images: int | None = None,
     known_scenes: int = 450,
@@ -40,7 +41,7 @@ def compare_networks(
     """`insertion_study` of a network and of four whose answer is known, through the same code.
 
     Args:
-        model, layer, dataset, setting, units, control_units, published, options: of `insertion_study`.
+        model, layer, dataset, setting, units, control_units, published, all_pairs, options: of `insertion_study`.
         random_model: the same network with random weights.
         null_units: units of that, and of each kind of `known_units.SyntheticUnits`.
         known_images: top images of those, which are cheap: all patches go into all of them. `setting.images` if None.
@@ -53,6 +54,7 @@ def compare_networks(
     """
     stack = stack_images(dataset)
     device = device_of(model)
+    asked = {"published": published, "all_pairs": all_pairs}
     studies = {
         "this network": insertion_study(
             model,
@@ -60,25 +62,33 @@ def compare_networks(
             stack,
             setting,
             units=units,
-            published=published,
             control_units=control_units,
+            **asked,
             **options,
         )
     }
     every = studies["this network"].fair.units.unit.tolist()
-    few = {**options, "control_units": 0}
+    few = {**asked, **options, "control_units": 0}
     studies["random weights"] = insertion_study(
-        random_model, layer, stack, setting, units=every[:null_units], published=published, **few
+        random_model, layer, stack, setting, units=every[:null_units], **few
     )
-    cheap = replace(setting, pairs="all", images=known_images or setting.images)
+    cheap = replace(setting, pairs="all", images=known_images or setting.images, pool="mean")
+    few |= {name: each and replace(each, pool="mean") for name, each in asked.items()}  # these have no tokens
     sample = stack.take(range(min(300, len(stack)))).to(device)
     for rule in ("additive", "veto"):
         known = SyntheticUnits(sample, null_units, rule, seed=setting.seed)
-        studies[f"{rule} units"] = insertion_study(known, None, stack, cheap, published=published, **few)
+        studies[f"{rule} units"] = insertion_study(known, None, stack, cheap, **few)
     scenes = shuffle_images(scene_dataset(known_scenes, setting.seed), setting.seed)
     own = InsertionConfig(24, 8, setting.k, min(12, known_scenes // 30), seed=setting.seed)
+    many = published and replace(own, pairs="one_random", images=min(published.images, known_scenes))
     studies["scenes rules"] = insertion_study(
-        load_model("concept_scenes", device=device), "logits", scenes, own, redraws=2
+        load_model("concept_scenes", device=device),
+        "logits",
+        scenes,
+        own,
+        published=many,
+        all_pairs=all_pairs and own,
+        redraws=2,
     )
     return studies
 
@@ -87,32 +97,25 @@ def verdicts(studies: dict) -> pd.DataFrame:
     """What each protocol says of every unit of several networks.
 
     Args:
-        studies: name to `protocols.InsertionStudy`. The one called "random weights" is the null of itself and of "this
-            network"; the others are of another kind and have none.
+        studies: name to `protocols.InsertionStudy`.
 
     Returns:
-        A row for each network and unit: network, unit, published (significant; NaN where it was not asked), absence
-        and veto (values), suppressed (absence above 0, q below 0.05), beyond_null (suppressed, and absence above
-        the 95th percentile of the random-weight null; NaN where there is none), vetoed (veto against median images
-        above `scores.MIN_EFFECT`, q_least below 0.05).
+        A row for each network and unit: network, unit, published (significant either way, as published),
+        published_lower and all_pairs_lower (significant and lower with lowest patches, with one random patch and with
+        all patches in each image; NaN where that was not asked), absence and veto (values), suppressed (absence above
+        0, q below 0.05), vetoed (veto against median images above `scores.MIN_EFFECT`, q_least below 0.05).
     """
-    limit = np.nan  # above it an absence score is beyond the null
-    if "random weights" in studies:
-        null = select_score(studies["random weights"].fair.scores, "absence", MAIN_CONTROL)
-        limit = np.nanquantile(null["value"], 0.95)
     tables = {}
     for name, study in studies.items():
         absence = select_score(study.fair.scores, "absence", MAIN_CONTROL)
         veto = select_score(study.fair.scores, "veto", "median images")
-        suppressed = (absence["value"] > 0) & (absence["q"] < LEVEL)
-        has_null = name in ("this network", "random weights") and not np.isnan(limit)
-        beyond = (suppressed & (absence["value"] > limit)).astype(float) if has_null else np.nan
         tables[name] = pd.DataFrame({
-            "published": study.published.significance(absence.index),
+            "published": study.published.verdict(absence.index),
+            "published_lower": study.published.verdict(absence.index, "lower"),
+            "all_pairs_lower": study.all_pairs.verdict(absence.index, "lower") if study.all_pairs else np.nan,
             "absence": absence["value"],
             "veto": veto["value"],
-            "suppressed": suppressed,
-            "beyond_null": beyond,
+            "suppressed": (absence["value"] > 0) & (absence["q"] < LEVEL),
             "vetoed": (veto["value"] > 0) & (veto["q_least"] < LEVEL),
         })  # fmt: skip
     return pd.concat(tables, names=["network", "unit"]).reset_index()

@@ -11,6 +11,7 @@ from absence_utils.errors import InputError, require_at_least, require_choice
 
 from .paste import CORNERS
 
+PAIRS = ("all", "one", "one_random")
 NO_IMAGE = -9  # in place of an image that a unit does not have
 
 
@@ -23,7 +24,8 @@ class InsertionConfig:
         k: patches of each kind (paper: 8).
         images: of each unit and group (paper: 100).
         pairs: "all" pastes every patch into every image. "one" pastes patch i mod k into image i: a k-th of the cost,
-            and still an exact interval, since then the patches' means have no image in common.
+            and still an exact interval, since then the patches' means have no image in common. "one_random" pastes one
+            patch drawn at random, anew for each condition: the published design, for the published protocol alone.
         pool: see `units.responses`.
         seed: of random patches, corners and images.
 
@@ -44,16 +46,16 @@ class InsertionConfig:
         return f"{self.k} patches of {self.patch} px at each end, up to {self.images} images of each group, {each}"
 
     def __post_init__(self):
-        require_choice("pairs", self.pairs, ("all", "one"))
+        require_choice("pairs", self.pairs, PAIRS)
         require_at_least("k", self.k, 2, "an interval is made of the patches' scatter")
-        least = 2 if self.pairs == "all" else 2 * self.k
+        least = 2 * self.k if self.pairs == "one" else 2
         require_at_least(
             "images", self.images, least, f"so many for {self.k} patches and pairs={self.pairs!r}"
         )
 
     @property
     def pairing(self) -> np.ndarray:
-        """[image, patch] bool: which patch goes into which image."""
+        """[image, patch] bool: which patch goes into which image; "one_random" has none, see `published`."""
         if self.pairs == "all":
             return np.ones((self.images, self.k), bool)
         return np.arange(self.images)[:, None] % self.k == np.arange(self.k)

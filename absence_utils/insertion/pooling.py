@@ -20,6 +20,7 @@ def pooling_table(
     pools: list[str],
     *,
     units: list[int],
+    published: InsertionConfig | None = None,
     done: dict[str, InsertionStudy] | None = None,
     **options,
 ) -> pd.DataFrame:
@@ -29,25 +30,27 @@ def pooling_table(
     enough (design section 7).
 
     Args:
-        model, layer, dataset, setting, options: of `protocols.insertion_study`; the setting's own pool is not used.
+        model, layer, dataset, setting, published, options: of `protocols.insertion_study`, but for the pool of the
+            settings, which is not used.
         pools: ways of pooling, see `units.pool_space`.
         units: channels.
         done: pool to a study that there is already, of these units and maybe others.
 
     Returns:
-        A row for each pool and unit: pool, unit, published (significant, NaN where it was not asked), absence, veto,
-        suppressed (absence above `scores.MIN_EFFECT`, adjusted p below 0.05) and only_min: suppressed under
-        "min" and under no other pool.
+        A row for each pool and unit: pool, unit, published (significant either way, NaN where it was not asked),
+        absence, veto, suppressed (absence above `scores.MIN_EFFECT`, adjusted p below 0.05) and only_min: suppressed
+        under "min" and under no other pool.
     """
     tables = {}
     for pool in pools:
+        settings = [each and replace(each, pool=pool) for each in (setting, published)]
         study = (done or {}).get(pool) or insertion_study(
-            model, layer, dataset, replace(setting, pool=pool), units=units, control_units=0, **options
+            model, layer, dataset, settings[0], published=settings[1], units=units, control_units=0, **options
         )
         absence = select_score(study.fair.scores, "absence", MAIN_CONTROL).loc[list(units)]
         veto = select_score(study.fair.scores, "veto", "median images").loc[list(units)]
         tables[pool] = pd.DataFrame({
-            "published": study.published.significance(absence.index),
+            "published": study.published.verdict(absence.index),
             "absence": absence["value"],
             "veto": veto["value"],
             "suppressed": (absence["value"] > 0) & (absence["q_least"] < LEVEL),

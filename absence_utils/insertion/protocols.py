@@ -1,57 +1,38 @@
 """Does pasting a unit's lowest patches into its top images suppress it? Asked twice.
 
-`published_protocol` asks as the paper does. Its test cannot fail: the patches were chosen for a low response, so a
-unit without any inhibition passes as well. `controlled_protocol` asks so that the answer can be "no" (design section
-6): patches, the meaning of "top" and effects come from three disjoint sets of images, every pasted patch is compared
-with another one at the same place of the same image, images and patches both count as random, and the veto score asks
-whether the suppression depends on what else is in the image. `insertion_study` does both on one pass of mining.
+`published.published_protocol` asks as the paper does. `controlled_protocol` asks so that the answer can be "no" (design
+section 6): patches, the meaning of "top" and effects come from three disjoint sets of images, every pasted patch is
+compared with another one at the same place of the same image, images and patches both count as random, and the veto
+score asks whether the suppression depends on what else is in the image. `insertion_study` does both on one pass of
+mining.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy import stats as scipy_stats
 from torch import nn
 
-from absence_utils.errors import InputError, require_at_least
+from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.images.cache import ImageStack, stack_images
 from absence_utils.patches.book import PatchBook
 from absence_utils.patches.mining import mine_patches
 from absence_utils.units import dataset_responses
 
-from .design import NO_IMAGE, InsertionConfig, Treatment, as_array, chosen_units, plan
+from .design import NO_IMAGE, InsertionConfig, Treatment, chosen_units, plan
 from .execution import BLANK_IMAGE, SELF_PATCH, UNMODIFIED, PatchBank, empty_bank, run_insertions
-from .paste import CORNERS, LOCATIONS, scramble_phases
+from .paste import LOCATIONS, scramble_phases
+from .published import (
+    Published,
+    check_book,
+    extreme_patches,
+    published_protocol,
+    shared_random_patches,
+)
 from .scores import score_table
-
-PUBLISHED = ("top images", "random images", "top + highest", "top + random", "top + lowest")
-
-
-@dataclass
-class Published:
-    """The paper's table.
-
-    Attributes:
-        responses: a row for each unit and condition of `PUBLISHED`: unit, condition, mean, sd (over inputs), n.
-        tests: a row for each unit: unit, t, p (unpaired t-test, lowest against random), significant (p below 0.05 and
-            lower with lowest patches), absence (the absence score of the same inputs, in sd: not a clean one).
-        inputs: every input with its response, see `design.plan`.
-        bank: the patches that `inputs` names by number.
-    """
-
-    responses: pd.DataFrame
-    tests: pd.DataFrame
-    inputs: pd.DataFrame
-    bank: PatchBank
-
-    def significance(self, units) -> pd.Series:
-        """1 where the test of a unit is significant, 0 where not, NaN where it was not asked; indexed by unit."""
-        return self.tests.set_index("unit")["significant"].astype(float).reindex(units)
 
 
 @dataclass
@@ -74,12 +55,20 @@ class ControlledResult:
 
 @dataclass
 class InsertionStudy:
-    """Both protocols on one network and layer, and the book of each (all images; the first third)."""
+    """Both protocols on one network and layer.
+
+    Attributes:
+        published: as published, one random patch in each image.
+        fair: the controlled protocol.
+        book, clean_book: of all images, and of the first third.
+        all_pairs: the published protocol with every patch in every image; None where it was not asked.
+    """
 
     published: Published
     fair: ControlledResult
     book: PatchBook
     clean_book: PatchBook
+    all_pairs: Published | None = None
 
 
 def split_in_thirds(count: int) -> tuple[range, range, range]:
@@ -120,6 +109,7 @@ def insertion_study(
     *,
     units=None,
     published: InsertionConfig | None = None,
+    all_pairs: InsertionConfig | None = None,
     published_units: int | None = None,
     redraws: int = 20,
     **options,
@@ -131,9 +121,10 @@ def insertion_study(
         dataset: images in random order (`images.subsets.shuffle_images`).
         setting: of both protocols.
         units: channels; all if None.
-        published: a setting for the published protocol alone, with the same patch, stride, k and pool.
-        published_units: how many of the units, drawn at random, the published protocol is asked of; all if None. With
-            all patches in all images it is the dearer of the two.
+        published: a setting for the published protocol alone, with the same patch, stride, k and pool; `setting`
+            with `pairs="one_random"` if None.
+        all_pairs: a setting for the same with every patch in every image, which is not asked if None.
+        published_units: how many of the units, drawn at random, the published protocol is asked of; all if None.
         redraws, options: of `controlled_protocol`.
 
     Example:
@@ -152,73 +143,14 @@ def insertion_study(
     chosen = chosen_units(units, responses.shape[1])
     if published_units is not None:
         chosen = np.sort(setting.generator(5).permutation(chosen)[:published_units])
-    asked = published_protocol(
-        model, layer, stack, book, published or setting, units=chosen, responses=responses
-    )
+    how = {"units": chosen, "responses": responses}
+    published = published or replace(setting, pairs="one_random")
+    asked = published_protocol(model, layer, stack, book, published, **how)
+    again = all_pairs and published_protocol(model, layer, stack, book, all_pairs, **how)
     options = {"units": units, "responses": responses, "redraws": redraws, **options}
     _, chosen_on, measured_on = split_in_thirds(len(stack))
     fair = controlled_protocol(model, layer, stack, clean, chosen_on, measured_on, setting, **options)
-    return InsertionStudy(asked, fair, book, clean)
-
-
-def published_protocol(
-    model: nn.Module,
-    layer: str | None,
-    dataset,
-    book: PatchBook,
-    setting: InsertionConfig,
-    *,
-    units=None,
-    responses: np.ndarray | None = None,
-) -> Published:
-    """The paper's insertion experiment: patches and top images from the same images, an unpaired test for each unit.
-
-    For each unit its most active images (`setting.images` of them), its eight highest and lowest patches and eight
-    random ones, each pasted into a random corner; then Student's t-test between the responses with lowest and with
-    random patches, as if every input were independent of the others.
-
-    Args:
-        model, layer: see `units.feature_map`.
-        dataset: the images that the book was mined in.
-        book: extreme patches of all of them.
-        setting: patch, stride, k and pool must be those of the book.
-        units: channels; all if None.
-        responses: [image, unit] of untouched images, if they are known.
-
-    Raises:
-        InputError: a book of other settings, fewer images than asked for, units that do not exist.
-    """
-    stack = stack_images(dataset)
-    _check_book(book, setting, stack)
-    if setting.images > len(stack):
-        raise InputError("images", f"{setting.images} of {len(stack)}", "Ask for fewer, or give more images.")
-    if responses is None:
-        responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
-    units = chosen_units(units, responses.shape[1])
-    own = responses[:, units].T  # [unit, image]
-    top = np.argsort(-own, axis=1, kind="stable")[:, : setting.images]
-    bank = empty_bank(stack, setting.patch)
-    kinds = _kinds(bank, stack, book, setting, units, redraws=1)
-    corners = setting.generator(1).integers(CORNERS, size=(len(stack), setting.k))
-    treatments = [Treatment("top", kind, kinds[kind], corners) for kind in ("highest", "random", "lowest")]
-    requests = plan({"top": top}, treatments, units, setting.pairing)
-    inputs = run_insertions(
-        model, layer, stack, bank, requests, pool=setting.pool, description="published protocol"
-    )
-    shape = (len(units), setting.images, setting.k)
-    values = {kind: as_array(inputs, "top", kind, shape) for kind in ("highest", "random", "lowest")}
-    samples = [np.take_along_axis(own, top, axis=1), own]
-    samples += [values[kind].reshape(len(units), -1) for kind in ("highest", "random", "lowest")]
-    rows = []
-    for condition, sample in zip(PUBLISHED, samples, strict=True):
-        mean, sd = np.nanmean(sample, axis=1), np.nanstd(sample, axis=1, ddof=1)
-        about = {"unit": units, "condition": condition, "mean": mean, "sd": sd}
-        rows.append(pd.DataFrame({**about, "n": (~np.isnan(sample)).sum(axis=1)}))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        t, p = scipy_stats.ttest_ind(samples[4], samples[3], axis=1, nan_policy="omit")
-        absence = np.nanmean(values["random"] - values["lowest"], axis=(1, 2)) / own.std(axis=1, ddof=1)
-    tests = {"unit": units, "t": t, "p": p, "significant": (p < 0.05) & (t < 0), "absence": absence}
-    return Published(pd.concat(rows, ignore_index=True), pd.DataFrame(tests), inputs, bank)
+    return InsertionStudy(asked, fair, book, clean, again)
 
 
 def controlled_protocol(
@@ -260,8 +192,9 @@ def controlled_protocol(
     Raises:
         InputError: sets of images that overlap, a book of other settings, fewer top images than asked for.
     """
+    require_choice("pairs", setting.pairs, ("all", "one"))
     stack = stack_images(dataset)
-    _check_book(book, setting, stack)
+    check_book(book, setting, stack)
     _check_splits(book, chosen_on, measured_on, len(stack))
     wanted = len(measured_on) * top_share
     if not 0 < top_share <= 0.5 or wanted < setting.images:
@@ -275,7 +208,9 @@ def controlled_protocol(
     own = responses[:, units].T
     groups = _groups(own, units, chosen_on, measured_on, setting, top_share)
     bank = empty_bank(stack, setting.patch)
-    kinds = _kinds(bank, stack, book, setting, units, redraws)
+    require_at_least("redraws", redraws, 1)
+    kinds = {side: numbers[None] for side, numbers in extreme_patches(bank, stack, book, units).items()}
+    kinds["random"] = shared_random_patches(bank, stack, book, setting, redraws)[:, None]
     requests = plan(groups, _treatments(bank, kinds, setting, units, control_units), units, setting.pairing)
     how = {"pool": setting.pool, "feather": feather, "description": "controlled protocol"}
     inputs = run_insertions(model, layer, stack, bank, requests, **how)
@@ -283,17 +218,6 @@ def controlled_protocol(
     scores, about = score_table(inputs, units, spread, (setting.images, setting.k))
     about.insert(1, "mean", own[:, list(measured_on)].mean(axis=1))
     return ControlledResult(scores, about, inputs, bank)
-
-
-def _check_book(book: PatchBook, setting: InsertionConfig, stack: ImageStack) -> None:
-    for name in ("patch", "stride", "k", "pool"):
-        if getattr(book, name) != getattr(setting, name):
-            problem = f"{getattr(book, name)!r} in the book, {getattr(setting, name)!r} in the setting"
-            raise InputError(name, problem, "Mine with the setting's values.")
-    if book.fingerprint != stack.fingerprint:
-        raise InputError("book", "it was mined in other images", "Give the images it was mined in.")
-    if book.highest.image.shape[1] < book.k:
-        raise InputError("k", f"the book has {book.highest.image.shape[1]} patches of {book.k}", "Lower k.")
 
 
 def _check_splits(book: PatchBook, chosen_on: range, measured_on: range, count: int) -> None:
@@ -307,35 +231,6 @@ def _check_splits(book: PatchBook, chosen_on: range, measured_on: range, count: 
     beyond = [index for index in (*chosen_on, *measured_on) if not 0 <= index < count]
     if beyond or not len(chosen_on) or not len(measured_on):
         raise InputError("splits", "empty, or beyond the images", f"Use numbers from 0 to {count - 1}.")
-
-
-def _kinds(
-    bank: PatchBank,
-    stack: ImageStack,
-    book: PatchBook,
-    setting: InsertionConfig,
-    units: np.ndarray,
-    redraws: int,
-) -> dict[str, np.ndarray]:
-    """Numbers of the patches of each kind, [draw, unit or 1, patch], after filling the bank."""
-    require_at_least("redraws", redraws, 1)
-    kinds = {}
-    for side in ("highest", "lowest"):
-        found = getattr(book, side)
-        kinds[side] = bank.add_windows(stack, found.image[units], found.box[units])[None]
-    image, box = _random(book, redraws * setting.k, setting)
-    kinds["random"] = bank.add_windows(stack, image, box).reshape(redraws, 1, setting.k)
-    return kinds
-
-
-def _random(book: PatchBook, count: int, setting: InsertionConfig):
-    """`count` windows out of the book's reservoir, which is a random sample: image [count] and box [count, 4]."""
-    there = len(book.random.image)
-    if count > there:
-        remedy = f"Lower redraws to {there // setting.k}, or mine with reservoir={count}."
-        raise InputError("redraws", f"{count} random patches are needed, the book has {there}", remedy)
-    chosen = torch.from_numpy(setting.generator(2).permutation(there)[:count])
-    return book.random.image[chosen], book.random.box[chosen]
 
 
 def _groups(

@@ -38,26 +38,26 @@ CONTROLS = {  # condition of the absence score: marker and colour
 }
 DARK, GREY = "#053061", "#bdbdbd"
 VERDICTS = {
-    "published": ("published test significant", GREY),
+    "published": ("published test: significant either way", GREY),
+    "all_pairs_lower": ("every patch in every image (fewer): lower", "#dddddd"),
     "suppressed": ("absence score > 0 (FDR 5 %)", "#92c5de"),
-    "beyond_null": ("... and above the random-weight null", "#4393c3"),
     "vetoed": ("context-dependent (veto)", DARK),
 }
 
 
-def published_table(tables: dict, significant: dict):
-    """The paper's table as a picture: mean and standard deviation over units of the response in each condition.
+def published_table(tables: dict, verdicts):
+    """The paper's table as a picture: mean and standard deviation over images in each condition, averaged over units.
 
     Args:
         tables: network to `Published.responses`.
-        significant: network to the share of units in 0..1 that the published test calls significant.
+        verdicts: as `comparison.verdicts` gives them; the titles say the shares of these networks' units.
     """
+    shares = verdicts.groupby("network")[["published", "published_lower", "all_pairs_lower"]].mean()
     with companion_style():
-        fig, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 2.7), sharey=True, squeeze=False)
+        fig, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 2.9), sharey=True, squeeze=False)
         for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
             for place, (condition, colour) in enumerate(KIND.items()):
-                values = table[table.condition == condition]["mean"]
-                mean, spread = values.mean(), values.std()
+                mean, spread = table[table.condition == condition][["mean", "sd"]].mean()
                 interval_points(ax, mean, place, mean - spread, mean + spread, color=colour, capsize=3)
                 label = f"{signed_number(mean)} ± {signed_number(spread).lstrip('+')}"
                 look = {"textcoords": "offset points", "ha": "center", "fontsize": 7.5}
@@ -65,16 +65,18 @@ def published_table(tables: dict, significant: dict):
             ax.set_yticks(range(len(KIND)), KIND)
             ax.set_ylim(-0.5, len(KIND) - 0.2)
             ax.margins(x=0.12)
-            ax.set_xlabel("response (units of the layer)\nmean ± standard deviation over units")
-            ax.set_title(f"{name}; t-test lowest vs random:\nsignificant in {significant[name]:.0%} of units")
+            ax.set_xlabel("response (units of the layer):\nmean ± sd over images, averaged over units")
+            either, lower, all_pairs = (f"{share:.0%}" for share in shares.loc[name])
+            all_pairs = f"\n(every patch in every image: {all_pairs} lower)" if all_pairs != "nan%" else ""
+            ax.set_title(f"{name}; t-test lowest vs random:\n{either} significant, {lower} lower{all_pairs}")
     return fig
 
 
 def responses_by_condition(published, unit_spread, title: str):
-    """Response of every unit in each condition, in standard deviations from its mean over all images.
+    """Response of every unit in each condition, in standard deviations from its mean over random images.
 
     Args:
-        published: `Published.responses`; its "random images" are all images.
+        published: `Published.responses`; the mean is that of its "random images".
         unit_spread: series, unit to standard deviation over untouched images.
     """
     wide = published.pivot(index="unit", columns="condition", values="mean")[list(KIND)]
@@ -87,8 +89,8 @@ def responses_by_condition(published, unit_spread, title: str):
         for x, colour in enumerate(KIND.values()):
             ax.plot(np.full(len(values), x), values[:, x], "o", color=colour, markersize=3, alpha=0.6)
         ax.plot(place, np.median(values, axis=0), color="black", linewidth=2, label="median unit")
-        ax.set_xticks(place, [f"{name}\n(all)" if name == "random images" else name for name in KIND])
-        ax.set_ylabel("mean response of a unit\n(sd from its mean over images)")
+        ax.set_xticks(place, KIND)
+        ax.set_ylabel("mean response of a unit\n(sd from its mean over random images)")
         ax.axhline(0, color="black", linewidth=0.6)
         ax.set_title(title)
         ax.legend(frameon=False, loc="upper left")
@@ -101,7 +103,7 @@ def absence_scores(scores, tests, limit: float, strongest: int = 20):
     Args:
         scores: `ControlledResult.scores`.
         tests: `Published.tests`, whose absence scores come from patches and images of the same set.
-        limit: 95th percentile of the random-weight null's absence score.
+        limit: 95th percentile of the absence score over units of one copy with random weights.
         strongest: units to show.
     """
     by_control = {
@@ -127,7 +129,7 @@ def absence_scores(scores, tests, limit: float, strongest: int = 20):
                 left.plot(values, place, marker, label=condition, **look)
         left.plot([], [], "o-", color="black", markersize=4, label="random patch, 95 % interval")
         left.axvline(
-            limit, color=PRESENCE, linestyle="--", linewidth=1, label="95th percentile, random weights"
+            limit, color=PRESENCE, linestyle="--", linewidth=1, label="95th percentile, one random copy"
         )
         left.set_yticks(place, order)
         left.set(ylabel="unit", xlabel="absence score (sd), by control")
@@ -194,7 +196,7 @@ def pooling_bars(table):
     """
     pools = table.pool.drop_duplicates().tolist()
     kinds = {
-        "published": ("published test significant", GREY),
+        "published": ("published test: significant either way", GREY),
         "suppressed": ("absence score > 0.05 sd (FDR 5 %)", "#4393c3"),
     }
     with companion_style():

@@ -56,7 +56,7 @@ def absence_score(absence, data: Inserted) -> Correct:
     compare("absence", absence, truth, mistakes=mistakes, look=look)
     count, significant = len(truth), int(data.significant.sum())
     return Correct(
-        f"{(truth > 0).sum()} of {count} units have a positive score, and the published test is significant in "
+        f"{(truth > 0).sum()} of {count} units have a positive score, and the t-test on all pairs is significant in "
         f"{significant}. Four of the eight inhibit nothing: the sign of the score can't tell which."
     )
 
@@ -274,11 +274,11 @@ def verdict(veto, vetoed, data: Inserted) -> Correct:
         missing="Whose score lies clearly above 0?",
         extra=f"A score within {MIN_EFFECT} sd of 0 does not count: "
         "filters that straddle the edge of a patch make as much.",
-        mistakes=[(every, "That is what the published test says: all of them. Look at the veto scores."),
+        mistakes=[(every, "That is what the t-test on all pairs says: all of them. Look at the veto scores."),
                   ([unit + 1 for unit in vetoes], "All are one too high: units are counted from 0.")],
     )  # fmt: skip
     additive = np.abs(truth[~data._is_veto]).max()
     return Correct(
-        f"The published test called {data.significant.sum()} of {len(truth)} units. Four are vetoes, with scores from "
-        f"{truth[data._is_veto].min():.2f} sd up; the other four stay within {additive:.2f} sd of 0."
+        f"The t-test on all pairs called {data.significant.sum()} of {len(truth)} units. Four are vetoes, with scores "
+        f"from {truth[data._is_veto].min():.2f} sd up; the other four stay within {additive:.2f} sd of 0."
     )

@@ -59,7 +59,7 @@ class Inserted:
             patches at the same places, and as they are.
         neutral_lowest, neutral_random: the same patches at the same places in images of median response.
         sd: [unit] over untouched images.
-        significant: [unit] bool, what the published test says.
+        significant: [unit] bool, what the t-test of the paper says where every patch goes into every image.
     """
 
     lowest: np.ndarray
@@ -77,9 +77,9 @@ def eight_units(seed: int = 0, scenes: int = 420) -> Inserted:
     dataset = scene_dataset(scenes, seed)
     model = MixedUnits(dataset.images[:200], seed=seed)
     setting = InsertionConfig(PATCH, STRIDE, k=4, images=10, seed=seed)
-    many = replace(setting, images=40)  # the published test is surer the more images it is given
+    many = replace(setting, images=40)  # the test is surer the more images it is given
     study = insertion_study(
-        model, None, dataset, setting, published=many, redraws=4, top_share=0.2, control_units=0
+        model, None, dataset, setting, all_pairs=many, redraws=4, top_share=0.2, control_units=0
     )
     shape = (len(model.is_veto), setting.images, setting.k)
     arrays = [
@@ -88,7 +88,7 @@ def eight_units(seed: int = 0, scenes: int = 420) -> Inserted:
                       ("neutral", "lowest"), ("neutral", "random"))
     ]  # fmt: skip
     sd = study.fair.units.sd.to_numpy()
-    return Inserted(*arrays, sd, study.published.tests.significant.to_numpy(), model.is_veto)
+    return Inserted(*arrays, sd, study.all_pairs.tests.lower.to_numpy(), model.is_veto)
 
 
 # -- treatment and control told apart by a coin
