@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from absence_utils import InputError
-from absence_utils.debias.artefacts import Artefacts, border_bars, dilate, sample_artefact_presence
+from absence_utils.debias.artefacts import COIN, Artefacts, border_bars, dilate, sample_artefact_presence
 from absence_utils.debias.tasks import (
     ShortcutData,
     choose_task,
@@ -22,7 +22,7 @@ from absence_utils.images.scenes import CONCEPTS, render_scenes
 def data(**changes):
     labels = torch.arange(8) % 2
     given = {"pixels": torch.rand(8, 1, 14, 14), "labels": labels, "artefacts": border_bars(8, 14),
-             "shown": sample_artefact_presence(labels, "train bias")} | changes  # fmt: skip
+             "shown": sample_artefact_presence(labels)} | changes  # fmt: skip
     return ShortcutData(**given)
 
 
@@ -65,7 +65,7 @@ def test_fingerprint_sees_every_part():
     labels = torch.arange(8) % 2
     bars = border_bars(8, 14)
     for changes in (
-        {}, {"pixels": pixels + 0.1}, {"labels": 1 - labels}, {"shown": sample_artefact_presence(labels, "no bias")},
+        {}, {"pixels": pixels + 0.1}, {"labels": 1 - labels}, {"shown": sample_artefact_presence(labels, COIN)},
         {"grow": 3},
         {"artefacts": border_bars(8, 14, 1)}, {"artefacts": Artefacts(bars.mask, bars.colour / 2)},
     ):  # fmt: skip
@@ -248,16 +248,18 @@ def test_bad_folders_and_numbers(lesions, tmp_path):
 
 
 def test_tasks_by_name(lesions):
-    given = choose_task("digits", size=16, grow=2, bias=0.9, balanced=True, limit=50, broken="raise")(1, 0)
+    given = choose_task("digits", size=16, grow=2, bias=(0.9, 0.1), balanced=True, limit=50, broken="raise")(
+        1, 0
+    )
     assert given.train.pixels.shape == (50, 1, 16, 16) and given.carrier == 1 and given.train.grow == 2
-    assert given.bias == 0.9
+    assert given.bias == (0.9, 0.1)
     folder = choose_task(str(lesions), size=16, grow=1, balanced=False, limit=0, broken="raise")(0, 0)
     assert len(folder.train) == 14 and folder.carrier == 0
 
 
 def test_an_incomplete_bias_is_drawn_by_the_seed():
     first, again, other = (
-        digits_task(0, seed, bias=0.7).train for seed in (0, 0, 5)
+        digits_task(0, seed, bias=(0.7, 0.3)).train for seed in (0, 0, 5)
     )  # folds count modulo five
     assert torch.equal(first.shown, again.shown) and not torch.equal(first.shown, other.shown)
     share = [first.shown[first.labels == label].float().mean().item() for label in (0, 1)]
