@@ -1,5 +1,7 @@
 """Data with a shortcut: who shows what, the tasks, folders of images as people have them, and bad input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from absence_utils.debias.tasks import (
     scenes_task,
     stratified_halves,
 )
+from absence_utils.images.base import IDENTITY
 from absence_utils.images.digits import digits
 from absence_utils.images.scenes import CONCEPTS, render_scenes
 
@@ -49,6 +52,30 @@ def test_a_batch_is_those_images():
 def test_bytes_are_shares_of_255():
     pixels = (torch.rand(8, 1, 14, 14) * 255).byte()
     assert torch.equal(data(pixels=pixels).images(), data(pixels=pixels.float() / 255).images())
+
+
+def test_a_batch_of_bytes_is_that_of_floats():
+    """Small images come as floats and are pasted once, large ones as bytes and are pasted batch by batch."""
+    pixels, rows = (torch.rand(8, 1, 14, 14) * 255).byte(), torch.tensor([3, 7, 0])
+    normalise = {"normalise": lambda pixels: pixels * 2 - 1}
+    parts = [data(pixels=each, **normalise).batch(rows) for each in (pixels, pixels.float() / 255)]
+    for name in ("images", "labels", "masks", "shown", "pasted"):
+        torch.testing.assert_close(*(getattr(part, name) for part in parts))
+
+
+def test_released_patches_are_drawn_anew_in_training_and_stay_in_the_other_sets(lesions):
+    task = folder_task(lesions, size=16, balanced=False, artefacts="released", bias=(0.5, 0.0))
+    assert task.train.draw is not None and task.test.draw is None and task.validation.draw is None
+    rows = torch.arange(len(task.train))
+    one, again, other = (task.train.training_batch(rows, seed, None) for seed in (1, 1, 2))
+    assert torch.equal(one.pasted, again.pasted) and not torch.equal(one.pasted, other.pasted)
+    assert torch.equal(one.shown, task.train.shown) and not one.shown[task.train.labels == 1].any()
+    assert folder_task(lesions, size=16, balanced=False).train.draw is None
+    assert task.bias == (0.5, 0.0) and task.train.fingerprint != replace(task.train, draw=None).fingerprint
+    grey = folder_task(lesions, size=16, artefacts="released", channels=1, normalisation=IDENTITY)
+    assert grey.train.training_batch(rows[:4], 1, None).images.shape == (4, 1, 16, 16)
+    with pytest.raises(InputError, match="artefacts.*released"):
+        folder_task(lesions, size=16, artefacts="theirs")
 
 
 def test_controls_have_what_another_image_has_there():

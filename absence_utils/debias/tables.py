@@ -13,16 +13,20 @@ from absence_utils.stats import clustered_rate, fdr_adjust, paired_difference
 
 from .measures import SETS, selection_score
 from .objectives import PENALISED
+from .study import RunSpec
 
-RULES = {  # what strength, attempt and epoch are chosen by
-    "patch_free": "accuracy on validation images without any artefact, as in the authors' release",
-    "coin": "accuracy on validation images of which a coin decides who shows the artefact",
-    "biased": "biased validation images alone: accuracy less the artefact's share of the attribution",
+RULES = {  # what strength, attempt and epoch are chosen by, on validation images
+    "patch_free": "as released: by accuracy on images without any patch",
+    "biased": "on biased images: by accuracy less the artefact's share",
 }
 
 
 def select(history: pd.DataFrame, rule: str) -> pd.DataFrame:
     """For each side, seed and objective the test row at the strength and epoch that are best on validation images.
+
+    The two rules are "patch_free", the accuracy on images that all show no artefact, which the authors' release takes
+    (it needs images of the carrier's class without one, which a completely biased data set does not have), and
+    "biased", ours, which needs nothing but the data as they are: see `measures.selection_score`.
 
     Where plain training had several attempts it stands twice: the first as "none", the best of all as
     "none, best of N". Of equal values the first counts, smallest strength first; under "patch_free" the first epoch
@@ -40,8 +44,7 @@ def select(history: pd.DataFrame, rule: str) -> pd.DataFrame:
     seen = history[history.split == "validation"]
     if rule == "patch_free":
         seen = seen.sort_values(["strength", "attempt"], ascending=False, kind="stable")
-    value = {"patch_free": "patch-free", "coin": "coin"}.get(rule)
-    value = seen[value] if value else seen.apply(selection_score, axis=1)
+    value = seen["patch-free"] if rule == "patch_free" else seen.apply(selection_score, axis=1)
     run = ["carrier", "seed", "objective"]
     best = value.groupby([seen[name] for name in run], sort=False).idxmax()
     best = best.loc[list(history[run].drop_duplicates().itertuples(index=False))]
@@ -80,21 +83,41 @@ def accuracy_table(
     return pd.DataFrame(rows, columns=[*by, "set", "accuracy", "low", "high", "seeds"])
 
 
-def score_table(selected: pd.DataFrame) -> pd.DataFrame:
+def score_table(selected: pd.DataFrame, by: Iterable[str] = ("rule", "carrier", "objective")) -> pd.DataFrame:
     """Absence score of the artefact on both logits, mean and t interval over seeds.
 
-    Columns rule, carrier, objective, logit ("carrier", "other"), score, low, high, seeds.
+    Columns by, logit ("carrier", "other"), score, low, high, seeds.
     """
     rows = []
-    for key, group in selected.groupby(["rule", "carrier", "objective"], sort=False):
+    for key, group in selected.groupby(list(by), sort=False):
         for logit, name in (("carrier", "the carrier's logit"), ("other", "the other logit")):
             values = group[f"absence score of {name}"].to_numpy()
             mean, low, high = values.mean(), np.nan, np.nan
             if len(values) > 1:
                 mean, low, high = paired_difference(values, np.zeros_like(values))
             rows.append((*key, logit, mean, low, high, len(group)))
-    columns = ["rule", "carrier", "objective", "logit", "score", "low", "high", "seeds"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[*by, "logit", "score", "low", "high", "seeds"])
+
+
+def loss_table(histories: dict[str, pd.DataFrame], plans: Iterable[RunSpec]) -> pd.DataFrame:
+    """What the runs `plans` come to after their last epoch under each loss: one row for each loss, objective, strength
+    and measure, with columns value, low, high, seeds.
+
+    The measures are the inverse-biased accuracy and the absence scores of the artefact on both logits.
+    """
+    wanted, by = (
+        {(p.carrier, p.seed, p.objective, p.strength) for p in plans},
+        ["loss", "objective", "strength"],
+    )
+    parts = [last_epochs(rows).assign(loss=loss) for loss, rows in histories.items() if len(rows)]
+    rows = pd.concat(parts, ignore_index=True)
+    run = rows[["carrier", "seed", "objective", "strength"]].itertuples(index=False, name=None)
+    rows = rows[[key in wanted for key in run]]
+    accuracies = accuracy_table(rows, by).rename(columns={"set": "measure", "accuracy": "value"})
+    accuracies = accuracies[accuracies.measure == "inverse-biased"]
+    scores = score_table(rows, by).rename(columns={"logit": "measure", "score": "value"})
+    scores["measure"] = "absence score, " + scores.measure
+    return pd.concat([accuracies, scores], ignore_index=True)
 
 
 def compare(

@@ -73,7 +73,24 @@ class ShortcutData:
 
     def batch(self, rows: Tensor, device="cpu") -> Batch:
         """What an objective sees of the images `rows`, each with its own artefact."""
-        return self._batch(rows, self._pixels(rows).to(device), self.artefacts.take(rows), self.grown[rows])
+        if self.pixels.dtype == torch.uint8:
+            return self._batch(
+                rows, self._pixels(rows).to(device), self.artefacts.take(rows), self.grown[rows]
+            )
+        shown, (images, everywhere) = self.shown[rows], self._ready
+        parts = (
+            images[rows],
+            self.labels[rows],
+            self.grown[rows] & shown[:, None, None],
+            shown,
+            everywhere[rows],
+        )
+        return Batch(*(part.to(device) for part in parts))
+
+    @cached_property
+    def _ready(self) -> tuple[Tensor, Tensor]:
+        """Images as they are shown, and all with their artefact: small ones, which come as floats, once and for all."""
+        return self.images(), self.images(torch.ones_like(self.shown))
 
     def training_batch(
         self, rows: Tensor, seed: int, augment: Callable[[Tensor], Tensor] | None, device="cpu"
@@ -87,15 +104,14 @@ class ShortcutData:
                 None leaves them.
             device: of the batch.
         """
-        if self.draw:
-            artefacts = self.draw(len(rows), seed)
-            grown = dilate(artefacts.mask, self.grow)
-        else:
-            artefacts, grown = self.artefacts.take(rows), self.grown[rows]
-        pixels = self._pixels(rows).to(device)
+        if not (self.draw or augment):
+            return self.batch(rows, device)
+        pixels, artefacts = self._pixels(rows).to(device), self.artefacts.take(rows)
         if augment:
             pixels = torch.stack([augment(image) for image in pixels])
-        return self._batch(rows, pixels, artefacts, grown)
+        if self.draw:
+            artefacts = self.draw(len(rows), seed)
+        return self._batch(rows, pixels, artefacts, dilate(artefacts.mask, self.grow))
 
     def _batch(self, rows: Tensor, pixels: Tensor, artefacts: Artefacts, grown: Tensor) -> Batch:
         artefacts, shown = artefacts.to(pixels.device), self.shown[rows].to(pixels.device)
