@@ -101,10 +101,12 @@ def test_measures_with_the_artefact_on_the_other_class_and_an_incomplete_bias():
     plain = [(5, 1), (4, 1), (1, 2), (1, 6), (0.5, 1.5), (0, 3)]
     marked = [(2, 2), (1, 2), (-2, 3), (-2, 7), (-1, 2), (-3, 4)]
     labels = [0, 0, 0, 1, 1, 1]
-    expected = {"biased": 0.0, "inverse-biased": 0.0}
+    expected = {"biased": 0.0, "inverse-biased": 0.0, "patch-free": 0.0, "coin": 0.0}
     for label, (a, b), (c, d) in zip(labels, plain, marked, strict=True):
         often, inverse = (0.8, 0.3) if label == 1 else (0.3, 0.8)
         hits = (int(b > a) == label, int(d > c) == label)
+        expected["patch-free"] += hits[0] / 6
+        expected["coin"] += (hits[0] + hits[1]) / 12
         expected["biased"] += ((1 - often) * hits[0] + often * hits[1]) / 6
         expected["inverse-biased"] += ((1 - inverse) * hits[0] + inverse * hits[1]) / 6
     assert found == pytest.approx(found | expected)
