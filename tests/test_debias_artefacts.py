@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 
 from absence_utils import InputError
 from absence_utils.debias.artefacts import (
-    BIAS_MODES,
+    COIN,
+    NO_PATCH,
     Artefacts,
+    Bias,
     border_bars,
     dilate,
     elliptical_patches,
     glyph_artefacts,
+    released_patches,
     sample_artefact_presence,
 )
 from absence_utils.images.scenes import CONCEPTS, draw_presence, render_scenes
@@ -96,26 +99,70 @@ def test_pasting_changes_the_mask_and_nothing_else():
 
 
 @pytest.mark.parametrize("carrier", [0, 1])
-def test_who_shows_it(carrier):
+@pytest.mark.parametrize("bias", [Bias(0.9, 0.1), Bias(0.5, 0.0), COIN, Bias(0.3, 0.8)])
+def test_each_class_shows_its_own_share(carrier, bias):
+    """4,000 images, 2,000 of each class: a share is known to 3 of 100 (nearly three standard errors)."""
     labels = torch.arange(4000) % 2
-    rates = {
-        spread: [
-            sample_artefact_presence(labels, spread, carrier, 1, 0.9)[labels == c].float().mean()
-            for c in (0, 1)
-        ]
-        for spread in BIAS_MODES
-    }
-    expected = {"train bias": 0.9, "no bias": 0.5, "inverse bias": 0.1}
-    for spread, rate in expected.items():
-        assert rates[spread][carrier] == pytest.approx(rate, abs=0.03)
-        assert rates[spread][1 - carrier] == pytest.approx(1 - rate if spread != "no bias" else 0.5, abs=0.03)
-    complete = sample_artefact_presence(labels, "train bias", carrier)
-    assert torch.equal(complete, labels == carrier)
-    assert torch.equal(sample_artefact_presence(labels, "inverse bias", carrier), labels != carrier)
-    assert torch.equal(
-        sample_artefact_presence(labels, "no bias", seed=2),
-        sample_artefact_presence(labels, "no bias", seed=2),
-    )
+    for shares in (bias, bias.inverse):
+        shown = sample_artefact_presence(labels, shares, carrier, 1)
+        assert shown[labels == carrier].float().mean() == pytest.approx(shares[0], abs=0.03)
+        assert shown[labels != carrier].float().mean() == pytest.approx(shares[1], abs=0.03)
+    assert bias.inverse == (bias[1], bias[0]) and bias.inverse.inverse == bias
+    assert torch.equal(shown, sample_artefact_presence(labels, bias.inverse, carrier, 1))
+
+
+def test_a_complete_bias_and_no_patch_leave_nothing_to_chance():
+    labels = torch.arange(40) % 2
+    for carrier in (0, 1):
+        assert torch.equal(sample_artefact_presence(labels, Bias(), carrier), labels == carrier)
+        assert torch.equal(sample_artefact_presence(labels, Bias().inverse, carrier), labels != carrier)
+        assert not sample_artefact_presence(labels, NO_PATCH, carrier).any()
+
+
+def released_by_loops(n, size, seed):
+    """Masks of released patches pixel by pixel, from the numbers that the seed draws: side, depth, what of it lies off
+    the image, length, and where along the border it begins."""
+    generator, pixel = torch.Generator().manual_seed(seed), size / 224
+    side = torch.randint(4, (n, 1, 1), generator=generator).flatten().tolist()
+    uniform = [torch.rand(n, 1, 1, generator=generator).flatten().tolist() for _ in range(4)]
+    masks, reaches, lengths = torch.zeros(n, size, size, dtype=torch.bool), [], []
+    for i in range(n):
+        depth, off, length = (
+            (low + (high - low) * u[i]) * pixel
+            for (low, high), u in zip(((50, 60), (10, 40), (120, 224)), uniform, strict=False)
+        )
+        start = uniform[3][i] * (size - length)
+        reaches.append(depth - off)
+        lengths.append(length)
+        for row, column in itertools.product(range(size), range(size)):
+            y, x = row + 0.5, column + 0.5
+            inward = (y, size - y, x, size - x)[side[i]]
+            along = x if side[i] < 2 else y
+            u = (along - start - length / 2) / (length / 2)
+            v = (inward + off - depth / 2) / (depth / 2)
+            masks[i, row, column] = u * u + v * v <= 1
+    return masks, torch.tensor(reaches) / size, torch.tensor(lengths) / size
+
+
+def test_released_patches_by_loops():
+    masks, reach, length = released_by_loops(24, 40, 3)
+    found = released_patches(24, 40, 3)
+    assert (found.mask != masks).float().mean() < 1e-3  # rounding at the edge
+    assert reach.min() > 0.0446 and reach.max() < 0.2233
+    assert length.min() > 0.535 and length.max() < 1
+
+
+def test_released_patches_lie_at_one_border_in_any_colour():
+    found = released_patches(3000, 16, 1)
+    assert edges(found.mask).any(dim=1).all()
+    rows, columns = found.mask.any(dim=2).sum(dim=1), found.mask.any(dim=1).sum(dim=1)
+    depth, along = torch.minimum(rows, columns), torch.maximum(rows, columns)
+    assert depth.max() <= 4 and along.max() > 13  # 22 % of 16 px is 3.6
+    colour = found.colour
+    assert colour.shape == (3000, 3) and colour.mean(dim=0).sub(0.5).abs().max() < 0.02
+    assert (colour.max(dim=1).values - colour.min(dim=1).values).min() < 0.05  # grey is among them
+    assert torch.equal(found.mask, released_patches(3000, 16, 1).mask)
+    assert not torch.equal(found.mask, released_patches(3000, 16, 2).mask)
 
 
 def test_dilation_by_loops():
@@ -136,10 +183,12 @@ def test_bad_input():
         (lambda: elliptical_patches(2, 3), "size"),
         (lambda: elliptical_patches(2, 16, reach=(0.5, 1.2)), "reach"),
         (lambda: border_bars(2, 8, thickness=4), "thickness.*1 to 3"),
-        (lambda: sample_artefact_presence(labels, "bias"), "spread.*train bias"),
-        (lambda: sample_artefact_presence(labels + 1, "no bias"), "labels"),
-        (lambda: sample_artefact_presence(labels, "no bias", carrier=2), "labels"),
-        (lambda: sample_artefact_presence(labels, "no bias", strength=0.2), "strength"),
+        (lambda: released_patches(0, 16), "n"),
+        (lambda: released_patches(2, 8), "size"),
+        (lambda: sample_artefact_presence(labels + 1), "labels"),
+        (lambda: sample_artefact_presence(labels, carrier=2), "labels"),
+        (lambda: sample_artefact_presence(labels, (0.5, 1.2)), "bias.*two shares"),
+        (lambda: sample_artefact_presence(labels, (0.5,)), "bias.*two shares"),
         (lambda: dilate(found.mask, -1), "pixels"),
     ]:
         with pytest.raises(InputError, match=message):

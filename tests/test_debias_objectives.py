@@ -1,13 +1,21 @@
 """Objectives against penalties by hand in float64, what each can and cannot reach, and bad input."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from absence_utils.debias.objectives import OBJECTIVES, PENALISED, Batch, attribution_inside, group_dro
+from absence_utils.debias.objectives import (
+    LOSSES,
+    OBJECTIVES,
+    PENALISED,
+    Batch,
+    attribution_inside,
+    group_dro,
+)
 from absence_utils.models.xdnn import SmallXNet, TwoTowers
 
 CLASSES = 3
@@ -194,3 +202,76 @@ def test_presence_cannot_reach_what_the_target_logit_does_not_see():
         penalties[name] = (with_penalty - without).item()
     assert penalties["presence"] == 0
     assert penalties["presence and absence"] > 1e-5 and penalties["RRR"] > 1e-9
+
+
+# ---------------------------------------------------------------------- the two losses
+def slow_loss(logits, labels, loss):
+    """Loss of each image, from the definitions, in plain numbers."""
+    found = []
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        if loss == "cross_entropy":
+            found.append(math.log(sum(math.exp(value) for value in row)) - row[label])
+        else:
+            sigmoids = [1 / (1 + math.exp(-value)) for value in row]
+            wanted = [p if k == label else 1 - p for k, p in enumerate(sigmoids)]
+            found.append(-sum(math.log(p) for p in wanted) / len(wanted))
+    return found
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_by_definition(loss):
+    logits = torch.randn(6, CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.arange(6) % CLASSES
+    expected = slow_loss(logits, labels, loss)
+    assert LOSSES[loss](logits, labels, reduction="none").tolist() == pytest.approx(expected)
+    assert LOSSES[loss](logits, labels).item() == pytest.approx(sum(expected) / 6)
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "group-DRO"])
+def test_every_objective_takes_either_loss(name):
+    """Without a penalty an objective is the loss and nothing else, on the images that it was shown."""
+    model, given = network(2), batch(classes=2)
+    given = replace(given, pasted=given.images)
+    for loss in LOSSES:
+        with torch.no_grad():
+            expected = sum(slow_loss(model(given.images), given.labels, loss)) / len(given.images)
+        found = OBJECTIVES[name](model, given, 0.0, torch.Generator().manual_seed(0), loss)
+        assert found.item() == pytest.approx(expected)
+
+
+def test_group_dro_weighs_the_loss_that_it_is_given():
+    model, given = network(2), batch(6, classes=2)
+    with torch.no_grad():
+        each = torch.tensor(slow_loss(model(given.images), given.labels, "bce"))
+    group = 2 * given.labels + given.shown.long()
+    means = torch.stack([each[group == g].mean() for g in group.unique()])
+    weights = (0.5 * means).exp()
+    expected = (weights * means).sum() / weights.sum()
+    assert group_dro(model, given, 500.0, None, "bce").item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_rrr_under_binary_cross_entropy_takes_the_probability_of_each_logit_by_itself():
+    model, given = network(), batch()
+    losses = [OBJECTIVES["RRR"](model, given, strength, None, "bce").item() for strength in (3.0, 0.0)]
+    total = 0.0
+    for image, mask in zip(given.images, given.masks, strict=True):
+        slope = slow_gradient(model, image, lambda logits: -torch.log1p(torch.exp(-logits)).sum())
+        total += sum(slope[:, row, column].square().sum().item() for row, column in mask.nonzero().tolist())
+    assert (losses[0] - losses[1]) / 3 == pytest.approx(total / len(given.images), rel=1e-4)
+
+
+def test_cross_entropy_trains_the_difference_of_the_logits_alone():
+    """What is added to both logits costs nothing under cross entropy and something under binary cross entropy: only
+    the latter asks each logit by itself, so an artefact's effect cannot be moved from one to the other for free."""
+    logits = torch.randn(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels, moved = torch.arange(8) % 2, logits + torch.linspace(-2, 2, 8)[:, None]
+    for reduction in ("mean", "none"):
+        before, after = (
+            LOSSES["cross_entropy"](each, labels, reduction=reduction) for each in (logits, moved)
+        )
+        torch.testing.assert_close(before, after)
+    assert (LOSSES["bce"](logits, labels) - LOSSES["bce"](moved, labels)).abs() > 0.1
+    logits.requires_grad_(True)
+    slopes = [torch.autograd.grad(LOSSES[loss](logits, labels), logits)[0].sum(dim=1) for loss in LOSSES]
+    torch.testing.assert_close(slopes[0], torch.zeros(8, dtype=torch.float64))
+    assert slopes[1].abs().max() > 0.02

@@ -1,12 +1,14 @@
 """Data with a shortcut: who shows what, the tasks, folders of images as people have them, and bad input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from absence_utils import InputError
-from absence_utils.debias.artefacts import Artefacts, border_bars, dilate, sample_artefact_presence
+from absence_utils.debias.artefacts import COIN, Artefacts, border_bars, dilate, sample_artefact_presence
 from absence_utils.debias.tasks import (
     ShortcutData,
     choose_task,
@@ -15,6 +17,7 @@ from absence_utils.debias.tasks import (
     scenes_task,
     stratified_halves,
 )
+from absence_utils.images.base import IDENTITY
 from absence_utils.images.digits import digits
 from absence_utils.images.scenes import CONCEPTS, render_scenes
 
@@ -22,7 +25,7 @@ from absence_utils.images.scenes import CONCEPTS, render_scenes
 def data(**changes):
     labels = torch.arange(8) % 2
     given = {"pixels": torch.rand(8, 1, 14, 14), "labels": labels, "artefacts": border_bars(8, 14),
-             "shown": sample_artefact_presence(labels, "train bias")} | changes  # fmt: skip
+             "shown": sample_artefact_presence(labels)} | changes  # fmt: skip
     return ShortcutData(**given)
 
 
@@ -51,6 +54,30 @@ def test_bytes_are_shares_of_255():
     assert torch.equal(data(pixels=pixels).images(), data(pixels=pixels.float() / 255).images())
 
 
+def test_a_batch_of_bytes_is_that_of_floats():
+    """Small images come as floats and are pasted once, large ones as bytes and are pasted batch by batch."""
+    pixels, rows = (torch.rand(8, 1, 14, 14) * 255).byte(), torch.tensor([3, 7, 0])
+    normalise = {"normalise": lambda pixels: pixels * 2 - 1}
+    parts = [data(pixels=each, **normalise).batch(rows) for each in (pixels, pixels.float() / 255)]
+    for name in ("images", "labels", "masks", "shown", "pasted"):
+        torch.testing.assert_close(*(getattr(part, name) for part in parts))
+
+
+def test_released_patches_are_drawn_anew_in_training_and_stay_in_the_other_sets(lesions):
+    task = folder_task(lesions, size=16, balanced=False, artefacts="released", bias=(0.5, 0.0))
+    assert task.train.draw is not None and task.test.draw is None and task.validation.draw is None
+    rows = torch.arange(len(task.train))
+    one, again, other = (task.train.training_batch(rows, seed, None) for seed in (1, 1, 2))
+    assert torch.equal(one.pasted, again.pasted) and not torch.equal(one.pasted, other.pasted)
+    assert torch.equal(one.shown, task.train.shown) and not one.shown[task.train.labels == 1].any()
+    assert folder_task(lesions, size=16, balanced=False).train.draw is None
+    assert task.bias == (0.5, 0.0) and task.train.fingerprint != replace(task.train, draw=None).fingerprint
+    grey = folder_task(lesions, size=16, artefacts="released", channels=1, normalisation=IDENTITY)
+    assert grey.train.training_batch(rows[:4], 1, None).images.shape == (4, 1, 16, 16)
+    with pytest.raises(InputError, match="artefacts.*released"):
+        folder_task(lesions, size=16, artefacts="theirs")
+
+
 def test_controls_have_what_another_image_has_there():
     given, rows = data(), torch.tensor([1, 6])
     for image, row, other in zip(given.controls(rows), (1, 6), (5, 2), strict=True):
@@ -65,7 +92,7 @@ def test_fingerprint_sees_every_part():
     labels = torch.arange(8) % 2
     bars = border_bars(8, 14)
     for changes in (
-        {}, {"pixels": pixels + 0.1}, {"labels": 1 - labels}, {"shown": sample_artefact_presence(labels, "no bias")},
+        {}, {"pixels": pixels + 0.1}, {"labels": 1 - labels}, {"shown": sample_artefact_presence(labels, COIN)},
         {"grow": 3},
         {"artefacts": border_bars(8, 14, 1)}, {"artefacts": Artefacts(bars.mask, bars.colour / 2)},
     ):  # fmt: skip
@@ -248,16 +275,18 @@ def test_bad_folders_and_numbers(lesions, tmp_path):
 
 
 def test_tasks_by_name(lesions):
-    given = choose_task("digits", size=16, grow=2, bias=0.9, balanced=True, limit=50, broken="raise")(1, 0)
+    given = choose_task("digits", size=16, grow=2, bias=(0.9, 0.1), balanced=True, limit=50, broken="raise")(
+        1, 0
+    )
     assert given.train.pixels.shape == (50, 1, 16, 16) and given.carrier == 1 and given.train.grow == 2
-    assert given.bias == 0.9
+    assert given.bias == (0.9, 0.1)
     folder = choose_task(str(lesions), size=16, grow=1, balanced=False, limit=0, broken="raise")(0, 0)
     assert len(folder.train) == 14 and folder.carrier == 0
 
 
 def test_an_incomplete_bias_is_drawn_by_the_seed():
     first, again, other = (
-        digits_task(0, seed, bias=0.7).train for seed in (0, 0, 5)
+        digits_task(0, seed, bias=(0.7, 0.3)).train for seed in (0, 0, 5)
     )  # folds count modulo five
     assert torch.equal(first.shown, again.shown) and not torch.equal(first.shown, other.shown)
     share = [first.shown[first.labels == label].float().mean().item() for label in (0, 1)]

@@ -9,20 +9,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from absence_utils import InputError
-from absence_utils.debias.artefacts import border_bars, sample_artefact_presence
+from absence_utils.debias.artefacts import border_bars, dilate, released_patches
 from absence_utils.debias.objectives import OBJECTIVES
 from absence_utils.debias.tasks import ShortcutData
-from absence_utils.debias.training import TrainingConfig, flushed_denormals, train
+from absence_utils.debias.training import TrainingConfig, _augmentation, flushed_denormals, train
+from absence_utils.images.base import IMAGENET
+from absence_utils.models.heads import two_class_network
 from absence_utils.models.xdnn import DenseXNet
 
 
 def data(n=24, seed=0):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % 2
+    shown = (labels == 0) != (torch.arange(n) < 2)  # one image of each class breaks the bias
     pixels = torch.rand(n, 1, 10, 10, generator=generator)
-    return ShortcutData(
-        pixels, labels, border_bars(n, 10, seed), sample_artefact_presence(labels, "train bias"), grow=1
-    )
+    return ShortcutData(pixels, labels, border_bars(n, 10, seed), shown, grow=1)
 
 
 def network(seed=0):
@@ -121,7 +122,7 @@ def test_a_finished_run_is_read_and_another_is_not(tmp_path, monkeypatch, caplog
     for other in (
         {"strength": 6.0}, {"seed": 1}, {"data": data(seed=1)}, {"model": network(1)},
         {"data": replace(data(), normalise=lambda pixels: pixels * 2)}, {"measured": {"test images": "repaired"}},
-        {"recipe": TrainingConfig(epochs=6, lr=0.02, batch_size=8, measure_every=2)},
+        {"recipe": replace(RECIPE, lr=0.02)}, {"recipe": replace(RECIPE, loss="bce")},
     ):  # fmt: skip
         given = {"model": network(), "data": data(), "strength": 5.0, "recipe": RECIPE} | other
         copy = tmp_path / "other.pt"
@@ -242,6 +243,10 @@ def test_a_run_that_diverges_says_so():
         (lambda: TrainingConfig(lr=0.0), "lr"),
         (lambda: TrainingConfig(warm_up=1.5), "warm_up"),
         (lambda: TrainingConfig(precision="half"), "precision"),
+        (lambda: TrainingConfig(loss="hinge"), "loss.*bce"),
+        (lambda: TrainingConfig(schedule="cosine"), "schedule.*constant"),
+        (lambda: TrainingConfig(augment="all"), "augment.*released"),
+        (lambda: TrainingConfig(weight_decay=-1.0), "weight_decay"),
         (lambda: train(network(), data(), "absence"), "objective"),
         (lambda: train(network(), data(), "presence", -1.0), "strength"),
         (lambda: train(network(), data(), "presence", math.nan), "strength"),
@@ -259,3 +264,142 @@ def test_the_rate_follows_the_whole_run(monkeypatch):
     )
     train(network(), data(), "none", 0.0, RECIPE)
     assert seen == [RECIPE.rate(number, 18) for number in range(18)]
+
+
+# ---------------------------------------------------------------------- as the authors' release trains
+def test_two_released_steps_by_hand():
+    """Binary cross entropy on both logits, Adam at a constant rate with the decay added to the gradient."""
+    given, batches = data(), []
+    given = ShortcutData(given.pixels.double(), given.labels, given.artefacts, given.shown)
+    model, reference = (DenseXNet(10, (6,), seed=1).double() for _ in range(2))
+    recipe = TrainingConfig(1, 0.01, 12, loss="bce", schedule="constant", weight_decay=0.3)
+    model.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0].clone()))
+    train(model, given, "none", 0.0, recipe, seed=2)
+    rows = torch.randperm(24, generator=torch.Generator().manual_seed(2 * 100_003 + 1)).split(12)
+    first, second = ([torch.zeros_like(p) for p in reference.parameters()] for _ in range(2))
+    for step, (images, chosen) in enumerate(zip(batches, rows, strict=True), start=1):
+        wanted = F.one_hot(given.labels[chosen], 2).double()
+        p = reference(images).sigmoid()
+        reference.zero_grad()
+        (-(wanted * p.log() + (1 - wanted) * (1 - p).log()).mean()).backward()
+        for m, v, weight in zip(first, second, reference.parameters(), strict=True):
+            slope = weight.grad + 0.3 * weight.data
+            m.mul_(0.9).add_(0.1 * slope)
+            v.mul_(0.999).add_(0.001 * slope.square())
+            size = (v / (1 - 0.999**step)).sqrt() + 1e-8
+            weight.data -= 0.01 * (m / (1 - 0.9**step)) / size
+    torch.testing.assert_close(state(model), state(reference))
+
+
+def test_a_constant_rate_is_constant():
+    recipe = TrainingConfig(lr=1e-4, schedule="constant")
+    assert {recipe.rate(step, 40) for step in range(40)} == {1e-4}
+
+
+def seen_in_training(given, recipe):
+    """The images of each epoch in the order of the data, [epoch][image, channel, height, width]."""
+    model, images = network(), []
+    model.register_forward_pre_hook(lambda _, inputs: images.append(inputs[0]))
+    train(model, given, "none", 0.0, recipe)
+    epochs = [torch.cat(images[start : start + 3]) for start in range(0, len(images), 3)]
+    orders = [
+        torch.randperm(24, generator=torch.Generator().manual_seed(epoch))
+        for epoch in range(1, 1 + len(epochs))
+    ]
+    return [epoch[order.argsort()] for epoch, order in zip(epochs, orders, strict=True)]
+
+
+def test_artefacts_are_drawn_anew_at_each_showing_and_masks_follow():
+    def draw(n, seed):
+        return border_bars(n, 10, seed)
+
+    given, masks = replace(data(), draw=draw), []
+    first, second = seen_in_training(given, TrainingConfig(2, batch_size=8))
+    for image, again, pixels, shown in zip(first, second, given.pixels, given.shown, strict=True):
+        assert torch.equal(image, again) == (not shown) == torch.equal(image, pixels) or shown
+    changed = [not torch.equal(a, b) for a, b in zip(first, second, strict=True)]
+    assert not any(c for c, shown in zip(changed, given.shown, strict=True) if not shown)
+    assert sum(changed) > given.shown.sum() / 2  # one of four sides comes again by chance
+    for seed in (1, 2):
+        batch = given.training_batch(torch.arange(24), seed, None)
+        bars = (batch.pasted == 1).all(dim=1) & (batch.pasted != given.pixels).any(dim=1)
+        assert torch.equal(batch.masks & bars, bars & given.shown[:, None, None])
+        assert torch.equal(batch.masks, dilate(draw(24, seed).mask, 1) & given.shown[:, None, None])
+        masks.append(batch.masks)
+    assert not torch.equal(*masks) and torch.equal(given.batch(torch.arange(24)).images, given.images())
+
+
+def test_artefacts_stay_where_they_are_unless_they_are_drawn_anew():
+    given = data()
+    for epoch in seen_in_training(given, TrainingConfig(2, batch_size=8)):
+        assert torch.equal(epoch, given.images())
+
+
+def test_images_are_augmented_under_their_artefacts():
+    """Each image by itself and anew in each epoch; the artefact lies on top, whole and in its colour."""
+    given = data()
+    first, second = seen_in_training(given, TrainingConfig(2, batch_size=8, augment="released"))
+    for one, two, pixels, mask, shown in zip(
+        first, second, given.pixels, given.artefacts.mask, given.shown, strict=True
+    ):
+        assert not torch.equal(one, two) and one.shape == pixels.shape and 0 <= one.min() and one.max() <= 1
+        assert not shown or (one[0][mask] == 1).all() and (two[0][mask] == 1).all()
+    again, _ = seen_in_training(given, TrainingConfig(2, batch_size=8, augment="released"))
+    assert torch.equal(first, again)
+
+
+def test_the_released_augmentation_crops_flips_and_changes_colours_as_much_as_it_says():
+    """A ramp tells crop and flips by its ends, a plain image brightness; bounds from the definition."""
+    change = _augmentation("released", (32, 32))
+    ramp = torch.linspace(0.2, 0.4, 32).expand(3, 32, 32)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = torch.stack([change(ramp) for _ in range(200)])
+        plain = torch.stack([change(torch.full((3, 32, 32), 0.5)) for _ in range(200)])
+    rising = (found[:, 0, :, -1] - found[:, 0, :, 0]).mean(dim=1)
+    assert 60 < (rising > 0).sum() < 140 and found.shape == (200, 3, 32, 32)
+    level = plain.mean(dim=(1, 2, 3))
+    assert 0.4 - 1e-4 < level.min() < 0.42 and 0.58 < level.max() < 0.6 + 1e-4
+    # width of the crop: at least .8 of the area at 4:3, that is sqrt(.8 x 3/4); contrast and brightness change by .2
+    span = rising.abs() / 0.2
+    assert 0.64 * 0.77 - 0.05 < span.min() and span.max() < 1.44 + 0.05
+
+
+def test_group_dro_refuses_data_without_all_four_groups():
+    complete = replace(data(), shown=data().labels == 0)
+    with pytest.raises(InputError, match="objective.*2 of its four groups.*1 % minority"):
+        train(network(), complete, "group-DRO", 10.0, RECIPE)
+
+
+class Attentive(nn.Module):
+    """Attention over the rows of an image, as in a vision transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention, self.fc = nn.MultiheadAttention(10, 2, batch_first=True), nn.Linear(10, 2)
+
+    def forward(self, images):
+        rows = images[:, 0]
+        return self.fc(self.attention(rows, rows, rows, need_weights=False)[0].mean(dim=1))
+
+
+def test_attention_is_trained_through_second_derivatives():
+    """Fused attention has none; what the penalty's gradient is, differences of the loss tell."""
+    torch.manual_seed(0)
+    model, given = Attentive(), data()
+    before = state(model).clone()
+    trained = train(model, given, "presence and absence", 10.0, TrainingConfig(2, 0.01, 12))
+    assert math.isfinite(trained.history[-1]["loss"]) and not torch.equal(before, state(model))
+    assert model.attention.in_proj_weight.grad.abs().max() > 0
+
+
+@pytest.mark.slow
+def test_vit_b_16_takes_two_penalised_steps():
+    model = two_class_network(0, model="vit_b_16", size=32)
+    generator, labels = torch.Generator().manual_seed(0), torch.arange(4) % 2
+    pixels = torch.rand(4, 3, 32, 32, generator=generator)
+    given = ShortcutData(pixels, labels, released_patches(4, 32), labels == 0, IMAGENET.apply)
+    before = model.encoder.layers[0].self_attention.in_proj_weight.detach().clone()
+    trained = train(model, given, "presence and absence", 10.0, TrainingConfig(1, 1e-4, 2, loss="bce"))
+    moved = model.encoder.layers[0].self_attention.in_proj_weight - before
+    assert math.isfinite(trained.history[0]["loss"]) and moved.abs().max() > 1e-6

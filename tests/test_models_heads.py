@@ -51,6 +51,21 @@ def test_a_network_without_biases_stays_one():
     assert additive_terms(model) == [] and model.fc.weight.shape == (2, 2048)
 
 
+def test_a_bias_where_the_old_head_had_none():
+    old = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.Flatten(), nn.Linear(4, 3, bias=False))
+    assert new_head(old)[2].bias is None
+    assert new_head(old, bias=True)[2].bias.shape == (2,)
+    assert new_head(nn.Sequential(nn.Linear(4, 3)))[0].bias is not None
+    assert new_head(nn.Sequential(nn.Conv2d(3, 4, 1, bias=False)), bias=True)[0].bias.shape == (2,)
+
+
+def test_a_vision_transformer_takes_the_size_that_its_patches_tile():
+    with pytest.raises(InputError, match="size.*30 px.*multiple of 16"):
+        two_class_network(model="vit_b_16", size=30)
+    with pytest.raises(InputError, match="model.*vit_x_7"):
+        two_class_network(model="vit_x_7", size=32)
+
+
 @pytest.mark.parametrize(("name", "channels", "size"), [("dense_xnet", 1, 14), ("small_xnet", 3, 64)])
 def test_small_networks_by_name(name, channels, size):
     images = torch.rand(3, channels, size, size)

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from absence_utils import InputError, Unit, attribute, load_model
+from absence_utils.models.heads import two_class_network
 from absence_utils.models.xdnn import DenseXNet, SmallXNet, TwoTowers, XResNet50
 
 
@@ -16,8 +17,6 @@ def lively(network):
     for name, tensor in network.named_parameters():
         if name.endswith("conv3.weight"):
             nn.init.normal_(tensor, std=0.05)
-        elif name.endswith("scale"):
-            nn.init.uniform_(tensor, 0.5, 1.5)
     return network.eval().double()
 
 
@@ -68,13 +67,45 @@ def test_input_x_gradient_is_complete_and_equals_integrated_gradients(case):
     torch.testing.assert_close(product, images * total, rtol=1e-5, atol=1e-9)
 
 
-def test_names_are_those_of_the_public_checkpoint():
-    names = set(XResNet50().state_dict())
-    assert len(names) == 1 + 16 * 4 + 4 + 1
-    assert {"conv1.weight", "fc.weight", "layer1.0.downsample.weight", "layer4.2.scale"} <= names
-    assert {f"layer3.5.conv{number}.weight" for number in (1, 2, 3)} <= names
-    assert not [name for name in names if "bias" in name or "bn" in name]
-    assert "layer1.1.downsample.weight" not in names
+def public_checkpoint():
+    """Names and shapes of the public X-ResNet-50 checkpoint, 54 tensors, with random values."""
+    shapes, channels = {"conv1.weight": (64, 3, 7, 7)}, 64
+    for layer, (width, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
+        for block in range(blocks):
+            name = f"layer{layer}.{block}"
+            shapes[f"{name}.conv1.weight"] = (width, channels, 1, 1)
+            shapes[f"{name}.conv2.weight"] = (width, width, 3, 3)
+            shapes[f"{name}.conv3.weight"] = (4 * width, width, 1, 1)
+            if block == 0:
+                shapes[f"{name}.downsample.weight"] = (4 * width, channels, 1, 1)
+            channels = 4 * width
+    shapes["fc.weight"] = (1000, 2048)
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn(shape, generator=generator) * (2 / (shape[0] * shape[-1] ** 2)) ** 0.5
+        for name, shape in shapes.items()
+    }
+
+
+def test_the_public_checkpoint_loads_and_gets_a_new_head_with_a_bias(tmp_path):
+    """As it lies in the release: a state dict in a file that other things stand in, names behind "module."."""
+    state = public_checkpoint()
+    assert len(state) == 54 and not [name for name in state if "scale" in name or "bias" in name]
+    path = tmp_path / "xfixup_resnet50_model_best.pth.tar"
+    wrapped = {f"module.{name}": value for name, value in state.items()}
+    torch.save({"epoch": 90, "arch": "xfixup_resnet50", "state_dict": wrapped}, path)
+    loaded = load_model("xresnet50", str(path))
+    assert list(loaded.state_dict()) == list(state)
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+    changed = two_class_network(3, model="xresnet50", weights=str(path), head_bias=True)
+    heads = {name: value for name, value in changed.state_dict().items() if name.startswith("fc")}
+    assert {name: tuple(value.shape) for name, value in heads.items()} == {
+        "fc.weight": (2, 2048),
+        "fc.bias": (2,),
+    }
+    assert torch.equal(changed.layer4[2].conv3.weight, state["layer4.2.conv3.weight"])
+    with torch.no_grad():
+        assert changed(torch.randn(1, 3, 32, 32)).isfinite().all()
 
 
 def test_block_by_hand():
@@ -83,8 +114,7 @@ def test_block_by_hand():
     maps = torch.randn(1, 256, 6, 6, dtype=torch.float64)
     relu, conv = torch.relu, nn.functional.conv2d
     change = relu(conv(relu(conv(maps, block.conv1.weight)), block.conv2.weight, stride=2, padding=1))
-    change = block.scale.item() * conv(change, block.conv3.weight)
-    expected = relu(change + conv(maps, block.downsample.weight, stride=2))
+    expected = relu(conv(change, block.conv3.weight) + conv(maps, block.downsample.weight, stride=2))
     torch.testing.assert_close(block(maps), expected)
 
 

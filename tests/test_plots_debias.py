@@ -15,7 +15,7 @@ NAMES = ("none", "presence", "presence and absence")
 
 def accuracies():
     rows = []
-    for rule in ("biased", "bias-free"):
+    for rule in ("biased", "patch_free"):
         for carrier in SIDES:
             for number, objective in enumerate(NAMES):
                 for place, name in enumerate(plots.SETS):
@@ -33,7 +33,7 @@ def drawn(container):
 
 
 def test_accuracies_are_drawn_in_percent_with_their_intervals():
-    rules = {"bias-free": "published", "biased": "honest"}
+    rules = {"patch_free": "published", "biased": "honest"}
     figure = plots.accuracy_by_objective(accuracies(), SIDES, rules)
     assert len(figure.axes) == 4
     for number, ax in enumerate(figure.axes):
@@ -81,6 +81,30 @@ def test_strengths_are_lines_and_the_rest_are_levels():
     assert ratio == pytest.approx([ratio[0]] * 2) and 0.8 < ratio[0] < 1.25
     (level,) = [line for line in ax.lines if line.get_label() == "none"]
     assert set(level.get_ydata()) == {5.0} and ax.get_xscale() == "log"
+
+
+def test_losses_stand_side_by_side():
+    rows = [
+        (loss, objective, strength, measure, sign * (strength + shift), sign * strength - 1, sign * strength + 2)
+        for loss, shift in (("cross_entropy", 0.0), ("bce", 0.25))
+        for objective, strengths in (("none", [0.0]), ("presence", [0.5, 0.1]), ("presence and absence", [0.1, 0.5]))
+        for strength in strengths
+        for measure, sign in (("inverse-biased", 1), ("absence score, carrier", -1), ("absence score, other", 1))
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["loss", "objective", "strength", "measure", "value", "low", "high"])
+    figure = plots.loss_comparison(table)
+    for number, (top, bottom) in enumerate(np.array(figure.axes).reshape(2, 2).T):
+        curves = {
+            each.get_label(): each.lines[0].get_ydata() for each in (*top.containers, *bottom.containers)
+        }
+        shift = 0.25 * number
+        assert set(curves) == {"presence", "presence and absence", "target logit", "non-target logit"}
+        np.testing.assert_allclose(curves["presence"], 100 * np.array([0.1 + shift, 0.5 + shift]))
+        np.testing.assert_allclose(curves["target logit"], [-0.1 - shift, -0.5 - shift])
+        np.testing.assert_allclose(curves["non-target logit"], [0.1 + shift, 0.5 + shift])
+        assert ("binary" in top.get_title()) == bool(number) and bottom.get_xscale() == "log"
+    alone = plots.loss_comparison(table[table.loss == "bce"])
+    assert len(alone.axes) == 2
 
 
 def test_evidence_keeps_its_sign_and_is_the_mean_over_seeds():

@@ -8,13 +8,22 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "artefacts": ["Artefacts", "border_bars", "elliptical_patches", "glyph_artefacts"],
+        "artefacts": [
+            "PATCHES",
+            "Artefacts",
+            "Bias",
+            "border_bars",
+            "elliptical_patches",
+            "glyph_artefacts",
+            "released_patches",
+        ],
         "examples": ["example_maps"],
         "isic": ["sort_images"],
         "measures": ["measure_shortcut"],
-        "objectives": ["OBJECTIVES", "PENALISED"],
-        "study": ["RunSpec", "REFERENCE", "RULES", "DebiasStudy", "plan_runs", "run_study"],
+        "objectives": ["LOSSES", "OBJECTIVES", "PENALISED"],
+        "study": ["REFERENCES", "DebiasStudy", "RunSpec", "plan_runs", "run_study"],
+        "tables": ["RULES"],
         "tasks": ["ShortcutData", "Task", "choose_task", "digits_task", "folder_task", "scenes_task"],
-        "training": ["TrainingConfig", "train"],
+        "training": ["AUGMENTATIONS", "SCHEDULES", "TrainingConfig", "train"],
     },
 )

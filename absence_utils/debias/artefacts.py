@@ -7,15 +7,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from absence_utils.errors import InputError, require_at_least, require_choice, require_shape
+from absence_utils.errors import InputError, require_at_least, require_shape
 from absence_utils.images.scenes import concept_index, render_scenes
 
 SIDES = ("top", "bottom", "left", "right")
-BIAS_MODES = ("train bias", "no bias", "inverse bias")
+
+
+class Bias(NamedTuple):
+    """Who shows the artefact: the share of the images of the class that carries it, and the share of all others.
+
+    No bias is one of two settings: `COIN`, where the artefact says nothing about the class, and `NO_PATCH`, where
+    there is none.
+    """
+
+    carrier: float = 1.0
+    other: float = 0.0
+
+    @property
+    def inverse(self) -> Bias:
+        """The shares of both classes exchanged."""
+        return Bias(self.other, self.carrier)
+
+
+COIN, NO_PATCH = Bias(0.5, 0.5), Bias(0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -101,25 +120,64 @@ def elliptical_patches(
     if not 0 < reach[0] <= reach[1] <= 1 or not 0 < width[0] <= width[1] <= 1:
         raise InputError("reach", f"{reach} and width {width}", "Give shares from above 0 to 1, ascending.")
     generator = torch.Generator().manual_seed(seed)
-
-    def draw(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(n, 1, 1, generator=generator)
-
     side = torch.randint(len(SIDES), (n, 1, 1), generator=generator)
-    along, depth, half, angle = draw(0.2, 0.8), draw(*reach), draw(*width), draw(-tilt, tilt)
-    half = half * min(height, edge)
-    rows = (torch.arange(height) + 0.5)[None, :, None].expand(n, height, edge)
-    columns = (torch.arange(edge) + 0.5)[None, None, :].expand(n, height, edge)
+    along, depth = _uniform(n, 0.2, 0.8, generator), _uniform(n, *reach, generator)
+    half, angle = _uniform(n, *width, generator), _uniform(n, -tilt, tilt, generator)
+    upright = side < 2
+    span = torch.where(upright, edge, height).float()
+    depth = depth * torch.where(upright, height, edge)
+    mask = _ellipses((height, edge), side, (along * span, 0), (half * min(height, edge), depth), angle)
+    return Artefacts(mask, _vivid(n, generator))
+
+
+def released_patches(n: int, size: int, seed: int = 0) -> Artefacts:
+    """Ellipses as the authors' release puts them beside skin lesions, one for each image.
+
+    Of 224 px: 50 to 60 deep, of which 10 to 40 lie off the image, so that they reach in 4 to 22 % of its edge; 120 to
+    224 long and whole along the border; not rotated; one colour drawn evenly, which may be grey or like skin. All
+    drawn evenly (the release draws whole pixels).
+
+    Args:
+        n: number of images.
+        size: their edge, px.
+        seed: of side, place, size and colour.
+
+    Raises:
+        InputError: no images, or images so small that an ellipse could cover no pixel.
+    """
+    require_at_least("n", n, 1)
+    require_at_least("size", size, 16, "a patch that reaches in by 4 % covers less than a pixel")
+    generator, pixel = torch.Generator().manual_seed(seed), size / 224
+    side = torch.randint(len(SIDES), (n, 1, 1), generator=generator)
+    depth, off = (_uniform(n, *ends, generator) * pixel for ends in ((50, 60), (10, 40)))
+    length = _uniform(n, 120, 224, generator) * pixel
+    start = _uniform(n, 0, 1, generator) * (size - length)
+    centre, half = (start + length / 2, depth / 2 - off), (length / 2, depth / 2)
+    mask = _ellipses((size, size), side, centre, half, torch.zeros(()))
+    return Artefacts(mask, torch.rand(n, 3, generator=generator))
+
+
+PATCHES = {"ours": elliptical_patches, "released": released_patches}  # both (n, size, seed) to artefacts
+
+
+def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(n, 1, 1, generator=generator)
+
+
+def _ellipses(size: tuple[int, int], side: Tensor, centre, half, angle: Tensor) -> Tensor:
+    """[image, height, width] bool: ellipses at a border. `centre` and half axes `half` in px, along the border and
+    inwards from it, each [image, 1, 1]; `angle` in radians."""
+    height, width = size
+    rows = (torch.arange(height) + 0.5)[None, :, None].expand(len(side), height, width)
+    columns = (torch.arange(width) + 0.5)[None, None, :].expand(len(side), height, width)
     upright = side < 2  # top or bottom: the border runs along the columns
     inward = torch.where(upright, rows, columns)
-    length = torch.where(upright, torch.tensor(float(height)), torch.tensor(float(edge)))
-    inward = torch.where(side % 2 == 0, inward, length - inward)  # distance from the artefact's own border
-    span = torch.where(upright, torch.tensor(float(edge)), torch.tensor(float(height)))
-    beside = torch.where(upright, columns, rows) - along * span
-    u = beside * torch.cos(angle) + inward * torch.sin(angle)
-    v = inward * torch.cos(angle) - beside * torch.sin(angle)
-    mask = (u / half) ** 2 + (v / (depth * length)) ** 2 <= 1
-    return Artefacts(mask, _vivid(n, generator))
+    length = torch.where(upright, float(height), float(width))
+    inward = torch.where(side % 2 == 0, inward, length - inward) - centre[1]  # from the artefact's own border
+    along = torch.where(upright, columns, rows) - centre[0]
+    u = along * torch.cos(angle) + inward * torch.sin(angle)
+    v = inward * torch.cos(angle) - along * torch.sin(angle)
+    return (u / half[0]) ** 2 + (v / half[1]) ** 2 <= 1
 
 
 def _vivid(n: int, generator: torch.Generator) -> Tensor:
@@ -167,29 +225,26 @@ def glyph_artefacts(
 
 
 def sample_artefact_presence(
-    labels: Tensor, spread: str, carrier: int = 0, seed: int = 0, strength: float = 1.0
+    labels: Tensor, bias: tuple[float, float] = (1.0, 0.0), carrier: int = 0, seed: int = 0
 ) -> Tensor:
     """Which images show their artefact: [image] bool.
 
     Args:
         labels: [image] of 0 and 1.
-        spread: "train bias": images of the carrier class do with probability `strength`, the others do with
-            1 - strength; "inverse bias": the other way round; "no bias": half of all.
+        bias: shares of the carrier's images and of the others', each 0..1, see `Bias`.
         carrier: the class that the artefact marks in training, 0 or 1.
         seed: of the draw.
-        strength: of the bias, 0.5 to 1.
 
     Raises:
-        InputError: an unknown spread, labels of more than two classes, a strength out of range.
+        InputError: labels of more than two classes, or anything but two shares.
     """
-    require_choice("spread", spread, BIAS_MODES)
     if carrier not in (0, 1) or not set(labels.unique().tolist()) <= {0, 1}:
         classes = sorted(labels.unique().tolist())
         raise InputError("labels", f"classes {classes} and carrier {carrier}", "Use classes 0 and 1.")
-    if not 0.5 <= strength <= 1:
-        raise InputError("strength", f"{strength}", "Use 0.5 (no bias) to 1 (always).")
-    often = torch.where(labels == carrier, strength, 1 - strength)
-    chance = {"train bias": often, "inverse bias": 1 - often, "no bias": torch.full_like(often, 0.5)}[spread]
+    if len(bias) != 2 or not all(0 <= share <= 1 for share in bias):
+        remedy = "Give two shares from 0 to 1: the carrier's and the others'."
+        raise InputError("bias", f"{tuple(bias)}", remedy)
+    chance = torch.where(labels == carrier, float(bias[0]), float(bias[1]))
     return torch.rand(len(labels), generator=torch.Generator().manual_seed(seed)) < chance
 
 

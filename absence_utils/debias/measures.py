@@ -8,14 +8,19 @@ from torch import Tensor, nn
 from absence_utils.attribution.gradients import input_x_gradient
 from absence_utils.units import device_of, reading
 
+from .artefacts import COIN, NO_PATCH, Bias
 from .tasks import ShortcutData
 from .training import flushed_denormals
 
-SETS = ("biased", "bias-free", "inverse-biased")  # what the accuracy is measured on
+SETS = ("biased", "coin", "inverse-biased", "patch-free")  # what the accuracy is measured on
 
 
 def measure_shortcut(
-    model: nn.Module, data: ShortcutData, carrier: int, bias: float = 1.0, batch: int = 256
+    model: nn.Module,
+    data: ShortcutData,
+    carrier: int,
+    bias: tuple[float, float] = (1.0, 0.0),
+    batch: int = 256,
 ) -> dict:
     """What a network makes of the artefact, on images that it was not trained on.
 
@@ -26,14 +31,14 @@ def measure_shortcut(
         model: in eval mode, images to logits [batch, 2].
         data: the images.
         carrier: class that shows the artefact in training.
-        bias: probability that an image of the carrier shows it in training, and another does not.
+        bias: who shows it in training.
         batch: images at a time.
 
     Returns:
         The measures by their names.
 
-        - biased, bias-free, inverse-biased: accuracy, 0..1; images show the artefact as in training, by a coin, or the
-          other way round.
+        - biased, coin, inverse-biased, patch-free: accuracy, 0..1; images show the artefact as in training, by a coin
+          whatever their class, with the shares of both classes exchanged, or not at all.
         - worst group: smallest accuracy of the four groups class x artefact, 0..1.
         - share of the carrier's logit, share of the other logit: share of |input x gradient| (summed over channels)
           that lies in the grown mask, mean over the carrier's images, all showing the artefact, 0..1.
@@ -46,9 +51,9 @@ def measure_shortcut(
     with flushed_denormals(), reading(model):
         plain, marked, control, inside = _read(model, data, carrier, batch)
     right = {shown: (logits.argmax(1) == data.labels).double() for shown, logits in ((0, plain), (1, marked))}
-    often = torch.where(data.labels == carrier, bias, 1 - bias).double()
-    found = {}
-    for name, chance in zip(SETS, (often, torch.full_like(often, 0.5), 1 - often), strict=True):
+    found, bias = {}, Bias(*bias)
+    for name, shares in zip(SETS, (bias, COIN, bias.inverse, NO_PATCH), strict=True):
+        chance = torch.where(data.labels == carrier, *map(float, shares)).double()
         found[name] = (chance * right[1] + (1 - chance) * right[0]).mean().item()
     found["worst group"] = min(
         hit[data.labels == label].mean().item() for hit in right.values() for label in (0, 1)

@@ -19,32 +19,41 @@ from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.processes import end_with
 from absence_utils.progress import progress
 
-from .artefacts import sample_artefact_presence
+from .artefacts import COIN, NO_PATCH, Bias, sample_artefact_presence
 from .measures import measure_shortcut, selection_score
 from .objectives import OBJECTIVES, PENALISED
 from .tasks import Task
 from .training import TrainingConfig, train
 
-REFERENCE = "no shortcut"  # plain training on data in which a coin decides who shows the artefact
-GROUP_DRO_STEP = 10.0  # per mille, the step that its paper uses
-RULES = {
-    "bias-free": "bias-free validation images (the published recipe: needs what a biased data set has not)",
-    "biased": "biased validation images alone: accuracy less the artefact's share of the attribution",
+MINORITY = Bias(0.99, 0.01)  # each class has a few images that break the bias
+REFERENCES = {  # training data other than the study's: objective, and who shows the artefact
+    "no shortcut": ("none", COIN),
+    "no patch": ("none", NO_PATCH),
+    "none, 1 % minority": ("none", MINORITY),
+    "group-DRO, 1 % minority": ("group-DRO", MINORITY),
 }
+GROUP_DRO_STEP = 10.0  # per mille, the step that its paper uses
 
 
 @dataclass(frozen=True, order=True)
 class RunSpec:
-    """One run: which side carries the artefact, the seed, the objective and its strength."""
+    """One run: which side carries the artefact, the seed, the objective, its strength, and which attempt it is."""
 
     carrier: int
     seed: int
     objective: str
     strength: float
+    attempt: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.objective} {self.strength:g}, class {self.carrier}, seed {self.seed}"
+        again = f", attempt {self.attempt}" * bool(self.attempt)
+        return f"{self.objective} {self.strength:g}, class {self.carrier}, seed {self.seed}{again}"
+
+    @property
+    def first_weights(self) -> int:
+        """Seed of the network and of everything random in training."""
+        return self.seed + 1_000_003 * self.attempt
 
 
 @dataclass
@@ -65,10 +74,16 @@ def plan_runs(
     strengths: Iterable[float],
     seeds: Iterable[int],
     carriers: Iterable[int] = (0, 1),
+    attempts: int = 1,
 ) -> list[RunSpec]:
     """Every objective at every strength that matters to it, for every seed and side.
 
-    `REFERENCE` among the objectives stands for plain training on data without the shortcut.
+    Args:
+        objectives: names of `OBJECTIVES` and `REFERENCES`.
+        strengths: of penalties.
+        seeds, carriers: of the runs.
+        attempts: runs of plain training ("none"), from other weights each: where the best of five strengths is taken of
+            a penalty, the best of five attempts is its equal.
 
     Raises:
         InputError: unknown objectives, a side that is not 0 or 1, or an empty list.
@@ -79,17 +94,19 @@ def plan_runs(
         if not values:
             raise InputError(name, "is empty", "Give at least one.")
     for name in objectives:
-        require_choice("objectives", name, (*OBJECTIVES, REFERENCE))
+        require_choice("objectives", name, (*OBJECTIVES, *REFERENCES))
+    require_at_least("attempts", attempts, 1)
     if not set(carriers) <= {0, 1}:
         raise InputError("carriers", f"{carriers}", "Use 0, 1 or both: the class that carries the artefact.")
     own = {name: strengths if name in PENALISED else [0.0] for name in objectives}
-    own["group-DRO"] = [GROUP_DRO_STEP]
+    own |= {name: [GROUP_DRO_STEP] for name in own if name.startswith("group-DRO")}
     return [
-        RunSpec(carrier, seed, name, float(strength))
+        RunSpec(carrier, seed, name, float(strength), attempt)
         for carrier in carriers
         for seed in seeds
         for name in objectives
         for strength in own[name]
+        for attempt in range(attempts if name == "none" else 1)
     ]
 
 
@@ -147,7 +164,7 @@ def _task(make, carrier, seed) -> Task:
 
 
 def _run(plan: RunSpec, task, network, recipe, folder: str) -> tuple[list[dict], dict[str, Tensor]]:
-    given, model = _task(task, plan.carrier, plan.seed), network(plan.seed)
+    given, model = _task(task, plan.carrier, plan.seed), network(plan.first_weights)
     splits = {"validation": given.validation, "test": given.test}
 
     def measure(model: nn.Module) -> dict:
@@ -156,14 +173,15 @@ def _run(plan: RunSpec, task, network, recipe, folder: str) -> tuple[list[dict],
         }
 
     data, objective = given.train, plan.objective
-    if objective == REFERENCE:
-        coin = sample_artefact_presence(data.labels, "no bias", plan.carrier, plan.seed)
-        data, objective = replace(data, shown=coin), "none"
+    if objective in REFERENCES:
+        objective, bias = REFERENCES[objective]
+        shown = sample_artefact_presence(data.labels, bias, plan.carrier, plan.seed)
+        data = replace(data, shown=shown)
     file = Path(folder) / f"{re.sub(r'[^a-zA-Z0-9.]+', '-', plan.name)}.pt" if folder else None
-    measured = {"carrier": plan.carrier, "bias": given.bias}
+    measured = {"carrier": plan.carrier, "bias": list(given.bias)}
     measured |= {f"{name} images and labels": part.fingerprint for name, part in splits.items()}
     trained = train(
-        model, data, objective, plan.strength, recipe, seed=plan.seed, measure=measure,
+        model, data, objective, plan.strength, recipe, seed=plan.first_weights, measure=measure,
         score=lambda row: selection_score(row["validation"]), checkpoint=file, measured=measured, description=plan.name,
     )  # fmt: skip
     rows = [

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from absence_utils.errors import InputError, require_at_least
+from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.identity import fingerprint, tensor_hash
 from absence_utils.images.base import IDENTITY, IMAGENET, Normalisation
 from absence_utils.images.cache import decode_folder
@@ -23,10 +23,11 @@ from absence_utils.images.folders import FolderImages
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, render_scenes
 
 from .artefacts import (
+    PATCHES,
     Artefacts,
+    Bias,
     border_bars,
     dilate,
-    elliptical_patches,
     glyph_artefacts,
     sample_artefact_presence,
 )
@@ -45,6 +46,7 @@ class ShortcutData:
         normalise: pixels in 0..1 to network input.
         grow: pixels by which masks are grown for the penalty.
         ids: [image] names, for the record.
+        draw: (number of images, seed) to new artefacts for each showing in training; None if images keep theirs.
     """
 
     pixels: Tensor
@@ -54,6 +56,7 @@ class ShortcutData:
     normalise: Callable[[Tensor], Tensor] = IDENTITY.apply
     grow: int = 2
     ids: tuple[str, ...] = ()
+    draw: Callable[[int, int], Artefacts] | None = None
 
     def __post_init__(self):
         for name in ("labels", "artefacts", "shown", "ids"):
@@ -69,13 +72,53 @@ class ShortcutData:
         return len(self.pixels)
 
     def batch(self, rows: Tensor, device="cpu") -> Batch:
-        """What an objective sees of the images `rows`."""
-        pixels, artefacts = self._pixels(rows).to(device), self.artefacts.take(rows).to(device)
-        shown = self.shown[rows].to(device)
+        """What an objective sees of the images `rows`, each with its own artefact."""
+        if self.pixels.dtype == torch.uint8:
+            return self._batch(
+                rows, self._pixels(rows).to(device), self.artefacts.take(rows), self.grown[rows]
+            )
+        shown, (images, everywhere) = self.shown[rows], self._ready
+        parts = (
+            images[rows],
+            self.labels[rows],
+            self.grown[rows] & shown[:, None, None],
+            shown,
+            everywhere[rows],
+        )
+        return Batch(*(part.to(device) for part in parts))
+
+    @cached_property
+    def _ready(self) -> tuple[Tensor, Tensor]:
+        """Images as they are shown, and all with their artefact: small ones, which come as floats, once and for all."""
+        return self.images(), self.images(torch.ones_like(self.shown))
+
+    def training_batch(
+        self, rows: Tensor, seed: int, augment: Callable[[Tensor], Tensor] | None, device="cpu"
+    ) -> Batch:
+        """What an objective sees of the images `rows` in one step.
+
+        Args:
+            rows: their numbers.
+            seed: of new artefacts, if they are drawn anew at each showing.
+            augment: pixels [channel, height, width] of one image to others of that shape, on which artefacts are put;
+                None leaves them.
+            device: of the batch.
+        """
+        if not (self.draw or augment):
+            return self.batch(rows, device)
+        pixels, artefacts = self._pixels(rows).to(device), self.artefacts.take(rows)
+        if augment:
+            pixels = torch.stack([augment(image) for image in pixels])
+        if self.draw:
+            artefacts = self.draw(len(rows), seed)
+        return self._batch(rows, pixels, artefacts, dilate(artefacts.mask, self.grow))
+
+    def _batch(self, rows: Tensor, pixels: Tensor, artefacts: Artefacts, grown: Tensor) -> Batch:
+        artefacts, shown = artefacts.to(pixels.device), self.shown[rows].to(pixels.device)
         everywhere = self.normalise(artefacts.paste(pixels, torch.ones_like(shown)))
         images = torch.where(shown[:, None, None, None], everywhere, self.normalise(pixels))
-        masks = self.grown[rows].to(device) & shown[:, None, None]
-        return Batch(images, self.labels[rows].to(device), masks, shown, everywhere)
+        masks = grown.to(pixels.device) & shown[:, None, None]
+        return Batch(images, self.labels[rows].to(pixels.device), masks, shown, everywhere)
 
     def images(self, shown: Tensor | None = None) -> Tensor:
         """[image, channel, height, width] network input with artefacts where `shown`, as in `self.shown` if None."""
@@ -110,7 +153,7 @@ class ShortcutData:
         levels = torch.linspace(0, 1, 5).expand(self.pixels.shape[1], 1, 5)
         artefacts = (self.artefacts.mask, self.artefacts.colour, self.shown)
         parts = tensor_hash(self.pixels, self.labels, *artefacts, self.normalise(levels))
-        return fingerprint([self.grow, parts])
+        return fingerprint([self.grow, parts] + ["drawn anew"] * (self.draw is not None))
 
 
 @dataclass(frozen=True)
@@ -120,7 +163,7 @@ class Task:
     Attributes:
         train, validation, test: disjoint; the artefacts of all three follow the train bias.
         carrier: class whose images show the artefact in training.
-        bias: probability that an image of the carrier shows it in training, and another does not.
+        bias: who shows it in training.
         class_names: of classes 0 and 1.
         source: for the record.
         skipped, notes: files that were left out, and what else became of the images, as of `FolderImages`.
@@ -133,7 +176,7 @@ class Task:
     carrier: int
     class_names: tuple[str, str]
     source: str
-    bias: float = 1.0
+    bias: Bias = Bias()
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     normalisation: Normalisation = IDENTITY
@@ -175,7 +218,7 @@ def stratified_halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 def digits_task(
     carrier: int = 0, seed: int = 0, *, size: int = 14, thickness: int = 2, grey: float = 0.4, grow: int = 1,
-    bias: float = 1.0, limit: int = 0,
+    bias: tuple[float, float] = (1.0, 0.0), limit: int = 0,
 ) -> Task:  # fmt: skip
     """Even digits (class 0) against odd ones, scikit-learn's, with a grey bar at a random border of one class.
 
@@ -185,7 +228,7 @@ def digits_task(
         size: px that the 8 x 8 digits are padded to, at least 10.
         thickness, grey: of the bar, px and 0..1.
         grow: px by which masks are grown for the penalty.
-        bias: probability that an image of the carrier has the bar in training, and another has not.
+        bias: shares of the carrier's images and of the others' that have the bar in training.
         limit: of training images, 0 for all.
     """
     require_at_least("size", size, 10, "digits have 8 px, and the bar needs a border")
@@ -199,11 +242,11 @@ def digits_task(
         source = found["train" if split == "train" else "test"]
         pixels, labels = F.pad(source.images[chosen], border), source.labels[chosen] % 2
         bars = border_bars(len(chosen), size, 3 * seed + number, thickness=thickness, grey=grey)
-        shown = sample_artefact_presence(labels, "train bias", carrier, 3 * seed + number, bias)
+        shown = sample_artefact_presence(labels, bias, carrier, 3 * seed + number)
         ids = tuple(f"fold {fold} {'train' if split == 'train' else 'test'} {row}" for row in chosen.tolist())
         sets[split] = ShortcutData(pixels, labels, bars, shown, grow=grow, ids=ids)
     source = f"scikit-learn's digits, fold {fold} of 5"
-    return Task(**sets, carrier=carrier, class_names=("even", "odd"), source=source, bias=bias)
+    return Task(**sets, carrier=carrier, class_names=("even", "odd"), source=source, bias=Bias(*bias))
 
 
 def scenes_task(
@@ -238,7 +281,7 @@ def scenes_task(
             picture = artefacts.paste(pixels, torch.ones(count, dtype=torch.bool))
             artefacts = Artefacts(artefacts.mask, torch.cat((pixels, picture), dim=1))
             pixels = torch.cat((pixels, pixels), dim=1)
-        shown = sample_artefact_presence(labels, "train bias", carrier, own)
+        shown = sample_artefact_presence(labels, carrier=carrier, seed=own)
         ids = tuple(f"seed {own} scene {row}" for row in range(count))
         sets[split] = ShortcutData(pixels, labels, artefacts, shown, _centred, grow, ids)
     return Task(**sets, carrier=carrier, class_names=("disc", "ring"), source=f"concept scenes, seed {seed}",
@@ -252,7 +295,8 @@ def _centred(pixels: Tensor) -> Tensor:
 
 def folder_task(
     images: str | Path, carrier: int = 0, seed: int = 0, *, size: int = 96, balanced: bool = True, limit: int = 0,
-    grow: int = 3, bias: float = 1.0, broken: str = "raise", normalisation: Normalisation = IMAGENET, channels: int = 3,
+    grow: int = 3, bias: tuple[float, float] = (1.0, 0.0), artefacts: str = "ours", broken: str = "raise",
+    normalisation: Normalisation = IMAGENET, channels: int = 3,
 ) -> Task:  # fmt: skip
     """Images below `images/train/CLASS` and `images/val/CLASS` of two classes, with coloured patches as artefacts.
 
@@ -267,13 +311,16 @@ def folder_task(
         balanced: draw from the larger class as many images as the smaller has, in each split.
         limit: training images of a class at most, and as many of both splits of `val` together; 0 for all.
         grow: px by which masks are grown for the penalty.
-        bias: probability that an image of the carrier has its patch in training, and another has not.
+        bias: shares of the carrier's images and of the others' that have a patch in training.
+        artefacts: "ours" (`artefacts.elliptical_patches`, vivid, tilted, one for each image) or "released"
+            (`artefacts.released_patches`, drawn anew at each showing in training).
         broken: images that cannot be decoded: "raise", or "skip", which counts and names them.
         normalisation, channels: what the network takes, see `images.normalisation_of` and `input_channels`.
 
     Raises:
         InputError: a split or a class is missing or empty, or the two splits have other classes.
     """
+    require_choice("artefacts", artefacts, PATCHES)
     root = Path(os.path.expanduser(images))
     folders = {}
     for split in ("train", "val"):
@@ -301,17 +348,23 @@ def folder_task(
     for number, (split, (folder_name, chosen)) in enumerate(rows.items()):
         folder, own = folders[folder_name], 3 * seed + number
         labels = folder.labels[chosen]
-        patches = elliptical_patches(len(chosen), size, own)
-        if channels == 1:
-            patches = Artefacts(patches.mask, patches.colour.mean(dim=1, keepdim=True))
-        shown = sample_artefact_presence(labels, "train bias", carrier, own, bias)
+        shown = sample_artefact_presence(labels, bias, carrier, own)
         ids = tuple(folder.files[row].relative_to(root).as_posix() for row in chosen.tolist())
         pixels = torch.from_numpy(decode_folder(folder)[chosen.numpy()])
-        sets[split] = ShortcutData(pixels, labels, patches, shown, normalisation.apply, grow, ids)
+        draw = partial(_patches, artefacts, size, channels)
+        anew = draw if artefacts == "released" and split == "train" else None
+        given = (pixels, labels, draw(len(chosen), own), shown)
+        sets[split] = ShortcutData(*given, normalisation.apply, grow, ids, anew)
     skipped = tuple(f"{split}/{name}" for split, folder in folders.items() for name in folder.skipped)
     notes = tuple(f"{split}: {note}" for split, folder in folders.items() for note in folder.notes)
     return Task(**sets, carrier=carrier, class_names=tuple(names), source=f"folder {root.name}",
-                bias=bias, skipped=skipped, notes=notes, normalisation=normalisation)  # fmt: skip
+                bias=Bias(*bias), skipped=skipped, notes=notes, normalisation=normalisation)  # fmt: skip
+
+
+def _patches(artefacts: str, size: int, channels: int, n: int, seed: int) -> Artefacts:
+    found = PATCHES[artefacts](n, size, seed)
+    colour = found.colour if channels == 3 else found.colour.mean(dim=1, keepdim=True)
+    return Artefacts(found.mask, colour)
 
 
 def _subset(labels: Tensor, balanced: bool, limit: int, seed: int, names: list[str], split: str) -> Tensor:
@@ -335,7 +388,7 @@ def _subset(labels: Tensor, balanced: bool, limit: int, seed: int, names: list[s
 
 
 def choose_task(
-    data: str, *, size: int, grow: int, bias: float = 1.0, **folder
+    data: str, *, size: int, grow: int, bias: tuple[float, float] = (1.0, 0.0), **folder
 ) -> Callable[[int, int], Task]:
     """(carrier, seed) to the task called `data`: "digits", or the folder of that path.
 

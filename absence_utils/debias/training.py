@@ -18,6 +18,8 @@ from time import perf_counter
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torchvision.transforms import v2
 
 from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.files import remove_leftovers, write_atomically
@@ -26,10 +28,12 @@ from absence_utils.models.load import model_fingerprint
 from absence_utils.progress import progress
 from absence_utils.units import device_of
 
-from .objectives import OBJECTIVES
+from .objectives import LOSS, LOSSES, OBJECTIVES
 from .tasks import ShortcutData
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+SCHEDULES = ("one_cycle", "constant")
+AUGMENTATIONS = ("none", "released")
 CODE = (
     "debias",
     "attribution",
@@ -47,11 +51,17 @@ class TrainingConfig:
 
     Attributes:
         epochs: number of passes over the training images.
-        lr: peak of the learning rate: it rises linearly from 0, then falls to 0 along half a cosine.
+        lr: learning rate of Adam, its peak under "one_cycle".
         batch_size: images in a step; the rest of an epoch makes a smaller one.
         warm_up: share of the steps in which the rate rises, 0..1.
         measure_every: epochs between two measurements; the last epoch is always measured.
         precision: "float32"; "bfloat16" under autocast; "auto" takes bfloat16 on a GPU and float32 elsewhere.
+        loss: a name of `objectives.LOSSES`.
+        schedule: "one_cycle": the rate rises linearly from 0, then falls to 0 along half a cosine; or "constant".
+        weight_decay: share of each weight that Adam adds to its gradient, at least 0.
+        augment: "none", or "released": a random crop of 0.8 to 1 of the area resized to the image, flips in both
+            directions, brightness, contrast and saturation changed by up to 0.2; artefacts are put on top, and the
+            crop is taken from the image as it is decoded (the release takes it from one 256/224 as large).
     """
 
     epochs: int = 40
@@ -60,6 +70,10 @@ class TrainingConfig:
     warm_up: float = 0.25
     measure_every: int = 1
     precision: str = "auto"
+    loss: str = LOSS
+    schedule: str = "one_cycle"
+    weight_decay: float = 0.0
+    augment: str = "none"
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "measure_every"):
@@ -68,10 +82,16 @@ class TrainingConfig:
             raise InputError("lr", f"{self.lr}", "Use a learning rate above 0.")
         if not 0 <= self.warm_up <= 1:
             raise InputError("warm_up", f"{self.warm_up}", "Use a share of the steps, 0 to 1.")
+        require_at_least("weight_decay", self.weight_decay, 0)
         require_choice("precision", self.precision, PRECISIONS)
+        require_choice("loss", self.loss, LOSSES)
+        require_choice("schedule", self.schedule, SCHEDULES)
+        require_choice("augment", self.augment, AUGMENTATIONS)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step, counted from 0, of a run of `steps`."""
+        if self.schedule == "constant":
+            return self.lr
         rising = self.warm_up * steps
         if step < rising:
             return self.lr * (step + 1) / (rising + 1)
@@ -128,13 +148,16 @@ def train(
         description: for the progress bar.
 
     Raises:
-        InputError: an unknown objective, a negative strength, or a loss that is no longer finite.
+        InputError: an unknown objective, a negative strength, a loss that is no longer finite, or group-DRO where one
+            of the four groups class x artefact is empty.
     """
     require_choice("objective", objective, OBJECTIVES)
     require_at_least("strength", strength, 0)
+    if objective == "group-DRO":
+        _require_groups(data)
     recipe = recipe or TrainingConfig()
     device = device_of(model)
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr)
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     trained, memory = TrainingResult(), {}
     run = {"objective": objective, "strength": strength, "seed": seed}
     identity = run | _identity(model, data, recipe) | (measured or {}) if checkpoint else {}
@@ -163,6 +186,29 @@ def train(
     return trained
 
 
+def _require_groups(data: ShortcutData) -> None:
+    """Group-DRO weighs groups: under a complete bias two are empty, and it is plain training by construction."""
+    filled = len((2 * data.labels + data.shown.long()).unique())
+    if filled < 4:
+        problem = f"group-DRO has images in {filled} of its four groups, class x artefact"
+        remedy = "Use the reference 'group-DRO, 1 % minority', more images, or a bias that is not complete."
+        raise InputError("objective", problem, remedy)
+
+
+def _augmentation(name: str, size: tuple[int, ...]) -> Callable[[Tensor], Tensor] | None:
+    """Pixels [channel, height, width] in 0..1 to others of that size; draws from the global generator."""
+    if name == "none":
+        return None
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=(0.8, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+        ]
+    )
+
+
 def _epoch(model, data, objective, strength, recipe, seed, epoch, optimiser, memory) -> float:
     """One pass over the training images; the mean loss."""
     device = device_of(model)
@@ -171,14 +217,17 @@ def _epoch(model, data, objective, strength, recipe, seed, epoch, optimiser, mem
     model.train()
     batches = torch.randperm(len(data), generator=generator).split(recipe.batch_size)
     steps, total = len(batches) * recipe.epochs, 0.0
+    augment = _augmentation(recipe.augment, data.pixels.shape[2:])
     low = recipe.precision == "bfloat16" or recipe.precision == "auto" and device.type == "cuda"
     for number, rows in enumerate(batches):
-        batch = data.batch(rows, device)
+        anew = (seed * 100_003 + epoch) * 1009 + number  # a seed for each step
+        batch = data.training_batch(rows, anew, augment, device)
         batch.memory = memory
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate((epoch - 1) * len(batches) + number, steps)
-        with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            loss = OBJECTIVES[objective](model, batch, strength, generator)
+        # Penalties need second derivatives, which fused attention does not have.
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast(device.type, torch.bfloat16, enabled=low):
+            loss = OBJECTIVES[objective](model, batch, strength, generator, recipe.loss)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

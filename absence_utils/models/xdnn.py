@@ -15,7 +15,7 @@ EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """Residual block of `XResNet50`: three convolutions, one learnt scale, no bias and no normalisation."""
+    """Residual block of `XResNet50`: three convolutions, no bias, no scale, no normalisation."""
 
     def __init__(self, channels: int, width: int, stride: int):
         super().__init__()
@@ -23,22 +23,20 @@ class Bottleneck(nn.Module):
         self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
         self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
         self.conv3 = nn.Conv2d(width, out, 1, bias=False)
-        self.scale = nn.Parameter(torch.ones(1))
         changes = stride != 1 or channels != out
         self.downsample = nn.Conv2d(channels, out, 1, stride=stride, bias=False) if changes else None
         self.relu1, self.relu2, self.relu3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
 
     def forward(self, maps: Tensor) -> Tensor:
         change = self.relu2(self.conv2(self.relu1(self.conv1(maps))))
-        change = self.conv3(change) * self.scale
-        return self.relu3(change + (maps if self.downsample is None else self.downsample(maps)))
+        return self.relu3(self.conv3(change) + (maps if self.downsample is None else self.downsample(maps)))
 
 
 class XResNet50(nn.Module):
     """ResNet-50 without biases and batch norms, started as Fixup says (Zhang, Dauphin, Ma, ICLR 2019).
 
-    The names of its tensors are those of the public X-ResNet-50 checkpoint, which `load_model("xresnet50",
-    weights=...)` reads: conv1, layerN.M.conv1 to conv3, layerN.M.scale, layerN.M.downsample, fc.
+    Its 54 tensors have the names and shapes of the public X-ResNet-50 checkpoint, which `load_model("xresnet50",
+    weights=...)` reads: conv1, layerN.M.conv1 to conv3, layerN.0.downsample, fc.
 
     Input [batch, 3, height, width], normalised so that 0 is the empty image; output [batch, class], signed.
 

@@ -26,7 +26,8 @@ from .base import (
 
 SETS = {  # test images: marker and colour
     "biased": ("s", "#bdbdbd"),
-    "bias-free": ("o", "#636363"),
+    "coin": ("o", "#636363"),
+    "patch-free": ("^", "#636363"),
     "inverse-biased": ("D", "#000000"),
     "worst group": ("x", ORANGE),
 }
@@ -50,7 +51,7 @@ def _panels(rows: int, columns: int, height: float):
 
 
 def accuracy_by_objective(table, sides: dict[int, str], rules: dict[str, str]):
-    """Accuracy under each objective on the three sets of test images and in the worst group, with 95 % intervals.
+    """Accuracy under each objective on the four sets of test images and in the worst group, with 95 % intervals.
 
     Args:
         table: as `tables.accuracy_table` gives it: rule, carrier, objective, set, accuracy, low, high.
@@ -66,7 +67,7 @@ def accuracy_by_objective(table, sides: dict[int, str], rules: dict[str, str]):
                 here = percent[(percent.rule == rule) & (percent.carrier == carrier)]
                 for place, (name, (marker, colour)) in enumerate(SETS.items()):
                     values = here[here.set == name].set_index("objective").reindex(objectives)
-                    at = np.arange(len(objectives)) + (place - 1.5) * 0.16
+                    at = np.arange(len(objectives)) + (place - 2) * 0.14
                     look = {"fmt": marker, "color": colour, "label": name}
                     interval_points(ax, values.accuracy, at, values.low, values.high, **look)
                 ax.axvline(50, color="black", linewidth=0.6, linestyle=":")
@@ -75,7 +76,7 @@ def accuracy_by_objective(table, sides: dict[int, str], rules: dict[str, str]):
                 ax.set_title(f"{side}\n{title}" if ax in axes[0] else title, fontsize=8)
         for ax in axes[-1]:
             ax.set_xlabel("accuracy on test images (%)\n95 % intervals over seeds; dotted: chance")
-        legend_above(fig, axes[0, 0], 4)
+        legend_above(fig, axes[0, 0], len(SETS))
     return fig
 
 
@@ -113,6 +114,46 @@ def accuracy_by_strength(table, sides: dict[int, str], penalised):
             ax.set(xlabel="strength of the penalty", title=side, ylim=(-4, 104))
         axes[0, 0].set_ylabel("inverse-biased\ntest accuracy (%)")
         legend_above(fig, axes[0, 0], 4)
+    return fig
+
+
+LOSSES = {
+    "cross_entropy": "cross entropy\n(trains the difference of the logits)",
+    "bce": "binary cross entropy\n(trains each logit)",
+}
+
+
+def loss_comparison(table):
+    """Accuracy, and absence scores of the artefact after presence-only, against the strength of the penalty, with 95 %
+    intervals: a column for each loss.
+
+    Args:
+        table: as `tables.loss_table` gives it.
+    """
+    losses, penalised = table.loss.drop_duplicates().tolist(), table[table.strength > 0]
+    with companion_style():
+        size = (WIDTH, 5.2)
+        fig, axes = plt.subplots(2, len(losses), figsize=size, squeeze=False, sharex=True, sharey="row")
+        for (top, bottom), loss in zip(axes.T, losses, strict=True):
+            for (objective, measure), rows in penalised[penalised.loss == loss].groupby(
+                ["objective", "measure"], sort=False
+            ):
+                rows, look = rows.sort_values("strength"), {"fmt": "o-", "capsize": 2, "vertical": True}
+                values = rows[["value", "low", "high"]].T.to_numpy()
+                if measure == "inverse-biased":
+                    look |= {"color": OBJECTIVES.get(objective, NEUTRAL), "label": objective}
+                    interval_points(top, 100 * values[0], rows.strength, *100 * values[1:], **look)
+                elif objective == "presence":
+                    label, colour = LOGITS[measure.removeprefix("absence score, ")]
+                    look |= {"color": colour, "label": label}
+                    interval_points(bottom, values[0], rows.strength, *values[1:], **look)
+            top.set(title=LOSSES[loss], ylim=(-4, 104))
+            bottom.axhline(0, color="black", linewidth=0.6)
+            bottom.set(xscale="log", xlabel="strength of the penalty")
+        axes[0, 0].set_ylabel("inverse-biased\ntest accuracy (%)")
+        axes[1, 0].set_ylabel("after presence-only: absence\nscore of the artefact (sd)")
+        for ax in axes[:, 0]:
+            ax.legend(fontsize=7, frameon=False)
     return fig
 
 
