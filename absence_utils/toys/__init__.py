@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "colour_mask",
             "compare_recipes",
             "convergence_over_seeds",
+            "convergence_table",
             "green_pixel_images",
             "logit_table",
             "only_coloured",

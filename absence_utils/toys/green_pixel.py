@@ -5,8 +5,8 @@ What is called released here is that of the authors' release (visinf/what-is-mis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 import torch
@@ -291,24 +291,40 @@ def train_together(recipe: Recipe, data: TensorImages, seeds: Sequence[int]) -> 
 
 
 def convergence_over_seeds(
-    recipes: Sequence[Recipe], palette: str, seeds: Sequence[int], test_images: int = 1000
+    recipes: Mapping[str, Recipe], palette: str, seeds: Sequence[int], test_images: int = 1000
 ) -> pd.DataFrame:
     """Train every recipe with every seed of weights and order on the same images, as the tries of the release do.
 
     It takes the coloured pixels alone (see `only_coloured`), and all seeds at once.
 
     Returns:
-        Table with recipe, loss, palette, seed, accuracy (0..1, on test images of the palette) and dead channels (of 2).
+        Table with the name of the recipe and its fields, palette, seed, accuracy (0..1, on test images of the
+        palette) and dead channels (of 2).
     """
     test = only_coloured(green_pixel_images(test_images, 1_000_000, palette=palette))
     colours, records = torch.tensor(list(PALETTES[palette].values())), []
-    for recipe in recipes:
+    for name, recipe in recipes.items():
         data = only_coloured(green_pixel_images(recipe.images, 0, palette=palette))
         for seed, network in zip(seeds, train_together(recipe, data, seeds), strict=True):
-            known = {"recipe": recipe.name, "loss": recipe.loss, "palette": palette, "seed": seed}
+            known = {"recipe": name, **asdict(recipe), "palette": palette, "seed": seed}
             share = accuracy(network, test.images, test.labels)
             records.append(known | {"accuracy": share, "dead channels": network.dead_channels(colours)})
     return pd.DataFrame(records)
+
+
+def convergence_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """How many seeds reach 99 % test accuracy, "8 of 40", by recipe and loss (rows) and palette (columns).
+
+    Args:
+        runs: as of `convergence_over_seeds`.
+    """
+    reached = (runs["accuracy"] >= 0.99).groupby(
+        [runs[name] for name in ("recipe", "loss", "palette")], sort=False
+    )
+    counts = reached.agg(["sum", "size"]).astype(str).agg(" of ".join, axis=1)
+    return counts.unstack().add_suffix(" palette")[
+        [f"{palette} palette" for palette in runs["palette"].unique()]
+    ]
 
 
 def logit_table(network: GreenPixelNet, test: TensorImages) -> pd.DataFrame:
