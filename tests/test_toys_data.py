@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from absence_utils.errors import InputError
 from absence_utils.images.digits import MNIST_FILES, digits
 from absence_utils.patches.mining import mine_patches
-from absence_utils.toys.green_pixel import COLOURS, colour_mask, green_pixel_images
+from absence_utils.toys.green_pixel import COLOURS, PALETTES, colour_mask, green_pixel_images
 from absence_utils.toys.motion import MotionDetector, motion_sequences
 
 
@@ -62,18 +62,28 @@ def test_motion_refuses_too_few_or_too_many_frames(frames):
         motion_sequences(frames)
 
 
-@given(st.integers(0, 2**31), st.integers(2, 12))
+@given(st.integers(0, 2**31), st.integers(2, 12), st.sampled_from(list(PALETTES)))
 @settings(max_examples=20, deadline=None)
-def test_green_pixel_images_hold_what_they_promise(seed, n):
-    data = green_pixel_images(n, seed)
-    palette = {tuple(map(float, colour)) for colour in COLOURS.values()}
+def test_green_pixel_images_hold_what_they_promise(seed, n, palette):
+    data = green_pixel_images(n, seed, palette=palette)
+    known = {tuple(map(float, colour)) for colour in PALETTES[palette].values()}
     for image, label in data:
         pixels = [tuple(pixel) for pixel in image.flatten(1).T.tolist() if any(pixel)]
-        assert 8 <= len(pixels) <= 12 and set(pixels) <= palette
+        assert 8 <= len(pixels) <= 12 and set(pixels) <= known
         assert pixels.count(COLOURS["green"]) == (1 if label == 0 else 0)
     assert colour_mask(data.images, "green").sum(dim=(1, 2)).tolist() == (data.labels == 0).long().tolist()
-    again = green_pixel_images(n, seed)
-    assert again.fingerprint == data.fingerprint != green_pixel_images(n, seed + 1).fingerprint
+    again = green_pixel_images(n, seed, palette=palette)
+    assert (
+        again.fingerprint == data.fingerprint != green_pixel_images(n, seed + 1, palette=palette).fingerprint
+    )
+
+
+def test_every_colour_of_a_palette_is_drawn():
+    for palette, colours in PALETTES.items():
+        drawn = (
+            green_pixel_images(100, 0, palette=palette).images.permute(0, 2, 3, 1).flatten(0, 2).unique(dim=0)
+        )
+        assert set(map(tuple, drawn.tolist())) == {(0.0, 0.0, 0.0), *colours.values()}
 
 
 def test_green_pixel_counts_do_not_tell_the_classes_apart():
@@ -91,7 +101,10 @@ def test_only_green_has_more_green_than_red_and_blue():
     assert len(COLOURS) == 9
 
 
-@pytest.mark.parametrize(("options", "parameter"), [({"n": 1}, "n"), ({"coloured": (5, 4)}, "coloured")])
+@pytest.mark.parametrize(
+    ("options", "parameter"),
+    [({"n": 1}, "n"), ({"coloured": (5, 4)}, "coloured"), ({"palette": "x"}, "palette")],
+)
 def test_green_pixel_refuses_nonsense(options, parameter):
     with pytest.raises(InputError, match=parameter):
         green_pixel_images(**{"n": 4, "seed": 0, **options})

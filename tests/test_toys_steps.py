@@ -306,7 +306,7 @@ def test_coloured_pixels_alone_give_the_same_responses_and_the_same_gradient(pal
 def test_trained_together_is_trained_one_by_one(recipe):
     recipe = replace(recipe, images=90, epochs=2, batch_size=40)  # the last batch is smaller
     data = only_coloured(green_pixel_images(90, 1))
-    for seed, network in zip((3, 8), train_together(recipe, data, (3, 8)), strict=True):
+    for seed, network in zip((2, 7), train_together(recipe, data, (2, 7)), strict=True):
         alone = recipe.train(data, seed)
         assert not torch.equal(alone.colours.weight, recipe.initial(data, seed).colours.weight)
         for found, wanted in zip(network.parameters(), alone.parameters(), strict=True):
