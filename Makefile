@@ -76,7 +76,7 @@ lint: $(READY)  ## check style, the order of packages, and that notebooks are st
 	$(BIN)/nbstripout --verify notebooks/*.ipynb notebooks/shards/*.ipynb
 	$(BIN)/nbstripout --verify --keep-id notebooks/exercises/*.ipynb
 
-bench: $(READY)  ## measure mining against the bare forward pass and the published scheme (ten minutes, 12 GiB)
+bench: $(READY)  ## measure mining against the bare forward pass and the released scheme (half an hour)
 	@$(BIN)/python benchmarks/bench_insertion.py
 	@$(BIN)/python benchmarks/bench_mining.py $(ARGS)
 

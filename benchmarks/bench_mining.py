@@ -1,12 +1,17 @@
-"""Seconds and memory of mining beside the bare forward pass and beside the published scheme: `make bench`.
+"""Cost of mining: against the bare forward pass to the layer, and against the released scheme. `make bench`.
 
 Every measurement is a process of its own, since only so a peak of memory belongs to it; rounds go through all of them
-in turn, so that a busy machine disturbs all alike. Ratios are medians over the rounds.
+in turn, so that a busy machine disturbs all alike. Ratios are medians over the rounds, with the lowest and the highest.
+On a CPU seconds are those that the process computed (all its threads), which other work beside it stretches less than
+the time that passes.
 
 ours        mine_patches as it comes
 exact       mine_patches(exact=True): every operation of the network as it is written
 eager       the same patches, already cut, through the plain network as far as the layer, in the same batches
-published   benchmarks/published_scheme.py, on few images
+released    benchmarks/published_scheme.py
+
+ABSENCE_REAL names a folder with imagenet/val and models/networks.py: real images and, where it has the network, trained
+weights.
 """
 
 import argparse
@@ -23,13 +28,10 @@ CASES = {
     "ResNet-50 layer4.2.conv3": ("resnet50", "layer4.2.conv3"),
     "ResNet-50 layer1.2.conv3": ("resnet50", "layer1.2.conv3"),
 }
-MODES = ("ours", "exact", "eager", "published")
+MODES = ("ours", "exact", "eager", "released")
+RATIOS = (("ours", "eager"), ("exact", "eager"), ("released", "ours"))
 PATCH, STRIDE, K, BATCH = 48, 16, 8, 2**18 // 48**2  # the batch that mine_patches takes on a CPU
-TARGETS = {
-    "ours / eager": "<= 1.0",
-    "published / ours": ">= 6 on layer4, >= 5 on layer1",
-    "ours GiB": "< 1.5",
-}
+TARGETS = {"ours / eager": "<= 1.0", "ours GiB": "< 1.5"}
 HERE = Path(__file__).resolve().parent
 
 
@@ -70,7 +72,7 @@ def work_of(mode: str, network, layer: str, device: str):
 
     from absence_utils import mine_patches
 
-    if mode == "published":
+    if mode == "released":
         return (lambda images: images), lambda images: published_scheme(
             network, layer, images, PATCH, STRIDE, K
         )
@@ -87,33 +89,49 @@ def work_of(mode: str, network, layer: str, device: str):
     return (lambda images: cut(images, device)), forward
 
 
-def measure(mode: str, case: str, count: int, device: str) -> dict:
-    """Run one mode on `count` images, after a start on one image: seconds an image, peak memory in GiB."""
-    import torch
+def network_for(name: str, device: str):
+    """Trained, if ABSENCE_REAL has it; otherwise with random weights, which cost the same."""
+    from absence_utils import load_model, open_model
 
-    from absence_utils import load_model
+    real = Path(os.environ.get("ABSENCE_REAL", ""), "models", "networks.py")
+    if os.environ.get("ABSENCE_REAL") and f"def {name}(" in real.read_text():
+        return open_model(f"{real}:{name}", device=device).model
+    return load_model(name, "random", device=device)
+
+
+def measure(mode: str, case: str, count: int, device: str) -> dict:
+    """Run one mode on one image and on `count`, after a start on one: seconds an image, peak memory in GiB.
+
+    "seconds" are all of them by the number of images, "further" those of each image after the first: what is left
+    when the start-up has vanished.
+    """
+    import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     name, layer = CASES[case]
-    network = load_model(name, "random", device=device)
+    network = network_for(name, device)
     prepare, run = work_of(mode, network, layer, device)
     run(prepare(images_for(network, 1)))
-    given = prepare(images_for(network, count))
-    began = time.perf_counter()
-    run(given)
-    if device != "cpu":
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - began
+    clock, taken = time.process_time if device == "cpu" else time.perf_counter, []
+    for number in (1, count):
+        given = prepare(images_for(network, number))
+        began = clock()
+        run(given)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        taken.append(clock() - began)
+    first, seconds = taken
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "linux" else 30)
     on_gpu = torch.cuda.max_memory_allocated() / 2**30 if device != "cpu" else 0.0
-    return {"seconds": seconds / count, "GiB": peak, "GPU GiB": on_gpu}
+    further = (seconds - first) / (count - 1) if count > 1 else float("nan")
+    return {"seconds": seconds / count, "further": further, "GiB": peak, "GPU GiB": on_gpu}
 
 
 def in_a_process(mode: str, case: str, count: int, device: str) -> dict:
     """`measure` in a process of its own; nothing measured (nan) if it is killed, as for want of memory."""
     command = [sys.executable, __file__, "--measure", mode, case, str(count), device]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    nothing = {"seconds": float("nan"), "GiB": float("nan"), "GPU GiB": float("nan")}
+    nothing = dict.fromkeys(("seconds", "further", "GiB", "GPU GiB"), float("nan"))
     return nothing if done.returncode else json.loads(done.stdout.splitlines()[-1])
 
 
@@ -124,9 +142,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=16, help="images for all but the published scheme")
-    parser.add_argument("--few", type=int, default=2, help="images for the published scheme")
+    parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--out", default=str(HERE.parent / "results" / "bench" / "mining.csv"))
     parser.add_argument(
         "--measure", nargs=4, metavar=("MODE", "CASE", "COUNT", "DEVICE"), help="one, as JSON"
@@ -139,11 +158,13 @@ def main() -> None:
     rows = []
     for turn in range(options.rounds):
         for device in devices:
-            for case in CASES:
-                for mode in MODES:
-                    print(f"round {turn + 1}/{options.rounds}  {device}  {case}  {mode}", file=sys.stderr)
-                    count = options.few if mode == "published" else options.images
-                    found = in_a_process(mode, case, count, device)
+            for case in options.cases:
+                for mode in options.modes:
+                    found = in_a_process(mode, case, options.images, device)
+                    print(
+                        f"round {turn + 1}/{options.rounds}  {device}  {case}  {mode}  {found}",
+                        file=sys.stderr,
+                    )
                     rows.append({"device": device, "layer": case, "mode": mode, "round": turn} | found)
     table = pd.DataFrame(rows)
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
@@ -154,20 +175,23 @@ def main() -> None:
 
 
 def summary(table):
-    """One row a device and layer: medians over the rounds, ratios taken within each round."""
-    wide = table.pivot(
-        index=["device", "layer", "round"], columns="mode", values=["seconds", "GiB", "GPU GiB"]
-    )
-    seconds = wide["seconds"]
-    out = {f"{mode} s/image": seconds[mode] for mode in MODES}
-    out |= {f"{mode} / eager": seconds[mode] / seconds.eager for mode in ("ours", "exact")}
-    out |= {"published / ours": seconds.published / seconds.ours}
-    out |= {f"{mode} GiB": wide["GiB"][mode] for mode in ("ours", "published")}
-    if (table.device != "cpu").any():
-        out |= {f"{mode} GPU GiB": wide["GPU GiB"][mode] for mode in ("ours", "published")}
+    """One row a device and layer: medians over the rounds; ratios are taken within each round and have their range."""
     import pandas as pd
 
-    return pd.DataFrame(out).groupby(["device", "layer"], sort=False).median().reset_index()
+    keys = ["device", "layer"]
+    wide = table.pivot(
+        index=[*keys, "round"], columns="mode", values=["seconds", "further", "GiB", "GPU GiB"]
+    )
+    out = {f"{mode} s/image": wide["seconds"][mode] for mode in table["mode"].unique()}
+    pairs = [(a, b) for a, b in RATIOS if {a, b} <= set(table["mode"])]
+    ratios = {f"{a} / {b}": wide["seconds"][a] / wide["seconds"][b] for a, b in pairs}
+    ratios |= {f"{a} / {b}, further": wide["further"][a] / wide["further"][b] for a, b in pairs}
+    memory = ("GiB", "GPU GiB") if (table.device != "cpu").any() else ("GiB",)
+    out |= {f"{mode} {kind}": wide[kind][mode] for kind in memory for mode in ("ours", "released")}
+    grouped = pd.DataFrame(ratios).groupby(keys, sort=False)
+    ends = {f"{name}, {end}": getattr(grouped, end)()[name] for name in ratios for end in ("min", "max")}
+    medians = pd.DataFrame(out | ratios).groupby(keys, sort=False).median()
+    return medians.assign(**ends).reset_index()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Time the notebooks of a run: data/measured/notebook_seconds.csv and README.md; list data/measured/ in the manifest.
 
     make figures && python data/make_measured.py
+    python data/make_measured.py --green-pixel      # green_pixel_seeds.csv: about five minutes of one core
 
 The other tables of data/measured/ hold what the default run does not give: benchmarks, real images, installation. They
 are written by hand from runs of this project, or by the benchmark in their column `command`; their columns say on which
@@ -12,6 +13,8 @@ import json
 import os
 import platform
 import re
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +24,7 @@ from manifest import entry_of, write_entry
 from absence_utils.files import write_atomically
 from absence_utils.paths import DATA, RESULTS, ROOT
 from absence_utils.runner.notebooks import all_notebooks
+from absence_utils.toys import OURS, RELEASED, convergence_over_seeds
 
 MEASURED = DATA / "measured"
 TIMED = "notebook_seconds.csv"
@@ -47,12 +51,29 @@ def notebook_seconds(results: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["notebook", "seconds", "minutes", "command", "machine", "date"])
 
 
+def green_pixel_seeds(seeds: int = 40) -> pd.DataFrame:
+    """Which seeds learn the green pixel: released recipe, with either loss, and ours, on both palettes."""
+    recipes = {
+        "released": RELEASED,
+        "released, other loss": replace(RELEASED, loss="cross_entropy"),
+        "ours": OURS,
+    }
+    parts = [convergence_over_seeds(recipes, palette, range(seeds)) for palette in ("released", "harder")]
+    command = f"python data/make_measured.py --green-pixel {seeds}"
+    how = {"command": command, "machine": f"{machine()}, torch {torch.__version__}", "date": date.today()}
+    return pd.concat(parts, ignore_index=True).assign(**how)
+
+
 def with_seconds(readme: str, table: pd.DataFrame) -> str:
     """README with the seconds of each notebook in the last column of its row."""
     for notebook, seconds in zip(table.notebook, table.seconds, strict=True):
         row = rf"^(\| \[{notebook}\].*\| )\d+ \|$"
         readme = re.sub(row, rf"\g<1>{seconds:.0f} |", readme, flags=re.MULTILINE)
     return readme
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def list_tables() -> None:
@@ -70,10 +91,15 @@ def main() -> None:
         "results", nargs="?", type=Path, default=RESULTS / "default", help="folder of the run"
     )
     parser.add_argument("--list", action="store_true", help="list the tables in the manifest, and no more")
+    parser.add_argument(
+        "--green-pixel", type=int, nargs="?", const=40, metavar="SEEDS", help="measure so many seeds instead"
+    )
     options = parser.parse_args()
-    if not options.list:
+    if options.green_pixel:
+        write_table(MEASURED / "green_pixel_seeds.csv", green_pixel_seeds(options.green_pixel))
+    elif not options.list:
         table = notebook_seconds(options.results)
-        write_atomically(MEASURED / TIMED, table.to_csv(index=False, lineterminator="\n").encode())
+        write_table(MEASURED / TIMED, table)
         readme = ROOT / "README.md"
         write_atomically(readme, with_seconds(readme.read_text(), table).encode())
     list_tables()

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from bench_mining import BATCH, MODES, cut, images_for, summary
+from published_scheme import published_scheme
 
 from absence_utils.patches.mining import PIXELS_PER_BATCH
 
@@ -26,13 +27,31 @@ def test_summary_takes_ratios_within_a_round_and_medians_over_rounds():
     rows = []
     for turn, slow in enumerate((1.0, 10.0, 2.0)):  # the whole machine is slower in some rounds
         for mode, seconds in zip(MODES, (1, 2, 4, 12), strict=True):
-            found = {"seconds": seconds * slow, "GiB": seconds, "GPU GiB": 0.0}
+            found = {"seconds": seconds * slow, "further": seconds**2, "GiB": seconds, "GPU GiB": 0.0}
             rows.append({"device": "cpu", "layer": "a", "mode": mode, "round": turn} | found)
     rows[0]["seconds"] = 3.0
     (row,) = summary(pd.DataFrame(rows)).to_dict("records")
-    assert row["ours s/image"] == 3 and row["eager s/image"] == 8 and row["published GiB"] == 12
-    assert row["ours / eager"] == 0.25 and row["exact / eager"] == 0.5 and row["published / ours"] == 12
+    assert row["ours s/image"] == 3 and row["eager s/image"] == 8 and row["released GiB"] == 12
+    assert row["ours / eager"] == 0.25 and row["exact / eager"] == 0.5 and row["released / ours"] == 12
+    assert (row["released / ours, min"], row["released / ours, max"]) == (4, 12)
+    assert (row["ours / eager, min"], row["ours / eager, max"]) == (0.25, 0.75)
+    assert row["ours / eager, further"] == 1 / 16 and row["released / ours, further, max"] == 144
     assert "ours GPU GiB" not in row
+
+
+def test_further_images_are_those_after_the_start_up(monkeypatch):
+    """A start-up of 7 seconds and 2 for each image."""
+    now = [0.0]
+
+    def run(images):
+        now[0] += 7 + 2 * len(images)
+
+    monkeypatch.delenv("ABSENCE_REAL", raising=False)
+    monkeypatch.setattr(bench_mining, "network_for", lambda *_: torch.nn.Identity())
+    monkeypatch.setattr(bench_mining, "work_of", lambda *_: (lambda images: images, run))
+    monkeypatch.setattr(bench_mining.time, "process_time", lambda: now[0])
+    found = bench_mining.measure("ours", next(iter(bench_mining.CASES)), 4, "cpu")
+    assert (found["seconds"], found["further"]) == (15 / 4, 2)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -42,9 +61,48 @@ def test_every_mode_runs(mode, monkeypatch):
     monkeypatch.delenv("ABSENCE_REAL", raising=False)
     prepare, run = bench_mining.work_of(mode, network, "0", "cpu")
     found = run(prepare(images_for(network, 1)))
-    if mode in ("ours", "published"):
-        highest = found[0] if mode == "published" else found.highest
+    if mode in ("ours", "released"):
+        highest = found[0] if mode == "released" else found.highest
         assert highest.response.shape == (2, 8)
+
+
+def test_the_yardstick_takes_the_steps_of_the_release(monkeypatch):
+    """The best k of each image first, then 2k candidates a unit, never the whole image's; and it finds the best."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 5), torch.nn.ReLU(inplace=True)).eval()
+    pixels, compared, topk = torch.randn(5, 3, 24, 24), [], torch.Tensor.topk
+    monkeypatch.setattr(
+        torch.Tensor,
+        "topk",
+        lambda self, k, **how: compared.append(tuple(self.shape)) or topk(self, k, **how),
+    )
+    ends = published_scheme(network, "0", [(image, 0) for image in pixels], 8, 4, 3)
+    assert set(compared) == {(25, 4), (4, 6)} and len(compared) == 2 * (
+        5 + 4
+    )  # an image: windows; then 2k a unit
+    windows = [
+        image[:, top : top + 8, left : left + 8]
+        for image in pixels
+        for top in range(0, 17, 4)
+        for left in range(0, 17, 4)
+    ]
+    with torch.no_grad():  # before the rectification, which works in place
+        responses = torch.stack([network[0](window[None]).mean(dim=(0, 2, 3)) for window in windows])
+    for kept, largest in zip(ends, (True, False), strict=True):
+        for unit in range(4):
+            order = responses[:, unit].argsort(descending=largest)[:3]
+            torch.testing.assert_close(kept.response[unit], responses[order, unit])
+            assert torch.equal(kept.pixels[unit], torch.stack([windows[number] for number in order]))
+
+
+def test_trained_weights_are_taken_where_the_folder_has_the_network(monkeypatch, tmp_path):
+    (tmp_path / "models").mkdir()
+    source = "from torch import nn\n\n\ndef small():\n    return nn.Sequential(nn.Conv2d(3, 5, 3)).eval()\n"
+    (tmp_path / "models" / "networks.py").write_text(source)
+    monkeypatch.setenv("ABSENCE_REAL", str(tmp_path))
+    assert bench_mining.network_for("small", "cpu")[0].out_channels == 5
+    monkeypatch.setattr("absence_utils.load_model", lambda *given, **_: given)
+    assert bench_mining.network_for("resnet50", "cpu") == ("resnet50", "random")
 
 
 def test_insertion_is_measured_on_the_same_inputs(monkeypatch):

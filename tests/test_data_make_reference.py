@@ -145,3 +145,22 @@ def test_seconds_go_into_the_rows_of_the_readme_and_nowhere_else():
     readme = "| [01_a](x) | `c` | 9 |\n| [02_b](y) | `d` | 12 |\n1 | 9 |\n"
     table = pd.DataFrame({"notebook": ["01_a", "02_b"], "seconds": [10.6, 12.2]})
     assert make_measured.with_seconds(readme, table) == readme.replace("`c` | 9", "`c` | 11")
+
+
+def test_the_seeds_of_the_green_pixel_are_measured_for_both_palettes_and_written(monkeypatch, tmp_path):
+    asked = []
+
+    def one_row(recipes, palette, seeds):
+        asked.append((list(recipes), palette, list(seeds)))
+        return pd.DataFrame({"palette": [palette], "accuracy": [1.0]})
+
+    monkeypatch.setattr(make_measured, "convergence_over_seeds", one_row)
+    table = make_measured.green_pixel_seeds(3)
+    recipes = ["released", "released, other loss", "ours"]
+    assert asked == [(recipes, palette, [0, 1, 2]) for palette in ("released", "harder")]
+    assert (table["command"] == "python data/make_measured.py --green-pixel 3").all() and len(table) == 2
+    assert table["machine"].str.contains(f"torch {make_measured.torch.__version__}", regex=False).all()
+    shipped = pd.read_csv(DATA / "measured" / "green_pixel_seeds.csv")
+    assert set(table) < set(shipped)
+    make_measured.write_table(tmp_path / "table.csv", table)
+    assert len(pd.read_csv(tmp_path / "table.csv")) == 2

@@ -88,12 +88,12 @@ def test_evidence_is_recomputed_and_mistakes_are_named():
 
 
 def test_the_mistake_is_counted(rectified, pairs):
-    book = mine_patches(rectified, None, pairs, patch=6, stride=1, k=294)
+    book = mine_patches(rectified, None, pairs, patch=6, stride=1, k=8 * 49)
     crops, zero = book.crops(pairs, 0).lowest, book.lowest.response[0] == 0
     tied, empty = int(zero.sum()), int((zero & (crops.flatten(1).sum(1) == 0)).sum())
-    assert 0 < empty < tied < 294
-    assert f"{tied} of 294" in motion.after_relu(tied, empty, rectified, pairs)
-    signed = mine_patches(rectified[0], None, pairs, patch=6, stride=1, k=294).lowest.response[0]
+    assert 0 < empty < tied < 8 * 49
+    assert f"{tied} of 392" in motion.after_relu(tied, empty, rectified, pairs)
+    signed = mine_patches(rectified[0], None, pairs, patch=6, stride=1, k=8 * 49).lowest.response[0]
     for answers, sentence in {
         (294, empty): "That is all patches",
         (int((signed == signed.min()).sum()), empty): "before the rectifier",

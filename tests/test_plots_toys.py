@@ -42,6 +42,20 @@ def test_motion_maps_share_one_centred_scale_and_the_bar_is_framed():
     assert (framed[1][0].get_x(), framed[1][0].get_height()) == (0.5, 4)
 
 
+def test_frame_pairs_stand_in_rows_of_units_and_views_with_the_bar_of_their_sequence_framed():
+    maps = {view: np.zeros((2, 3, 2, 4, 4)) for view in ("target map", "non-target map")}
+    maps["non-target map"][0, 2, 1, :, 1] = -3.0
+    leftward = np.zeros((2, 3, 2, 4, 4), dtype=bool)
+    leftward[1, 2, 1, :, 1] = True
+    fig = motion.pair_maps_figure(maps, leftward, ["a", "b"])
+    drawn = images_in(fig)[:24]  # 2 units x 2 views x 3 pairs x 2 frames
+    assert {(image.norm.vmin, image.norm.vmax) for image in drawn} == {(-3, 3)}
+    assert [k for k, image in enumerate(drawn) if image.get_array().any()] == [11]
+    np.testing.assert_array_equal(drawn[11].get_array(), maps["non-target map"][0, 2, 1])
+    framed = [k for k, image in enumerate(drawn) if [p for p in image.axes.patches if p.get_width() < 4]]
+    assert framed == [11, 17]  # sequence 1 is the non-target of unit 0 and the target of unit 1
+
+
 def test_heatmap_is_signed_and_written_in():
     _, ax = plt.subplots()
     green_pixel.weight_heatmap(ax, np.array([[1.0, -3.0]]), ["row"], ["a", "b"], "weights")

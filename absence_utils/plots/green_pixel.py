@@ -51,8 +51,9 @@ def green_pixel_figure(samples, weights, maps, patches):
         Figure. Green pixels are ringed in orange.
     """
     with companion_style():
-        fig = plt.figure(figsize=(WIDTH, 9.5))
-        parts = fig.subfigures(4, 1, height_ratios=[1.2, 1.3, 2.15, 1.45], hspace=0.03)
+        shown = 0.25 + 0.6 * len(patches)
+        fig = plt.figure(figsize=(WIDTH, 1.55 * (4.65 + shown)))
+        parts = fig.subfigures(4, 1, height_ratios=[1.2, 1.3, 2.15, shown], hspace=0.03)
         for ax, (pixels, green, title) in zip(parts[0].subplots(1, len(samples)), samples, strict=True):
             show_image(ax, pixels, title)
             _ring(ax, green)
@@ -78,7 +79,8 @@ def green_pixel_figure(samples, weights, maps, patches):
             for ax, crop in zip(axes, crops, strict=True):
                 show_image(ax, crop)
             axes[0].set_ylabel(title, rotation=0, ha="right", va="center", labelpad=6)
-        parts[3].suptitle("Extreme 7x7 patches of 'no green pixel'", weight="bold")
+        edge = patches[0][0].shape[-1]
+        parts[3].suptitle(f"Extreme patches of {edge} x {edge} pixels", weight="bold")
     return fig
 
 

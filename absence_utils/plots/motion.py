@@ -22,13 +22,13 @@ from .base import (
 )
 
 
-def _outline(ax, mask, colour: str = MARK) -> None:
+def _outline(ax, mask, linewidth: float = 2) -> None:
     """A frame round the True pixels of a mask [height, width] that form a rectangle."""
     rows, columns = np.nonzero(to_numpy(mask))
     if len(rows):
         corner = (columns.min() - 0.5, rows.min() - 0.5)
         size = (np.ptp(columns) + 1, np.ptp(rows) + 1)
-        ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=2, clip_on=False))
+        ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=MARK, linewidth=linewidth, clip_on=False))
 
 
 def motion_figure(rows, names):
@@ -72,6 +72,47 @@ def motion_figure(rows, names):
         )
         key = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=MARK, linewidth=2)]
         fig.legend(key, ["the bar that moves right to left"], loc=(0.04, 0.05), frameon=False)
+    return fig
+
+
+def pair_maps_figure(maps, leftward, names):
+    """Signed maps of every frame pair: one row for each unit and view, the two frames of a pair side by side.
+
+    Args:
+        maps: view -> [unit, pair, frame=2, height, width], see `toys.pair_maps`.
+        leftward: bool [sequence, pair, frame=2, height, width], True on the bar that moves right to left.
+        names: [unit] what each unit detects.
+
+    Returns:
+        Figure.
+    """
+    rows = [(unit, view) for unit in range(len(names)) for view in maps]
+    count = leftward.shape[1]
+    limit = signed_limit(*maps.values())
+    with companion_style():
+        fig, grid = plt.subplots(
+            len(rows), 3 * count - 1, figsize=(WIDTH, 1.5 * len(rows) + 0.9), layout="none",
+            width_ratios=[*([1, 1, 0.25] * count)][:-1], squeeze=False,
+        )  # fmt: skip
+        fig.subplots_adjust(left=0.03, right=0.97, top=0.92, bottom=0.17, wspace=0.08, hspace=0.55)
+        for axes, (unit, view) in zip(grid, rows, strict=True):
+            sequence = unit if view == "target map" else 1 - unit
+            for ax in axes[2::3]:
+                ax.axis("off")
+            for pair in range(count):
+                for frame, ax in enumerate(axes[3 * pair : 3 * pair + 2]):
+                    image = signed_map(ax, maps[view][unit, pair, frame], limit)
+                    frame_axes(ax)
+                    _outline(ax, leftward[sequence, pair, frame], linewidth=1)
+                    ax.set_xlabel(f"frame {pair + frame + 1}", fontsize=7.5, labelpad=2)
+            axes[0].set_title(f"Unit {unit} ({names[unit]}), {view}s", loc="left")
+        bar = fig.colorbar(image, cax=fig.add_axes((0.5, 0.095, 0.46, 0.015)), orientation="horizontal")
+        bar.ax.xaxis.set_major_locator(MaxNLocator(4))
+        bar.set_label(
+            "attribution of the pooled response, per pixel\nblue: absence evidence, red: presence evidence"
+        )
+        key = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=MARK, linewidth=2)]
+        fig.legend(key, ["the bar that moves right to left"], loc=(0.03, 0.06), frameon=False)
     return fig
 
 

@@ -1,4 +1,8 @@
-"""The motion detector of notebook 01: its moving bars, the hand-wired network, the steps of the experiment."""
+"""The motion detector of notebook 01: its moving bars, the hand-wired network, the steps of the experiment.
+
+Sequences, weights and the choice among ties are those of the authors' release (visinf/what-is-missing,
+reichardt_detector.py).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from absence_utils.attribution.evidence import absence_evidence
+from absence_utils.attribution.methods import attribute
 from absence_utils.errors import InputError, require_at_least
 from absence_utils.images.base import IDENTITY, TensorImages
 from absence_utils.patches.book import PatchBook
+from absence_utils.units import Unit
 
 
 @dataclass(frozen=True)
@@ -46,33 +52,27 @@ class MotionSequences:
         return list(range(0, count * step, step))
 
 
-def motion_sequences(frames: int = 4, size: int = 12) -> MotionSequences:
+def motion_sequences(frames: int = 5, size: int = 12) -> MotionSequences:
     """One bar moving left to right (class 0), and two bars moving apart (class 1). Nothing here is random.
+
+    The one bar starts in column 0, the two on both sides of the middle: columns 5 and 6 of 12.
 
     Raises:
         InputError: fewer than two frames, or so many that a bar would leave the image.
     """
-    start, left, right = size // 3, size // 3, size - 1 - size // 3  # 4, 4 and 7 of 12 columns
+    left, right = size // 2 - 1, size // 2
     require_at_least("frames", frames, 2, "fewer show no motion")
-    if frames - 1 > left or left >= right:
+    if frames - 1 > left:
         problem = f"in {frames} frames a bar leaves the {size} columns"
         raise InputError("frames", problem, "Use fewer, or a larger size.")
     pixels = torch.zeros(2, frames, size, size)
     leftward = torch.zeros(2, frames, size, size, dtype=torch.bool)
     for t in range(frames):
-        pixels[0, t, :, start + t] = 1
+        pixels[0, t, :, t] = 1
         pixels[1, t, :, right + t] = 1
         pixels[1, t, :, left - t] = 1
         leftward[1, t, :, left - t] = True
     return MotionSequences(pixels, leftward)
-
-
-def fully_visible(crops: Tensor) -> Tensor:
-    """Which crops [n, 2, height, width] of a frame pair show as much of the bars in both frames: bool [n].
-
-    Where a crop cuts a bar off in one frame only, the other frame looks like motion that did not happen.
-    """
-    return crops[:, 0].sum(dim=(1, 2)) == crops[:, 1].sum(dim=(1, 2))
 
 
 class MotionDetector(nn.Module):
@@ -109,12 +109,8 @@ class MotionDetector(nn.Module):
         return self.outputs(self.relu(self.comparators(frames))).mean(dim=(2, 3))
 
 
-def fully_visible_extremes(
-    book: PatchBook, pairs: TensorImages, leftward: Tensor
-) -> dict[str, dict[str, list]]:
-    """The highest and the lowest patch of every unit that cut no bar off in one frame only (see `fully_visible`).
-
-    Many patches tie. Of those with the extreme response the first uncut one is taken, in the order of the book.
+def last_extremes(book: PatchBook, pairs: TensorImages, leftward: Tensor) -> dict[str, dict[str, list]]:
+    """The highest and the lowest patch of every unit, the last of those that tie: pair by pair, row by row.
 
     Args:
         book: mined from `pairs`, with all patches kept.
@@ -122,26 +118,66 @@ def fully_visible_extremes(
 
     Returns:
         "highest" and "lowest" -> {"pixels": [unit] crops, "leftward": [unit] masks, "response": [unit]}.
-
-    Raises:
-        InputError: every patch with the extreme response cuts a bar off.
     """
     found = {}
     for side in ("highest", "lowest"):
         extremes = getattr(book, side)
         found[side] = {"pixels": [], "leftward": [], "response": extremes.response[:, 0].tolist()}
-        for unit, response in enumerate(extremes.response):
-            crops = getattr(book.crops(pairs, unit), side)
-            uncut = (fully_visible(crops) & (response == response[0])).nonzero()
-            if not len(uncut):
-                problem = f"patches of {book.patch} px cut off a bar wherever the response is {side}"
-                raise InputError("patch", problem, "Use larger patches.")
-            pick = int(uncut[0])
+        last = (extremes.response == extremes.response[:, :1]).sum(
+            dim=1
+        ) - 1  # ties stand in the order of places
+        for unit, pick in enumerate(last.tolist()):
             top, left, height, width = extremes.box[unit, pick].tolist()
-            mask = leftward[extremes.image[unit, pick], :, top : top + height, left : left + width]
-            found[side]["pixels"].append(crops[pick])
-            found[side]["leftward"].append(mask)
+            window = (
+                extremes.image[unit, pick],
+                slice(None),
+                slice(top, top + height),
+                slice(left, left + width),
+            )
+            found[side]["pixels"].append(pairs.images[window])
+            found[side]["leftward"].append(leftward[window])
     return found
+
+
+def pair_maps(detector: MotionDetector, sequences: MotionSequences, steps: int | str) -> dict[str, Tensor]:
+    """Integrated gradients of both units on every frame pair, zero baseline.
+
+    Args:
+        steps: points of the path, or "auto"; see `attribution.attribute`.
+
+    Returns:
+        "target map" and "non-target map" -> [unit, pair, frame=2, height, width], signed. The target of a unit is
+        the sequence of its own class.
+    """
+    images, count = sequences.pairs().images, sequences.frames.shape[1] - 1
+    own = [attribute(Unit(detector, channel=unit), images, steps=steps) for unit in (0, 1)]
+    by_sequence = torch.stack(own).unflatten(1, (2, count))  # [unit, sequence, pair, frame, height, width]
+    return {
+        "target map": torch.stack([by_sequence[0, 0], by_sequence[1, 1]]),
+        "non-target map": torch.stack([by_sequence[0, 1], by_sequence[1, 0]]),
+    }
+
+
+def pair_table(maps: dict[str, Tensor], leftward: Tensor) -> pd.DataFrame:
+    """Absence evidence of every map of `pair_maps`, and how much of it lies on the bar that moves right to left.
+
+    Args:
+        leftward: bool [pair, 2, height, width] of both sequences, see `MotionSequences.leftward_pairs`.
+
+    Returns:
+        Tidy: unit, view, pair (from 1), sum, absence evidence, of it on that bar, all in units of the response.
+    """
+    records = []
+    for view, by_unit in maps.items():
+        for unit, pairs in enumerate(by_unit):
+            sequence = unit if view == "target map" else 1 - unit
+            bars = leftward.unflatten(0, (2, -1))[sequence]
+            evidence, on_bar = (absence_evidence(part).sum(dim=(1, 2)) for part in (pairs, pairs * bars))
+            for pair, signed in enumerate(pairs.sum(dim=(1, 2, 3)).tolist()):
+                known = {"unit": unit, "view": view, "pair": pair + 1, "sum": signed}
+                known |= {"absence evidence": float(evidence[pair]), "of it on that bar": float(on_bar[pair])}
+                records.append(known)
+    return pd.DataFrame(records)
 
 
 def bar_table(rows: list[dict]) -> pd.DataFrame:
