@@ -125,7 +125,9 @@ def run_insertions(
         if not 0 <= unit[rows].min() <= unit[rows].max() < maps.shape[1]:
             remedy = f"Use 0 to {maps.shape[1] - 1}."
             raise InputError("units", f"{unit[rows].max()} is out of range for layer {layer}", remedy)
-        asked = inverse[rows] - start  # an input of the batch for each request: of a wide layer few units are asked
+        asked = (
+            inverse[rows] - start
+        )  # an input of the batch for each request: of a wide layer few units are asked
         values = _pooled(maps[asked, unit[rows]], pool, masks, filled[asked, 2])
         found[rows, : values.shape[1]] = values
     return requests.assign(**dict(zip(("response", "beside", "beyond"), found.T, strict=True)))

@@ -301,7 +301,9 @@ def _check_real(units: Sequence[Unit], real: Tensor) -> None:
     if not units:
         raise InputError("units", "there are none", "Give at least one.")
     if real.ndim != 2:
-        raise InputError("real", f"expected [image, channel], got {tuple(real.shape)}", "Use `dataset_responses`.")
+        raise InputError(
+            "real", f"expected [image, channel], got {tuple(real.shape)}", "Use `dataset_responses`."
+        )
     if len(real) < 2:
         problem = f"responses to {len(real)} image{'s' * (len(real) != 1)} have no range"
         raise InputError("images", problem, "Give 2 or more; limit 0 takes all of a folder.")
