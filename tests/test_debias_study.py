@@ -14,7 +14,15 @@ from absence_utils import InputError
 from absence_utils.debias.artefacts import Artefacts
 from absence_utils.debias.examples import example_maps
 from absence_utils.debias.measures import measure_shortcut, selection_score
-from absence_utils.debias.study import REFERENCES, DebiasStudy, RunSpec, plan_runs, run_study
+from absence_utils.debias.objectives import OBJECTIVES
+from absence_utils.debias.study import (
+    REFERENCES,
+    DebiasStudy,
+    RunSpec,
+    chosen_objectives,
+    plan_runs,
+    run_study,
+)
 from absence_utils.debias.tables import (
     accuracy_table,
     compare,
@@ -183,6 +191,14 @@ def test_references_are_trained_on_other_data():
 def test_bad_plans(changes, message):
     with pytest.raises(InputError, match=message):
         plan_runs(**({"objectives": ["none"], "strengths": [1], "seeds": [0]} | changes))
+
+
+def test_what_the_figures_compare_with_must_be_trained():
+    assert "group-DRO" not in chosen_objectives([]) and chosen_objectives([])[0] == "none"
+    assert chosen_objectives(["presence and absence", "none"]) == ["presence and absence", "none"]
+    for missing in ("none", "presence and absence"):
+        with pytest.raises(InputError, match=f"objectives.*'{missing}'"):
+            chosen_objectives([name for name in OBJECTIVES if name != missing])
 
 
 # ---------------------------------------------------------------------- tables by hand

@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "isic": ["sort_images"],
         "measures": ["measure_shortcut"],
         "objectives": ["LOSSES", "OBJECTIVES", "PENALISED"],
-        "study": ["REFERENCES", "DebiasStudy", "RunSpec", "plan_runs", "run_study"],
+        "study": ["REFERENCES", "DebiasStudy", "RunSpec", "chosen_objectives", "plan_runs", "run_study"],
         "tables": ["RULES"],
         "tasks": ["ShortcutData", "Task", "choose_task", "digits_task", "folder_task", "scenes_task"],
         "training": ["AUGMENTATIONS", "SCHEDULES", "TrainingConfig", "train"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
@@ -67,6 +67,20 @@ class DebiasStudy:
 
     history: pd.DataFrame
     weights: dict[RunSpec, dict[str, Tensor]] = field(default_factory=dict)
+
+
+def chosen_objectives(objectives: Sequence[str]) -> list[str]:
+    """The objectives asked for; if none, all that a complete bias allows (group-DRO needs images of all four groups).
+
+    Raises:
+        InputError: two that every figure compares with are not among them.
+    """
+    for name in ("none", "presence and absence"):
+        if objectives and name not in objectives:
+            raise InputError(
+                "objectives", f"{name!r}, with which the others are compared, is not there", "Add it."
+            )
+    return list(objectives) or [name for name in OBJECTIVES if name != "group-DRO"]
 
 
 def plan_runs(
