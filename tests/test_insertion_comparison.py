@@ -180,8 +180,15 @@ def test_flag_by_hand(monkeypatch, images):
             tests = pd.DataFrame({"unit": range(3), "significant": [True] * 3, "lower": [True] * 3})
             self.published = Published(None, tests, None, None)
 
-    monkeypatch.setattr("absence_utils.insertion.pooling.insertion_study", lambda *_, **__: Fake(next(calls)))
-    table = pooling_table(None, None, images, SETTING, ["mean", "min"], units=[0, 1, 2])
+    asked, many = [], replace(SETTING, pairs="one_random", images=9)
+
+    def study(*given, published, **_):
+        asked.append((given[3], published))
+        return Fake(next(calls))
+
+    monkeypatch.setattr("absence_utils.insertion.pooling.insertion_study", study)
+    table = pooling_table(None, None, images, SETTING, ["mean", "min"], published=many, units=[0, 1, 2])
+    assert asked == [(replace(SETTING, pool=pool), replace(many, pool=pool)) for pool in ("mean", "min")]
     assert table[table.only_min][["pool", "unit"]].values.tolist() == [["min", 0]]
 
 
