@@ -16,8 +16,8 @@ from .objectives import PENALISED
 from .study import RunSpec
 
 RULES = {  # what strength, attempt and epoch are chosen by, on validation images
-    "patch_free": "as released: by accuracy on images without any patch",
-    "biased": "on biased images: by accuracy less the artefact's share",
+    "patch_free": "as released: accuracy without any patch",
+    "biased": "on biased images: accuracy less share",
 }
 
 

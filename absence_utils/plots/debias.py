@@ -40,6 +40,9 @@ OBJECTIVES = {  # colours of what is trained
     "augmentation": ORANGE,
     "group-DRO": "#a6611a",
     "no shortcut": "black",
+    "no patch": "#636363",
+    "none, 1 % minority": "#c7a0d8",
+    "group-DRO, 1 % minority": "#a6611a",
 }
 LOGITS = {"carrier": ("target logit", PRESENCE), "other": ("non-target logit", ABSENCE)}
 
@@ -132,7 +135,7 @@ def loss_comparison(table):
     """
     losses, penalised = table.loss.drop_duplicates().tolist(), table[table.strength > 0]
     with companion_style():
-        size = (WIDTH, 5.2)
+        size = (WIDTH, 5.0)
         fig, axes = plt.subplots(2, len(losses), figsize=size, squeeze=False, sharex=True, sharey="row")
         for (top, bottom), loss in zip(axes.T, losses, strict=True):
             for (objective, measure), rows in penalised[penalised.loss == loss].groupby(
