@@ -5,7 +5,7 @@
 
 The first command studies one case (a network, a layer and a pool) with its trained weights, then random copies. What
 is finished lies in FOLDER, a table for each, and is not done again: a killed run goes on where it was. The second makes
-the table of all that is there.
+the table of all that is there, and NAME_table.csv beside it, which reads as the paper's.
 
 Patches come from the first third of the images, top images of the published test from all of them, as many units
 drawn at random as asked for. Only the number of units, of images and of windows is smaller than in the release.
@@ -29,7 +29,7 @@ from absence_utils.files import write_atomically
 from absence_utils.images import shuffle_images, stack_images
 from absence_utils.insertion.design import InsertionConfig
 from absence_utils.insertion.protocols import controlled_protocol, split_in_thirds
-from absence_utils.insertion.published import published_protocol, published_summary, share_interval
+from absence_utils.insertion.published import PUBLISHED, published_protocol, published_summary, share_interval
 from absence_utils.insertion.scores import LEVEL, MAIN_CONTROL, select_score
 from absence_utils.models.opening import open_model
 from absence_utils.patches.mining import mine_patches
@@ -82,8 +82,8 @@ def study(net, case: Case, stack, units: np.ndarray, *, patch=48, top=100, hosts
     setting = InsertionConfig(**how, images=min(top, len(stack)), pairs="one_random")
     table = published_protocol(net, case.layer, stack, book, setting, **asked).table()
     setting = InsertionConfig(**how, images=hosts, pairs="one")
-    some = asked | {"units": units[: len(units) // 2], "redraws": 1, "top_share": 0.2, "control_units": 0}
-    scores = controlled_protocol(net, case.layer, stack, book, chosen_on, measured_on, setting, **some).scores
+    how = asked | {"redraws": 1, "top_share": 0.2, "control_units": 0}
+    scores = controlled_protocol(net, case.layer, stack, book, chosen_on, measured_on, setting, **how).scores
     absence, veto = (
         select_score(scores, *name) for name in (("absence", MAIN_CONTROL), ("veto", "median images"))
     )
@@ -143,6 +143,26 @@ def tabulate(out: Path) -> pd.DataFrame:
     return table.round(4).assign(command=command, machine=machine(), date=f"{date.today()}")
 
 
+def as_in_the_paper(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `tabulate` as the paper has it: a row for each case and kind of weights, conditions as columns.
+
+    A condition is "mean ± sd" over images, both averaged over units; a share in percent and a score in sd have their
+    95 % intervals over units.
+    """
+    about = ["network", "layer", "pool", "patch", "images", "weights", "copies", "units"]
+    rows = []
+    for facts, part in table.groupby(about, sort=False):
+        found, row = part.set_index("quantity"), dict(zip(about, facts, strict=True))
+        for name in PUBLISHED:
+            row[name] = f"{found.value[f'mean, {name}']:.3g} ± {found.value[f'sd, {name}']:.2g}"
+        ends = found[["value", "low", "high"]]
+        for name in ("significant", "lower"):
+            row[f"{name} (%)"] = "{:.0f} [{:.0f}, {:.0f}]".format(*100 * ends.loc[name])
+        row["absence score, controlled (sd)"] = "{:.2f} [{:.2f}, {:.2f}]".format(*ends.loc["controlled"])
+        rows.append(row | part[["command", "machine", "date"]].iloc[0].to_dict())
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", type=Path, help="file with a function for each network")
@@ -155,12 +175,13 @@ def main() -> None:
     parser.add_argument(
         "--patch", type=int, default=48, help="edge of the patches, px (the release: 48 and 64)"
     )
-    parser.add_argument("--table", type=Path, help="write the table of all that is finished, and run nothing")
+    parser.add_argument("--table", type=Path, help="write the tables of all that is finished, run nothing")
     options = parser.parse_args()
     if options.table:
-        write_atomically(
-            options.table, tabulate(options.out).to_csv(index=False, lineterminator="\n").encode()
-        )
+        table = tabulate(options.out)
+        short = options.table.with_stem(f"{options.table.stem}_table")
+        for path, content in ((options.table, table), (short, as_in_the_paper(table))):
+            write_atomically(path, content.to_csv(index=False, lineterminator="\n").encode())
         return
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)

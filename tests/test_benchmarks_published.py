@@ -87,10 +87,13 @@ def test_a_finished_part_is_not_done_again(tmp_path, monkeypatch):
     facts = table.groupby("weights")[
         ["copies", "units", "units_controlled", "top", "images", "patch"]
     ].first()
-    assert facts.values.tolist() == [[2, 4, 2, 20, 240, 16], [0, 4, 2, 20, 240, 16]]
+    assert facts.values.tolist() == [[2, 4, 4, 20, 240, 16], [0, 4, 4, 20, 240, 16]]
     shares = table[table.quantity.isin(["significant", "lower", "suppressed"])]
     assert len(shares) == 6 and shares.value.between(0, 1).all() and (shares.low < shares.high).all()
     part = pd.read_csv(tmp_path / "small 2 mean 16 trained.csv")
     trained = table[table.weights == "trained"].set_index("quantity").value
     assert trained["mean, top + lowest"] == pytest.approx(part["mean, top + lowest"].mean(), abs=1e-4)
     assert trained["suppressed"] == part.suppressed.mean()
+    short = bench_published.as_in_the_paper(table).set_index("weights").loc["trained"]
+    assert short["top + lowest"].startswith(f"{part['mean, top + lowest'].mean():.3g} ± ")
+    assert short["significant (%)"].startswith(f"{100 * part.significant.mean():.0f} [")

@@ -241,6 +241,8 @@ def test_summary_by_hand():
     assert (table.low <= table.value).all() and (table.value <= table.high).all()
     low, high = stats.binomtest(6, 8).proportion_ci(method="wilson")
     assert (table.low["significant"], table.high["significant"]) == (low, high)
+    few = published_summary(both[0][:2])
+    assert few[["low", "high"]].loc["absence"].isna().all() and few.low["lower"] < 0.5 < few.high["lower"]
     spread = np.std([1, 2, 3, 6, 5, 6, 7, 10]) / 8**0.5
     assert table.high["mean, top images"] - 5 == pytest.approx(1.96 * spread, rel=0.2)
 

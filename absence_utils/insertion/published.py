@@ -28,6 +28,7 @@ from .paste import CORNERS
 
 PASTED = ("highest", "random", "lowest")
 PUBLISHED = ("top images", "random images", *(f"top + {kind}" for kind in PASTED))
+FEWEST = 3  # units that a bootstrap over units needs to say anything
 LEVEL = 0.05  # of each unit's test, not adjusted for their number
 
 
@@ -278,8 +279,8 @@ def published_summary(units: pd.DataFrame, *, draws: int = 2000, seed: int = 0) 
         draws, seed: of the bootstrap over units.
 
     Returns:
-        Indexed by quantity (a column of `units`), with value, low and high. Means have bootstrap percentiles, shares
-        Wilson's interval: a bootstrap of 100 % has no width.
+        Indexed by quantity (a column of `units`), with value, low and high. Means have bootstrap percentiles (NaN below
+        three units), shares Wilson's interval: a bootstrap of 100 % has no width.
     """
     generator, found = np.random.default_rng(seed), {}
     for name, values in units.drop(columns="unit").items():
@@ -288,7 +289,8 @@ def published_summary(units: pd.DataFrame, *, draws: int = 2000, seed: int = 0) 
             continue
         values = values.dropna().to_numpy(float)
         means = values[generator.integers(len(values), size=(draws, len(values)))].mean(axis=1)
-        found[name] = (values.mean(), *np.quantile(means, (0.025, 0.975)))
+        ends = np.quantile(means, (0.025, 0.975)) if len(values) >= FEWEST else (np.nan, np.nan)
+        found[name] = (values.mean(), *ends)
     return pd.DataFrame(found, index=["value", "low", "high"]).T.rename_axis("quantity")
 
 
