@@ -356,7 +356,7 @@ def test_tries_can_share_the_images_of_the_first_seed():
 
 
 def test_logits_are_summed_up_by_class():
-    network, test = GreenPixelNet(3), green_pixel_images(9, 0)
+    network, test = GreenPixelNet(2), green_pixel_images(9, 0)
     table = logit_table(network, test)
     logits = [network(image[None])[0].tolist() for image, _ in test]
     for label, name in enumerate(test.class_names):
@@ -364,5 +364,5 @@ def test_logits_are_summed_up_by_class():
             values = [row[unit] for row, (_, own) in zip(logits, test, strict=True) if own == label]
             mean = sum(values) / len(values)
             sd = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-            assert table.loc[name, (logit, "mean")] == pytest.approx(mean, abs=1e-6)
-            assert table.loc[name, (logit, "sd")] == pytest.approx(sd, abs=1e-6)
+            assert table.loc[name, (logit, "mean")] == pytest.approx(mean, rel=1e-4) != 0
+            assert table.loc[name, (logit, "sd")] == pytest.approx(sd, rel=1e-4) != 0

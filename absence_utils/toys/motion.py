@@ -123,9 +123,8 @@ def last_extremes(book: PatchBook, pairs: TensorImages, leftward: Tensor) -> dic
     for side in ("highest", "lowest"):
         extremes = getattr(book, side)
         found[side] = {"pixels": [], "leftward": [], "response": extremes.response[:, 0].tolist()}
-        last = (extremes.response == extremes.response[:, :1]).sum(
-            dim=1
-        ) - 1  # ties stand in the order of places
+        # Ties stand in the order of their places.
+        last = (extremes.response == extremes.response[:, :1]).sum(dim=1) - 1
         for unit, pick in enumerate(last.tolist()):
             top, left, height, width = extremes.box[unit, pick].tolist()
             window = (
