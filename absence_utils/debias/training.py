@@ -148,8 +148,8 @@ def train(
         description: for the progress bar.
 
     Raises:
-        InputError: an unknown objective, a negative strength, a loss that is no longer finite, or group-DRO where one
-            of the four groups class x artefact is empty.
+        InputError: an unknown objective, a negative strength, a loss that is no longer finite, or group-DRO where two
+            of the four groups class x artefact are empty.
     """
     require_choice("objective", objective, OBJECTIVES)
     require_at_least("strength", strength, 0)
@@ -187,9 +187,9 @@ def train(
 
 
 def _require_groups(data: ShortcutData) -> None:
-    """Group-DRO weighs groups: under a complete bias two are empty, and it is plain training by construction."""
+    """Group-DRO weighs groups: under a complete bias each class is one, and it is plain training in all but name."""
     filled = len((2 * data.labels + data.shown.long()).unique())
-    if filled < 4:
+    if filled < 3:
         problem = f"group-DRO has images in {filled} of its four groups, class x artefact"
         remedy = "Use the reference 'group-DRO, 1 % minority', more images, or a bias that is not complete."
         raise InputError("objective", problem, remedy)
