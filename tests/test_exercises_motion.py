@@ -95,9 +95,9 @@ def test_the_mistake_is_counted(rectified, pairs):
     assert f"{tied} of 392" in motion.after_relu(tied, empty, rectified, pairs)
     signed = mine_patches(rectified[0], None, pairs, patch=6, stride=1, k=8 * 49).lowest.response[0]
     for answers, sentence in {
-        (294, empty): "That is all patches",
+        (392, empty): "That is all patches",
         (int((signed == signed.min()).sum()), empty): "before the rectifier",
-        (294 - tied, empty): "highest response",
+        (392 - tied, empty): "highest response",
         (tied, int((crops[:, 0].flatten(1).sum(1) == 0).sum())): "frame 1 only",
         (tied, tied): "sums to 0",
         (tied, ...): "not answered yet",

@@ -120,7 +120,7 @@ def test_weights_and_images_outside_that_changed_are_run_again(checkout, tmp_pat
         (images / f"class{number % 2}").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (70, 70), (9 * number, 99, 0)).save(images / f"class{number % 2}" / f"{number}.png")
     quick = [
-        "known_scenes=24",
+        "known_scenes=64",
         "known_k=4",
         "steps=2",
         "compared=4",

@@ -172,6 +172,7 @@ def test_a_single_class_says_nothing(layer_study):
     alone = Columns(torch.ones(len(dataset), 1, dtype=torch.bool), ["photos"], False)
     one = replace(study, images=shuffle_images(replace(dataset, class_names=["photos"]), 0))
     one = replace(one, images=stack_images(one.images))
+    one = replace(one, book=replace(study.book, fingerprint=one.images.fingerprint))
     (card,) = collect_cards(one, dataset, alone, [1], replace(EFFORT, facets=0))
     assert card.evidence.classes.empty and set(card.images["highest"].label) == {""}
 
