@@ -41,6 +41,10 @@ def assemble(source: Path, results: Path) -> int:
         table = pd.read_csv(path, dtype=str).drop(columns=HOW_MEASURED)
         table.columns = table.columns.str.replace("_", " ")
         table.to_csv(source / "data" / "measured" / path.name, index=False)
+    (source / "data" / "reference").mkdir()
+    for path in (ROOT / "data" / "reference").glob("*.csv"):
+        table = pd.read_csv(path)
+        table.to_csv(source / "data" / "reference" / path.name, index=False, float_format="%.3g")
     notebooks = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
     executed = sum(write_page(path, results, source) for path in notebooks)
     for path in sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb")):
