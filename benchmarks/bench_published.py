@@ -8,7 +8,7 @@ is finished lies in FOLDER, a table for each, and is not done again: a killed ru
 the table of all that is there, and NAME_table.csv beside it, which reads as the paper's.
 
 Patches come from the first third of the images, top images of the published test from all of them, as many units
-drawn at random as asked for. Only the number of units, of images and of windows is smaller than in the release.
+drawn at random as asked for. The release takes patches from all images, and more units, images and windows.
 """
 
 import argparse

@@ -65,14 +65,19 @@ def motion_figure(rows, names):
         for unit, name in enumerate(names):
             look = {"xycoords": "axes fraction", "fontsize": 10.5, "weight": "bold"}
             grid[0, 3 * unit].annotate(f"Unit {unit}: {name}", (0, 1.3), **look)
-        bar = fig.colorbar(image, cax=fig.add_axes((0.5, 0.068, 0.46, 0.01)), orientation="horizontal")
-        bar.ax.xaxis.set_major_locator(MaxNLocator(4))
-        bar.set_label(
-            "attribution of the pooled response, per pixel\nblue: absence evidence, red: presence evidence"
-        )
-        key = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=MARK, linewidth=2)]
-        fig.legend(key, ["the bar that moves right to left"], loc=(0.04, 0.05), frameon=False)
+        _map_key(fig, image, (0.5, 0.068, 0.46, 0.01), (0.04, 0.05))
     return fig
+
+
+def _map_key(fig, image, box, place) -> None:
+    """Below the maps: the colour bar in `box` and the outline's meaning at `place`, both in shares of the figure."""
+    bar = fig.colorbar(image, cax=fig.add_axes(box), orientation="horizontal")
+    bar.ax.xaxis.set_major_locator(MaxNLocator(4))
+    bar.set_label(
+        "attribution of the pooled response, per pixel\nblue: absence evidence, red: presence evidence"
+    )
+    key = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=MARK, linewidth=2)]
+    fig.legend(key, ["the bar that moves right to left"], loc=place, frameon=False)
 
 
 def pair_maps_figure(maps, leftward, names):
@@ -106,13 +111,7 @@ def pair_maps_figure(maps, leftward, names):
                     _outline(ax, leftward[sequence, pair, frame], linewidth=1)
                     ax.set_xlabel(f"frame {pair + frame + 1}", fontsize=7.5, labelpad=2)
             axes[0].set_title(f"Unit {unit} ({names[unit]}), {view}s", loc="left")
-        bar = fig.colorbar(image, cax=fig.add_axes((0.5, 0.095, 0.46, 0.015)), orientation="horizontal")
-        bar.ax.xaxis.set_major_locator(MaxNLocator(4))
-        bar.set_label(
-            "attribution of the pooled response, per pixel\nblue: absence evidence, red: presence evidence"
-        )
-        key = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=MARK, linewidth=2)]
-        fig.legend(key, ["the bar that moves right to left"], loc=(0.03, 0.06), frameon=False)
+        _map_key(fig, image, (0.5, 0.095, 0.46, 0.015), (0.03, 0.06))
     return fig
 
 
