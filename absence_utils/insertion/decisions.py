@@ -84,7 +84,7 @@ def one_sided_p(scores: pd.DataFrame, least: float) -> np.ndarray:
 
 
 def null_false_positives(null: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts on the random copies themselves, each judged against the others: whatever is found is wrong.
+    """The verdicts on the random copies themselves, each judged against the others: what is found is a false alarm.
 
     Args:
         null: as in `LayerStudy`, of two copies or more; fewer give an empty table.
