@@ -57,9 +57,9 @@ class CausalEffect:
 
 
 @torch.no_grad()
-def read(model: nn.Module, layer: str | None, images: Tensor) -> Tensor:
+def read(model: nn.Module, layer: str | None, images: Tensor, how: str = "signed") -> Tensor:
     """[image, unit] responses of a layer, in parts of 256 images, float64 on the CPU."""
-    return torch.cat([responses(model, layer, part).double().cpu() for part in images.split(256)])
+    return torch.cat([responses(model, layer, part, read=how).double().cpu() for part in images.split(256)])
 
 
 def average_causal_effect(
