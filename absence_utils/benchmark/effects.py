@@ -18,8 +18,9 @@ from absence_utils.images.scenes import (
     concept_index,
     counterfactual_pairs,
     draw_presence,
+    render_scenes,
 )
-from absence_utils.units import responses
+from absence_utils.units import OUTPUTS, READINGS, responses
 
 from .networks import TWIN_RULES
 
@@ -110,6 +111,53 @@ def measured_effects(model, layer: str | None, pairs: int, seed: int = 500) -> p
         for concept in CONCEPTS
     ]
     return pd.concat(effects, ignore_index=True)
+
+
+def exact_effects(model, layer: str | None, pairs: int, seed: int = 500) -> pd.DataFrame:
+    """As `measured_effects`, in both readings (column reading), each pair rendered once."""
+    readings = READINGS[:1] if layer in OUTPUTS else READINGS
+    tables = []
+    for concept in CONCEPTS:
+        scenes = [NORMALISATION.apply(each.pixels) for each in counterfactual_pairs(concept, pairs, seed)]
+        usual = draw_presence(pairs, seed)[:, concept_index(concept)]
+        for reading in readings:
+            shown, hidden = (read(model, layer, images, reading) for images in scenes)
+            tables.append(CausalEffect.of_pairs(shown, hidden, usual).table(concept).assign(reading=reading))
+    return pd.concat(tables, ignore_index=True)
+
+
+def exact_context(
+    model,
+    layer: str | None,
+    suppressor: str,
+    trigger: str,
+    pairs: int = 200,
+    seed: int = 500,
+    how: str = "signed",
+) -> CausalEffect:
+    """Effect of showing the suppressor where the trigger is shown minus that where it is not, in the same scenes.
+
+    Args:
+        model, layer: see `units.responses`.
+        suppressor, trigger: concepts.
+        pairs, seed: scenes, of each four versions.
+        how: reading, see `units.responses`.
+
+    Returns:
+        In standard deviations over the scenes as they were drawn. Negative: the suppressor lowers the unit by more
+        where the trigger is, a veto. 0 for a unit that adds up what it sees.
+    """
+    presence = draw_presence(pairs, seed)
+
+    def show(suppressed: bool, triggered: bool) -> Tensor:
+        asked = presence.clone()
+        asked[:, concept_index(suppressor)], asked[:, concept_index(trigger)] = suppressed, triggered
+        return read(model, layer, NORMALISATION.apply(render_scenes(asked, seed).pixels), how)
+
+    change = show(True, True) - show(False, True) - show(True, False) + show(False, False)
+    usual = read(model, layer, NORMALISATION.apply(render_scenes(presence, seed).pixels), how)
+    scale = usual.std(dim=0).clamp(min=1e-12)
+    return CausalEffect(change.mean(dim=0) / scale, change.std(dim=0) / pairs**0.5 / scale)
 
 
 def effects_everywhere(model: nn.Module, pairs: int, seed: int = 500) -> pd.DataFrame:

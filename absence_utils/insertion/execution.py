@@ -98,8 +98,9 @@ def run_insertions(
 
     Returns:
         The requests with the columns response and passed (signed, and as `units.hand_on` gives it, in the units of the
-        layer) and, for maps that are pooled by their mean (else NaN), beside and beyond: the parts of that mean from positions that lie outside the patch as seen on a
-        grid laid over the image, and from those that no pixel of the patch can reach (`receptive_positions`).
+        layer) and, for maps that are pooled by their mean (else NaN), beside and beyond: the parts of that mean from
+        positions that lie outside the patch as seen on a grid laid over the image, and from those that no pixel of the
+        patch can reach (`receptive_positions`).
 
     Raises:
         InputError: a unit, image, patch or place that does not exist.

@@ -9,13 +9,14 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "cards": ["CardOptions", "card_numbers", "collect_cards"],
-        "html": ["summary", "write_atlas", "write_card"],
+        "effort": ["EFFORTS"],
+        "html": ["write_atlas", "write_card"],
         "one_card": ["card"],
         "inputs": ["validate_inputs"],
         "study": [
             "parse_units",
             "auto_config",
-            "power_warning",
+            "summary",
             "strongest_units",
             "study_layer",
         ],

@@ -22,13 +22,12 @@ from PIL import Image
 
 from absence_utils.errors import InputError
 from absence_utils.files import write_atomically
-from absence_utils.insertion.decisions import CONTEXT, LEVEL, NONE, SUPPRESSED, UNDECIDED
-from absence_utils.insertion.scores import MIN_EFFECT
+from absence_utils.insertion.decisions import LEVEL
 from absence_utils.plots.base import companion_style, to_numpy
 from absence_utils.plots.your_model import SIDES, Panel, card_rows
 
 from .cards import Card
-from .study import LayerStudy, power_warning
+from .study import LayerStudy, summary
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
@@ -51,7 +50,7 @@ def card_page(card: Card, *, index: str = "", before: str = "", after: str = "")
     return TEMPLATES.get_template("card.html.j2").render(
         card=card,
         rows=rows,
-        scores=Markup(_score_table(card.scores).to_html(index=False, border=0)),
+        effects=Markup(_effect_table(card).to_html(index=False, border=0)),
         decided=_decided(card),
         index=index,
         before=before,
@@ -108,27 +107,12 @@ def write_atlas(cards: Iterable[Card], study: LayerStudy, folder: Path, title: s
         card, before = following, path.name
     page = TEMPLATES.get_template("atlas.html.j2").render(
         title=title,
-        summary=f"{summary(study)} {power_warning(study)}".strip(),
+        summary=summary(study),
         cards=len(rows),
         table=Markup(_searchable(pd.DataFrame(rows))),
     )
     write_atomically(folder / "index.html", page.encode())
     return [folder / "index.html", *paths]
-
-
-def summary(study: LayerStudy) -> str:
-    """The verdicts of a layer in a sentence."""
-    words = {
-        CONTEXT: "with an absence that depends on context (veto)",
-        SUPPRESSED: "suppressed more than at random weights",
-        NONE: "without an absence that could be shown",
-        UNDECIDED: "undecided",
-    }
-    table, counts = study.verdicts, study.verdicts["verdict"].value_counts()
-    named = [f"{counts[verdict]} {each}" for verdict, each in words.items() if verdict in counts]
-    unclear = int(((table["verdict"] == NONE) & (table["absence_high"] >= table["limit"])).sum())
-    more = f" In {unclear} of those without, one is not ruled out." if unclear else ""
-    return f"Of {len(table)} units studied: {', '.join(named)}.{more}"
 
 
 def _png(save) -> str:
@@ -158,28 +142,31 @@ def _thumbnail(pixels, alt: str, path: Path) -> str:
     return f'<img src="{path.parent.name}/{path.name}" alt="{escape(alt)}" {size} loading="lazy">'
 
 
-def _score_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores as text, for a reader."""
-    low, high = scores["low"].map(_number), scores["high"].map(_number)
-    percentiles = scores.get("percentile", pd.Series(np.nan, scores.index))
-    return pd.DataFrame({
-        "score": scores["score"],
-        "against": scores["condition"],
-        "value": scores["value"].map(_number),
-        "95 % interval": low + " to " + high,
-        "adjusted p": ["<0.001" if q < 0.001 else _number(q, 3) for q in scores["q"]],
-        "percentile": [_number(value, 0) for value in percentiles],
-    })  # fmt: skip
+def _effect_table(card: Card) -> pd.DataFrame:
+    """The effects and the context as text, for a reader."""
+
+    def rows(table, value: str) -> dict:
+        low, high = table["low"].map(_number), table["high"].map(_number)
+        return {"effect, sd": table[value].map(_number), "95 % interval": low + " to " + high}
+
+    effects = pd.DataFrame({"reading": card.effects["reading"], "against": card.effects["control"],
+                            **rows(card.effects, "value")})  # fmt: skip
+    if not len(card.context):
+        return effects
+    context = pd.DataFrame({"reading": card.context["reading"], "against": "the same without the trigger",
+                            **rows(card.context, "context")})  # fmt: skip
+    return pd.concat([effects, context])
 
 
 def _decided(card: Card) -> str:
-    """What the verdict rests on, with the adjusted p-values that decided."""
-    row = card.verdict
-    return (
-        f"The verdict asks whether the absence score exceeds {_number(row['limit'])} sd, the 95th percentile of "
-        f"random-weight units (q {_number(row['q_absence'])}), and whether the veto exceeds {MIN_EFFECT} sd "
-        f"(q {_number(row['q_veto'])}). Below {LEVEL} counts; corrected for the {row['studied']} units studied."
-    )
+    """What the decision rests on, with the adjusted p-values that decided."""
+    parts = [
+        f"{reading}: more than {row['delta']:g} sd q {_number(row['q_more'], 3)}, less q {_number(row['q_less'], 3)}, "
+        f"higher than {_number(row['percentile'], 0)} % of units with random weights"
+        for reading, row in card.decisions.iterrows()
+    ]
+    studied = card.decisions["studied"].iloc[0]
+    return f"{'; '.join(parts)}. A q below {LEVEL} decides; corrected for the {studied} units studied."
 
 
 def _number(value, digits: int = 2) -> str:
@@ -199,12 +186,20 @@ def _atlas_row(card: Card, folder: Path) -> dict:
         row[f"{side} response"] = _thumbnail(
             picture, f"{side.capitalize()} response of {card.title}: {kind}", path
         )
-    scores = {score: round(float(card.verdict[score]), 2) for score in ("absence", "veto", "presence")}
+    effects = {
+        f"{read} effect, sd": round(float(row["effect"]), 2) for read, row in card.decisions.iterrows()
+    }
+    decided = {f"{read}": row["decision"] for read, row in card.decisions.iterrows()}
     classes = card.evidence.classes["name"].head(3) if card.evidence else []
     lowest = dict.fromkeys(filter(None, card.patches["lowest"].label))
+    context = (
+        {"context": "depends on context" if card.context["found"].any() else ""} if len(card.context) else {}
+    )
     return row | {
-        "verdict": card.verdict["verdict"],
-        **{f"{score} score, sd": value for score, value in scores.items()},
+        "what is missing": escape(card.confirmation) or "no name offered",
+        **decided,
+        **effects,
+        **context,
         "responses < 0, %": round(100 * float((card.responses < 0).mean())),
         "most absence evidence": escape(", ".join(map(str, classes))),
         "lowest patches from": escape(", ".join(list(lowest)[:3])),
