@@ -3,8 +3,8 @@
     python benchmarks/bench_power.py --out FOLDER                                # units.csv, a row for each unit
     python benchmarks/bench_power.py --out FOLDER --table data/measured/power.csv
 
-Truth is the exact effect of each concept on a unit (`benchmark.effects`): the scene with it and the same scene without.
-Clear absences are those of the strongest suppressor beyond -0.25 sd (signed) or -0.2 sd (passed on) with the upper end of
+Truth is the exact effect of each concept on a unit (`benchmark.effects`): a scene with it and the same without.
+Clear absences: the strongest suppressor is beyond -0.25 sd (signed) or -0.2 sd (passed on) with the upper end of
 its 95 % interval; there is none where it is above -0.1 sd. Networks: trained on the scenes' rules, on rules without
 an absence, a detector of concepts, and copies with random weights. Some twenty minutes of one core.
 """
