@@ -27,6 +27,7 @@ from .execution import empty_bank
 from .paste import CORNERS, insert_patches, paste_corners
 from .published import check_book, extreme_patches, shared_random_patches
 
+STEPS = 4  # of the path along which the trigger is looked for
 LEAST = 0.05  # sd; filters that straddle an edge make contexts of about 0.01 sd
 TRIGGER = 0.5  # sd that a unit loses without its trigger; one that loses less is active unless suppressed
 
@@ -115,13 +116,16 @@ def evidence_window(
 ) -> Tensor:
     """Upper left pixel [image, (top, left)] of the square of `side` px with most presence evidence for a unit.
 
-    Evidence is input times gradient against the mean colour (the sum over the square of its positive and negative
-    parts alike): what the response would lose, to first order, without the square.
+    Evidence is that of integrated gradients from the mean colour, in a few steps, positive and negative parts alike. A
+    single gradient would see nothing in a unit that has saturated.
     """
-    with torch.enable_grad():
-        inputs = to_network(model, images).detach().requires_grad_(True)
-        response = pool_space(feature_map(model, layer, inputs), pool)[:, unit].sum()
-        (slope,) = torch.autograd.grad(response, inputs)
+    inputs = to_network(model, images)
+    slope = torch.zeros_like(inputs)
+    for step in range(STEPS):
+        with torch.enable_grad():
+            part = (inputs * (step + 0.5) / STEPS).detach().requires_grad_(True)
+            response = pool_space(feature_map(model, layer, part), pool)[:, unit].sum()
+            slope += torch.autograd.grad(response, part)[0] / STEPS
     evidence = (slope * inputs).detach().sum(dim=1, keepdim=True)
     sums = torch.nn.functional.avg_pool2d(evidence.float(), side, stride=1)
     best = sums.flatten(1).argmax(dim=1).cpu()
