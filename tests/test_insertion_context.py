@@ -47,7 +47,7 @@ def study():
         network, None, stack, patch=4, stride=4, k=6, per_image=1, part=range(24), reservoir=256
     )
     readings = both_readings(network, None, stack)
-    return context_effects(network, None, stack, book, readings, range(24, 72), SETTING, images=18).set_index(
+    return context_effects(network, None, stack, book, range(24, 72), SETTING, readings, images=18).set_index(
         "unit"
     )
 

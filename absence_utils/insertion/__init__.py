@@ -8,7 +8,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "comparison": ["PLANTED", "compare_networks", "verdicts"],
+        "comparison": ["PLANTED", "compare_networks", "decide_networks", "verdicts"],
         "context": ["context_effects"],
         "decisions": ["decide", "describe_decision"],
         "design": ["InsertionConfig", "Treatment"],

@@ -37,9 +37,9 @@ def context_effects(
     layer: str | None,
     dataset,
     book: PatchBook,
-    responses: dict[str, np.ndarray],
     hosts: range,
     setting: InsertionConfig,
+    responses: dict[str, np.ndarray],
     units=None,
     images: int = 24,
 ) -> pd.DataFrame:
@@ -49,9 +49,9 @@ def context_effects(
         model, layer: see `units.feature_map`.
         dataset: images in random order.
         book: extreme patches of images that are not in `hosts`.
-        responses: reading to [image, unit] of untouched images.
         hosts: numbers of the images that are measured; the unit's highest `images` of them are pasted into.
         setting: patch, stride, k and pool are those of the book.
+        responses: reading to [image, unit] of untouched images.
         units: channels; all if None.
         images: top images of a unit.
 

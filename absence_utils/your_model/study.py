@@ -163,7 +163,7 @@ def study_layer(
     asked = sorted(
         {*(units if units is not None else ()), *strongest_units(decisions, CONTEXTS if most else count)}
     )
-    context = context_effects(model, layer, stack, mined, responses, hosts, setting, asked)
+    context = context_effects(model, layer, stack, mined, hosts, setting, responses, asked)
     signed = responses["signed"]
     return LayerStudy(
         model, layer, setting, stack, signed, book, mined, effects, null, decisions, context
