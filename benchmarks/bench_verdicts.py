@@ -1,9 +1,9 @@
-"""How often is an absence found where there is none? Networks with random weights, judged as notebook 10 judges.
+"""How often does a unit of a random copy stand out from other copies? Judged as notebook 10 judges.
 
     python benchmarks/bench_verdicts.py > table.csv
 
 For each network and layer one copy with random weights is studied against others, and each of those is judged against
-the rest: whatever is found is wrong. The images are concept scenes. A minute or two for each network on one core.
+the rest: what is found is a false alarm. The images are concept scenes. A minute or two for each network on one core.
 """
 
 import sys

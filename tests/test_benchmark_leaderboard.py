@@ -281,7 +281,8 @@ def test_leaderboard_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("seeds", 6), ("scenes", 2), ("steps", 0), ("pairs", 1), ("hidden", -1)]
+    ("name", "value"),
+    [("seeds", 6), ("scenes", 2), ("steps", 0), ("pairs", 1), ("hidden", -1), ("hidden", 65)],
 )
 def test_bad_settings(name, value):
     with pytest.raises(InputError, match=name):

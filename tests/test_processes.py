@@ -1,5 +1,6 @@
 """Processes end with the one that started them, also when it is killed."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,19 +21,25 @@ if __name__ == "__main__":
         print(*set(pool.map(pid, range(8))), flush=True)
         sys.stdin.read()
 """
+PATIENCE = 60  # s until a process that should have ended counts as one that goes on
 
 
 def test_workers_of_a_killed_process_end(tmp_path):
     """They hold its output open: it ends when the last of them has."""
     (tmp_path / "parent.py").write_text(PARENT)
     pipe = subprocess.PIPE
-    parent = subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdin=pipe, stdout=pipe, stderr=pipe)
+    command = [sys.executable, tmp_path / "parent.py"]
+    parent = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
     workers = list(map(int, parent.stdout.readline().split()))
     os.kill(workers[0], 0)
     parent.send_signal(signal.SIGKILL)
-    assert parent.stdout.read() == b"" and parent.wait() == -signal.SIGKILL
+    try:
+        assert parent.communicate(timeout=PATIENCE)[0] == b"" and parent.returncode == -signal.SIGKILL
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
 
 
 def test_who_is_no_child_of_it_ends_at_once():
     code = "from absence_utils.processes import end_with\nend_with(1234567)\nimport time\nwhile True: time.sleep(1)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 1
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == 1

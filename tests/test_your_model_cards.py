@@ -142,6 +142,13 @@ def test_what_is_not_asked_for_is_not_made(layer_study):
         assert "synthesised, lowest" not in set(card_numbers(card)["panel"])
 
 
+def test_evidence_needs_an_image_of_each_kind():
+    with pytest.raises(InputError, match="`evidence_images`: a single image.*2 or more, or 0"):
+        replace(EFFORT, evidence_images=1)
+    assert replace(EFFORT, evidence_images=1, maps=0).maps == 0
+    assert replace(EFFORT, evidence_images=2).evidence_images == 2
+
+
 def test_units_that_were_not_studied_are_refused_at_once(layer_study):
     study, dataset = layer_study
     with pytest.raises(InputError, match="unit 7 was not studied.*0, 1, 2, 3, 4"):

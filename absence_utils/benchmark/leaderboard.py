@@ -18,7 +18,7 @@ from .methods import GROUPS, MAPS, METHODS, BenchmarkTask, Method
 from .networks import KINDS, SEEDS, load_benchmark_network
 from .scores import hidden_correlation, map_scores, output_scores
 
-HIDDEN = "block4"
+HIDDEN, UNITS = "block4", 64  # a layer, and how many units it has
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class BenchmarkConfig:
         scenes: random scenes for the methods.
         images_for_maps: scenes of each side that map methods look at.
         steps: of synthesis.
-        hidden: units of block4, evenly spread; 0 leaves hidden units out.
+        hidden: units of block4, evenly spread, at most 64; 0 leaves hidden units out.
         pairs: counterfactual pairs for each concept for the measured truth.
     """
 
@@ -47,6 +47,8 @@ class BenchmarkConfig:
         least = {"scenes": 64, "images_for_maps": 2, "steps": 1, "hidden": 0, "pairs": 2}
         for name, value in least.items():
             require_at_least(name, getattr(self, name), value)
+        if self.hidden > UNITS:
+            raise InputError("hidden", f"{self.hidden}", f"Use 0 to {UNITS}: so many units {HIDDEN} has.")
 
 
 def task_of(
@@ -93,7 +95,7 @@ def run_seed(seed: int, setting: BenchmarkConfig, methods: dict[str, Method], ma
     own, twin = (task_of(kind, seed, None, outputs, setting) for kind in ("rules", "twin"))
     hidden, effects = None, None
     if setting.hidden:
-        units = np.linspace(0, 63, setting.hidden).round().astype(int).tolist()
+        units = np.linspace(0, UNITS - 1, setting.hidden).round().astype(int).tolist()
         hidden = task_of("rules", seed, HIDDEN, units, setting)
         table = measured_effects(own.model, HIDDEN, setting.pairs)
         wide = table.pivot(index="unit", columns="concept", values="effect")[list(CONCEPTS)]

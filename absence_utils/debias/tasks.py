@@ -305,7 +305,7 @@ def folder_task(
 
     Args:
         images: the folder.
-        carrier: class that has the patches in training: 0 (benign in ISIC, as in the paper) or 1.
+        carrier: class that has the patches in training: 0 (benign in ISIC, as in the release) or 1.
         seed: of the halves, the balanced subset and the patches.
         size: px, the edge of the squares that networks see.
         balanced: draw from the larger class as many images as the smaller has, in each split.

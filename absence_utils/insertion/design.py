@@ -20,9 +20,9 @@ class InsertionConfig:
     """What the protocols share.
 
     Attributes:
-        patch, stride: edge and step of the windows that are mined, px (paper: 48 and 16).
-        k: patches of each kind (paper: 8).
-        images: of each unit and group (paper: 100).
+        patch, stride: edge and step of the windows that are mined, px (release: 48 and 16).
+        k: patches of each kind (release: 8).
+        images: of each unit and group (release: 100).
         pairs: "all" pastes every patch into every image. "one" pastes patch i mod k into image i: a k-th of the cost,
             and still an exact interval, since then the patches' means have no image in common. "one_random" pastes one
             patch drawn at random, anew for each condition: the published design, for the published protocol alone.

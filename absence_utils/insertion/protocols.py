@@ -1,10 +1,10 @@
 """Does pasting a unit's lowest patches into its top images suppress it? Asked twice.
 
-`published.published_protocol` asks as the paper does. `controlled_protocol` asks so that the answer can be "no" (design
-section 6): patches, the meaning of "top" and effects come from three disjoint sets of images, every pasted patch is
-compared with another one at the same place of the same image, images and patches both count as random, and the veto
-score asks whether the suppression depends on what else is in the image. `insertion_study` does both on one pass of
-mining.
+`published.published_protocol` asks as the release does. `controlled_protocol` asks so that the answer can be "no"
+(design section 6): patches, the meaning of "top" and effects come from three disjoint sets of images, every pasted
+patch is compared with another one at the same place of the same image, images and patches both count as random, and the
+veto score asks whether the suppression depends on what else is in the image. `insertion_study` does both on one pass
+of mining.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class PublishedDraws:
 
 @dataclass
 class Published:
-    """The paper's table.
+    """The published table.
 
     Attributes:
         responses: a row for each unit and condition of `PUBLISHED`: unit, condition, mean, sd (over inputs), n.
@@ -129,7 +129,7 @@ def published_protocol(
     responses: np.ndarray | None = None,
     draws: PublishedDraws | None = None,
 ) -> Published:
-    """The paper's insertion experiment: patches and top images from the same images, an unpaired test for each unit.
+    """The published insertion experiment: patches and top images from the same images, an unpaired test for each unit.
 
     For each unit its most active images (`setting.images` of them), its k highest and lowest patches and k random
     ones, pasted into a random corner. With `pairs="one_random"`, as published, one patch drawn at random goes into
@@ -271,7 +271,7 @@ def _tests(lowest: np.ndarray, random: np.ndarray, spread: np.ndarray, units: np
 
 
 def published_summary(units: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """What the paper reports of a layer, with 95 % intervals over units.
+    """What the release reports of a layer, with 95 % intervals over units.
 
     Args:
         units: a row for each unit as `Published.table` gives them, of one network, or of several random copies whose

@@ -67,8 +67,8 @@ def mine_patches(
         model: the network, read in eval mode and left as found.
         layer: as in `units.feature_map` (None: the output as it is, "logits": before a final rectification).
         dataset: yields (image [channel, height, width] normalised, label).
-        patch, stride: side and step of the windows, px (paper: 48 and 16).
-        k: patches kept at each end (paper: 8).
+        patch, stride: side and step of the windows, px (release: 48 and 16).
+        k: patches kept at each end (release: 8).
         pool: how a unit's response is pooled over space or tokens: "mean", "cls", "max", "min".
         region: "crop" scores the patch alone. "masked" scores a full-size image in which only the patch is
             visible and the rest is 0, the mean after normalisation. "auto" crops unless the layer has

@@ -62,7 +62,8 @@ def green_pixel_figure(samples, weights, maps, patches):
         left, right = parts[1].subplots(1, 2, width_ratios=[3, 2])
         weight_heatmap(left, colours, hidden, ["red", "green", "blue"], "first layer: weight of each colour")
         weight_heatmap(right, classes, names, hidden, "second layer: weight for each class")
-        parts[1].suptitle("Learnt weights: the green channel lowers 'no green pixel'", weight="bold")
+        effect = "lowers" if classes[1, 0] < 0 else "raises"
+        parts[1].suptitle(f"Learnt weights: the green channel {effect} {names[1]!r}", weight="bold")
         axes, limit = parts[2].subplots(1, len(maps)), signed_limit(*(values for values, _, _ in maps)) / 4
         for ax, (values, green, title) in zip(axes, maps, strict=True):
             image = signed_map(ax, values, limit)

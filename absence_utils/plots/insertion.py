@@ -48,7 +48,7 @@ VERDICTS = {
 
 
 def published_table(tables: dict, verdicts):
-    """The paper's table as a picture: mean and standard deviation over images in each condition, averaged over units.
+    """The published table as a picture: mean and standard deviation over images in each condition, averaged over units.
 
     Args:
         tables: network to `Published.responses`.

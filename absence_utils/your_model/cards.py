@@ -58,6 +58,9 @@ class CardOptions:
         smooth: Gaussian under which maps are drawn, a share of the image's edge, see `Card.smooth`.
         evidence_images: images screened for evidence by class, evenly drawn; 0 for none (then there are no maps).
         seed: of the synthesis.
+
+    Raises:
+        InputError: a single image to draw maps from.
     """
 
     shown: int = 6
@@ -71,6 +74,11 @@ class CardOptions:
     smooth: float = 0.03
     evidence_images: int = 256
     seed: int = 0
+
+    def __post_init__(self):
+        if self.maps and self.evidence_images == 1:
+            problem = "a single image cannot show a target and a non-target input"
+            raise InputError("evidence_images", problem, "Give 2 or more, or 0 for no maps.")
 
 
 @dataclass(frozen=True, eq=False)
