@@ -79,7 +79,8 @@ def tabulate(units: pd.DataFrame) -> pd.DataFrame:
             "clear absences": len(clear), "found": (clear["decision"] == ENCODES).mean(),
             "denied": (clear["decision"] == NONE).mean(),
             "without one": len(none), "false alarms": (none["decision"] == ENCODES).mean(),
-            "cannot tell": (part["decision"] == CANNOT_TELL).mean(), "delta": part["delta"].iloc[0],
+            "cannot tell": (part["decision"][part["effect"].notna()] == CANNOT_TELL).mean(),
+            "never change": int(part["effect"].isna().sum()), "delta": part["delta"].iloc[0],
         })  # fmt: skip
     return pd.DataFrame(rows).round(3)
 
