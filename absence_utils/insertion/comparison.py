@@ -107,7 +107,7 @@ def decide_networks(
     *,
     units: list[int] | None = None,
     known_units: int = 32,
-    known_scenes: int = 450,
+    known_scenes: int = 900,
 ) -> pd.DataFrame:
     """What `decide` says of a network, of the same with random weights, and of units whose answer is known.
 
@@ -126,7 +126,8 @@ def decide_networks(
     stack = stack_images(dataset)
     sample = stack.take(range(min(300, len(stack)))).to(device_of(model))
     scenes = shuffle_images(scene_dataset(known_scenes, setting.seed), setting.seed)
-    own = replace(setting, patch=24, stride=8, images=min(setting.images, known_scenes // 3))
+    hosts = min(setting.images, known_scenes - known_scenes // 3)
+    own = replace(setting, patch=24, stride=8, images=hosts - hosts % setting.k)
     asked = {
         "this network": (model, layer, stack, setting),
         "random weights": (random_model, layer, stack, setting),

@@ -196,6 +196,9 @@ def summary(study: LayerStudy) -> str:
             f"{reading.capitalize()} (size that counts: {delta}): of {len(rows)} units {counts[ENCODES]} encode an "
             f"absence, {counts[NONE]} have none of that size, of {counts[CANNOT_TELL]} one cannot tell."
         )
+    asked = study.context[study.context["reading"] == "signed"]
+    if len(asked):
+        parts.append(f"It depends on context in {int(asked['found'].sum())} of {len(asked)} units asked.")
     return " ".join(parts)
 
 
