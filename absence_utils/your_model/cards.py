@@ -34,6 +34,7 @@ from absence_utils.insertion.decisions import CANNOT_TELL, ENCODES, NONE, descri
 from absence_utils.units import Unit, full_name
 from absence_utils.visualization.rendering import RenderedPair, render_pair
 
+from .labels import image_labels, patch_labels
 from .study import LayerStudy
 
 SIDES = ("highest", "lowest")
@@ -80,7 +81,7 @@ class Extreme:
     Attributes:
         pixels: [picture, channel, height, width] in 0..1.
         response: [picture] in the units of the layer.
-        label: class of the image that each comes from, "" where there is none.
+        label: what each shows, "" where that is not known, see `labels`.
     """
 
     pixels: Tensor
@@ -276,16 +277,6 @@ def card_title(study: LayerStudy, channel: int) -> str:
     return full_name(study.layer, channel, names, study.responses.shape[1])
 
 
-def _classes_of(images, numbers) -> list[str]:
-    """The class of each image, "" where there is none; a single class says nothing."""
-    names = list(getattr(images, "class_names", []))
-    labels = getattr(images, "labels", None) if len(names) > 1 else None
-    if labels is None:
-        return [""] * len(numbers)
-    chosen = [int(labels[number]) for number in numbers]
-    return [names[label] if 0 <= label < len(names) else "" for label in chosen]
-
-
 def _patches(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
     pixels = study.book.crops(study.images, channel)
     sides = {}
@@ -294,7 +285,7 @@ def _patches(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
         sides[side] = Extreme(
             crops[:shown],
             found.response[channel, :shown].tolist(),
-            _classes_of(study.images, found.image[channel, :shown].tolist()),
+            patch_labels(study.images, found, channel, shown),
         )
     return sides
 
@@ -309,7 +300,7 @@ def _images(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
         sides[side] = Extreme(
             normalisation.undo(pixels) if normalisation else pixels,
             own[chosen].tolist(),
-            _classes_of(study.images, chosen.tolist()),
+            image_labels(study.images, chosen.tolist()),
         )
     return sides
 
