@@ -68,7 +68,10 @@ def card_rows(card) -> list[Row]:
     Args:
         card: a `your_model.cards.Card`.
     """
-    rows = [Row("Responses and effects", _drawings(card))]
+    rows = []
+    for title, found, note in (("Patches", card.patches, PATCH_NOTE), ("Images", card.images, "")):
+        pictures = {side: _captioned(end.pixels, end.response, end.label) for side, end in found.items()}
+        rows.append(_picture_row(card, title, pictures, note=note))
     if card.pair:
         ends = {side: getattr(card.pair, side) for side in SIDES}
         pictures = {side: _captioned(end.image, end.response) for side, end in ends.items()}
@@ -76,9 +79,6 @@ def card_rows(card) -> list[Row]:
         if card.short_ends:
             note += f" Real images go further at the {' and the '.join(card.short_ends)} end: more steps would help."
         rows.append(_picture_row(card, "Synthesised images", pictures, note=note))
-    for title, found, note in (("Patches", card.patches, PATCH_NOTE), ("Images", card.images, "")):
-        pictures = {side: _captioned(end.pixels, end.response, end.label) for side, end in found.items()}
-        rows.append(_picture_row(card, title, pictures, note=note))
     if card.evidence:
         maps = {"highest": card.evidence.target, "lowest": card.evidence.other}
         names = {"highest": "target inputs, signed maps", "lowest": "non-target inputs, signed maps"}
@@ -89,7 +89,7 @@ def card_rows(card) -> list[Row]:
         )
         pictures = {side: _maps(card, found) for side, found in maps.items()}
         rows.append(_picture_row(card, "Signed attribution", pictures, names, note))
-    return rows
+    return [*rows, Row("Responses and effects", _drawings(card))]
 
 
 def card_figure(card):
@@ -247,7 +247,7 @@ def effect_intervals(ax, card) -> None:
         names.append("context: with − without trigger")
     ax.axvline(0, color=INK, linewidth=1)
     name_rows(ax, names, fontsize=7)
-    ax.set_xlabel("suppression, sd of the reading", fontsize=8)
+    ax.set_xlabel("suppression, sd", fontsize=8)
     ax.set_title("effect of the lowest patches\n(dashed: size that counts)", fontsize=8, loc="right")
 
 

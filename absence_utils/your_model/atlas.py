@@ -114,12 +114,12 @@ def _tile(card: Card, folder: Path) -> dict:
         "colour": decision_colour(card),
         "sides": pictures,
         "evidence": ", ".join(map(str, classes)),
-        "lowest": ", ".join(list(seen)[:3]),
+        "lowest": "; ".join(list(seen)[:3]),
         "negative": round(100 * float((card.responses < 0).mean())),
     }
-    decided = [f"{read}: {decision}" for read, decision in tile["decisions"].items()]
-    own = [*decided, card.confirmation, tile["evidence"], *card.patches["highest"].label, *seen]
-    return tile | {"words": " | ".join([card.title, *own]).lower()}
+    words = [card.title, card.confirmation, *(f"{read}: {word}" for read, word in tile["decisions"].items())]
+    words += [f"{side}: {label.removeprefix('from: ')}" for side in SIDES for label in card.patches[side].label]
+    return tile | {"words": " | ".join(dict.fromkeys(words)).lower()}
 
 
 def _thumbnail(pixels, path: Path) -> dict:
@@ -186,7 +186,7 @@ def _row(tile: dict) -> dict:
         "class": escape(tile["class"]),
         "what is missing": escape(tile["headline"]) if tile["named"] else "no name tested",
     }
-    row |= tile["decisions"]
+    row |= {f"{read}: decision": decision for read, decision in tile["decisions"].items()}
     row |= {f"{read} effect, sd": round(float(value), 2) for read, value in tile["effects"].items()}
     return row | {
         "context": "depends on context" if tile["context"] else "",

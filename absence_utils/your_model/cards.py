@@ -182,13 +182,18 @@ class Card:
         return self.confirmation or self._decided()
 
     @property
-    def sentence(self) -> str:
-        """The decisions in both readings, and what is known of the context."""
+    def sentences(self) -> list[str]:
+        """The decision where the headline is a name, then each reading, then what is known of the context."""
         parts = [f"{self._decided()}."] if self.confirmation else []
         parts += [describe_decision(row, self.patch) for _, row in self.decisions.iterrows()]
         if len(self.context):
             parts.append(describe_context(self.context.iloc[0]))
-        return " ".join(parts)
+        return parts
+
+    @property
+    def sentence(self) -> str:
+        """All `sentences` in a row."""
+        return " ".join(self.sentences)
 
     def _decided(self) -> str:
         """The decision in a few words, both readings."""

@@ -6,7 +6,7 @@ from absence_utils.patches.book import Patches
 from absence_utils.patches.tables import concept_coverage
 
 MOSTLY = 0.5  # share of a concept's pixels beyond which a patch shows it
-NOTHING = "–"  # none of the concepts
+NOTHING = "none"  # of the concepts
 
 
 def image_labels(images, numbers) -> list[str]:
