@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.decision_tables import decisions
 from torch import nn
 
 from absence_utils import load_model, open_model, validate_inputs, validate_model
@@ -26,15 +27,6 @@ from absence_utils.your_model.study import (
     study_layer,
     summary,
 )
-
-
-def decisions(signed, passed=(), words=None, words_passed=None):
-    """Rows of two readings for units 0, 1, ... with the given effects and decisions."""
-    parts = []
-    for reading, effects, said in (("signed", signed, words), ("passed on", passed, words_passed)):
-        rows = {"unit": range(len(effects)), "reading": reading, "effect": effects}
-        parts.append(pd.DataFrame(rows | {"decision": said or [NONE] * len(effects), "delta": 0.75}))
-    return pd.concat(parts, ignore_index=True)
 
 
 def test_settings_fit_the_folder():
