@@ -161,6 +161,8 @@ def test_load_measures_what_it_says(monkeypatch):
 @pytest.mark.slow
 def test_load_of_an_atlas(monkeypatch):
     monkeypatch.setattr(bench_load, "DRAWN", 0)
-    monkeypatch.setattr(bench_load.atlas, "card_page", bench_load.atlas.card_page)  # the benchmark replaces it
+    monkeypatch.setattr(
+        bench_load.atlas, "card_page", bench_load.atlas.card_page
+    )  # the benchmark replaces it
     found = bench_load.load_atlas(8)
     assert found["units"] == 8 and 0.1 < found["index MB"] < 3

@@ -75,7 +75,9 @@ def test_a_tile_says_what_its_card_says(written, cards):
 def test_tiles_show_patches_and_the_synthesis_over_them(written, cards):
     index, paths = written
     assert "data:image" not in index, "pictures in the page make it too large to open"
-    pictures = re.findall(r'<img class="(\w+)" src="pictures/([^"]+)" alt="[^"]{15,}" [^>]*loading="lazy"', index)
+    pictures = re.findall(
+        r'<img class="(\w+)" src="pictures/([^"]+)" alt="[^"]{15,}" [^>]*loading="lazy"', index
+    )
     assert len(pictures) == index.count("<img class") == 4 * len(cards)
     assert [kind for kind, _ in pictures] == ["patch", "synthesis"] * 6
     there = sorted(path.name for path in (paths[0].parent / "pictures").iterdir())
@@ -125,7 +127,9 @@ def test_names_of_classes_cannot_break_a_page(cards, layer_study, tmp_path, monk
 
 
 def test_points_stand_where_the_effects_are():
-    table = decisions([0.5, 1.0, 2.0, np.nan], [0.1, -0.1, 0.3, 0.2], [NONE, CANNOT_TELL, ENCODES, CANNOT_TELL])
+    table = decisions(
+        [0.5, 1.0, 2.0, np.nan], [0.1, -0.1, 0.3, 0.2], [NONE, CANNOT_TELL, ENCODES, CANNOT_TELL]
+    )
     plot = scatter(StudyOf(table), {0, 2})
     points = {point["unit"]: point for point in plot["points"]}
     assert sorted(points) == [0, 1, 2]  # what was not measured has no point

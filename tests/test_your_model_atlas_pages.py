@@ -64,7 +64,9 @@ def test_search_and_filter_find_tiles_and_their_points(browser, atlas, layer_stu
         for words, found in {"Silenced by ring": [1], "not ring": [1], "3": [3], "zebra": []}.items():
             page.fill("#find", words)
             assert tiles(page) == found and page.inner_text("#count") == f"{len(found)} of 5"
-            seen = page.eval_on_selector_all("svg a[id]", "all => all.filter(it => it.checkVisibility()).length")
+            seen = page.eval_on_selector_all(
+                "svg a[id]", "all => all.filter(it => it.checkVisibility()).length"
+            )
             assert seen == len(found) and page.is_visible("#nothing") == (not found)
         page.fill("#find", "")
         for decision in said.unique():

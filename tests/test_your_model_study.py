@@ -36,7 +36,9 @@ def test_settings_fit_the_folder():
     small = auto_config(60, 32)
     assert (small.patch, small.stride) == (8, 4)
     assert (small.k, small.images) == (10, 40)  # 20 images are mined, 40 are hosts, each patch in as many
-    assert auto_config(100, 32, k=12, hosts=100).images == 60  # 67 hosts, in which each of 12 patches is 5 times
+    assert (
+        auto_config(100, 32, k=12, hosts=100).images == 60
+    )  # 67 hosts, in which each of 12 patches is 5 times
     assert auto_config(36, 32).k == 6 and auto_config(36, 32).images == 24
     assert (auto_config(600, 9, 3, 1).patch, auto_config(600, 9, 3, 1).stride) == (3, 1)
     assert auto_config(600, 32, seed=5).seed == 5

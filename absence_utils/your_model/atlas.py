@@ -118,7 +118,9 @@ def _tile(card: Card, folder: Path) -> dict:
         "negative": round(100 * float((card.responses < 0).mean())),
     }
     words = [card.title, card.confirmation, *(f"{read}: {word}" for read, word in tile["decisions"].items())]
-    words += [f"{side}: {label.removeprefix('from: ')}" for side in SIDES for label in card.patches[side].label]
+    words += [
+        f"{side}: {label.removeprefix('from: ')}" for side in SIDES for label in card.patches[side].label
+    ]
     return tile | {"words": " | ".join(dict.fromkeys(words)).lower()}
 
 
@@ -146,7 +148,9 @@ def scatter(study: LayerStudy, with_tile: set[int]) -> dict:
     y = wide["effect"]["passed on"] if two else x.rank(method="first")
     known = x.notna() & y.notna()
     width, height = PLOT
-    to_x, x_ticks = _scale([*x[known], 0.0, wide["delta"]["signed"].iloc[0]], MARGIN["left"], width - MARGIN["right"])
+    to_x, x_ticks = _scale(
+        [*x[known], 0.0, wide["delta"]["signed"].iloc[0]], MARGIN["left"], width - MARGIN["right"]
+    )
     limits = [*y[known], 0.0, *(wide["delta"]["passed on"].iloc[:1] if two else ())]
     to_y, y_ticks = _scale(limits, height - MARGIN["bottom"], MARGIN["top"])
     points = []
