@@ -6,8 +6,8 @@ import pytest
 from helpers.browser import DESKTOP, PHONE, bad_pictures, links, open_page, overflow, targets
 
 from absence_utils.attribution.columns import matrix_columns
-from absence_utils.your_model.cards import CardOptions, collect_cards
 from absence_utils.your_model.atlas import write_atlas
+from absence_utils.your_model.cards import CardOptions, collect_cards
 
 EFFORT = CardOptions(shown=3, steps=2, facets=1, maps=1, evidence_images=40)
 SEARCH = "input[type=search]"

@@ -10,7 +10,7 @@ import torch
 from helpers.decision_tables import decisions
 from torch import nn
 
-from absence_utils import load_model, open_model, validate_inputs, validate_model
+from absence_utils import open_model, validate_inputs, validate_model
 from absence_utils.attribution.columns import matrix_columns
 from absence_utils.errors import InputError
 from absence_utils.images.base import TensorImages
