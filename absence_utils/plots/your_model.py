@@ -30,6 +30,10 @@ INK = "#1b1b1f"
 SIDES = {"highest": PRESENCE, "lowest": ABSENCE}
 DECISIONS = {"encodes an absence": ABSENCE, "none of that size": "#9a9a9a", "cannot tell": "#d8b365"}
 READINGS = {"signed": INK, "passed on": "#6a51a3"}
+LINES = 4  # of a label under a picture
+PATCH_NOTE = (
+    "Under each: its response, and what lies mostly in the patch or, after “from:”, what its image shows."
+)
 CLASSES = 8  # classes shown of those that suppress the unit most
 
 
@@ -64,7 +68,10 @@ def card_rows(card) -> list[Row]:
     Args:
         card: a `your_model.cards.Card`.
     """
-    rows = [Row("Responses and effects", _drawings(card))]
+    rows = []
+    for title, found, note in (("Patches", card.patches, PATCH_NOTE), ("Images", card.images, "")):
+        pictures = {side: _captioned(end.pixels, end.response, end.label) for side, end in found.items()}
+        rows.append(_picture_row(card, title, pictures, note=note))
     if card.pair:
         ends = {side: getattr(card.pair, side) for side in SIDES}
         pictures = {side: _captioned(end.image, end.response) for side, end in ends.items()}
@@ -72,9 +79,6 @@ def card_rows(card) -> list[Row]:
         if card.short_ends:
             note += f" Real images go further at the {' and the '.join(card.short_ends)} end: more steps would help."
         rows.append(_picture_row(card, "Synthesised images", pictures, note=note))
-    for title, found in (("Patches", card.patches), ("Images", card.images)):
-        pictures = {side: _captioned(end.pixels, end.response, end.label) for side, end in found.items()}
-        rows.append(_picture_row(card, title, pictures))
     if card.evidence:
         maps = {"highest": card.evidence.target, "lowest": card.evidence.other}
         names = {"highest": "target inputs, signed maps", "lowest": "non-target inputs, signed maps"}
@@ -85,7 +89,7 @@ def card_rows(card) -> list[Row]:
         )
         pictures = {side: _maps(card, found) for side, found in maps.items()}
         rows.append(_picture_row(card, "Signed attribution", pictures, names, note))
-    return rows
+    return [*rows, Row("Responses and effects", _drawings(card))]
 
 
 def card_figure(card):
@@ -158,7 +162,8 @@ def _picture_row(card, title: str, pictures: dict, names: dict | None = None, no
     for side, shown in pictures.items():
         name = f"{side.capitalize()} response: {names[side] if names else title.lower()}"
         captions = "; ".join(caption.replace("\n", " ") for _, caption in shown)
-        height = 0.25 + 1.0 * -(-len(shown) // COLUMNS)
+        lines = max(caption.count("\n") for _, caption in shown)
+        height = 0.25 + (0.8 + 0.1 * lines) * -(-len(shown) // COLUMNS)
         draw = partial(_strip, title=name, colour=SIDES[side], pictures=shown)
         panels.append(Panel(draw, WIDTH / 2, height, f"{name} of {card.title}: {captions}"))
     return Row(title, panels, note)
@@ -177,10 +182,10 @@ def _strip(part, title: str, colour: str, pictures: list) -> None:
 
 
 def _captioned(pixels, responses, labels=None) -> list[tuple]:
-    """[(picture, its response and, on at most two lines, its label)]."""
+    """[(picture, its response and, on a few lines, its label)]."""
     captions = []
     for value, label in zip(responses, labels or [""] * len(pixels), strict=True):
-        lines = textwrap.wrap(str(label), 11, max_lines=2, placeholder="…")
+        lines = textwrap.wrap(str(label), 11, max_lines=LINES, placeholder="…")
         captions.append("\n".join([signed_number(float(value)), *lines]))
     return list(zip(pixels, captions, strict=True))
 
@@ -242,7 +247,7 @@ def effect_intervals(ax, card) -> None:
         names.append("context: with − without trigger")
     ax.axvline(0, color=INK, linewidth=1)
     name_rows(ax, names, fontsize=7)
-    ax.set_xlabel("suppression, sd of the reading", fontsize=8)
+    ax.set_xlabel("suppression, sd", fontsize=8)
     ax.set_title("effect of the lowest patches\n(dashed: size that counts)", fontsize=8, loc="right")
 
 

@@ -8,9 +8,10 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
+        "atlas": ["write_atlas"],
         "cards": ["CardOptions", "card_numbers", "collect_cards"],
         "effort": ["EFFORTS"],
-        "html": ["write_atlas", "write_card"],
+        "html": ["write_card"],
         "one_card": ["card"],
         "inputs": ["validate_inputs"],
         "study": [

@@ -34,6 +34,7 @@ from absence_utils.insertion.decisions import CANNOT_TELL, ENCODES, NONE, descri
 from absence_utils.units import Unit, full_name
 from absence_utils.visualization.rendering import RenderedPair, render_pair
 
+from .labels import image_labels, patch_labels
 from .study import LayerStudy
 
 SIDES = ("highest", "lowest")
@@ -88,7 +89,7 @@ class Extreme:
     Attributes:
         pixels: [picture, channel, height, width] in 0..1.
         response: [picture] in the units of the layer.
-        label: class of the image that each comes from, "" where there is none.
+        label: what each shows, "" where that is not known, see `labels`.
     """
 
     pixels: Tensor
@@ -189,13 +190,18 @@ class Card:
         return self.confirmation or self._decided()
 
     @property
-    def sentence(self) -> str:
-        """The decisions in both readings, and what is known of the context."""
+    def sentences(self) -> list[str]:
+        """The decision where the headline is a name, then each reading, then what is known of the context."""
         parts = [f"{self._decided()}."] if self.confirmation else []
         parts += [describe_decision(row, self.patch) for _, row in self.decisions.iterrows()]
         if len(self.context):
             parts.append(describe_context(self.context.iloc[0]))
-        return " ".join(parts)
+        return parts
+
+    @property
+    def sentence(self) -> str:
+        """All `sentences` in a row."""
+        return " ".join(self.sentences)
 
     def _decided(self) -> str:
         """The decision in a few words, both readings."""
@@ -284,16 +290,6 @@ def card_title(study: LayerStudy, channel: int) -> str:
     return full_name(study.layer, channel, names, study.responses.shape[1])
 
 
-def _classes_of(images, numbers) -> list[str]:
-    """The class of each image, "" where there is none; a single class says nothing."""
-    names = list(getattr(images, "class_names", []))
-    labels = getattr(images, "labels", None) if len(names) > 1 else None
-    if labels is None:
-        return [""] * len(numbers)
-    chosen = [int(labels[number]) for number in numbers]
-    return [names[label] if 0 <= label < len(names) else "" for label in chosen]
-
-
 def _patches(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
     pixels = study.book.crops(study.images, channel)
     sides = {}
@@ -302,7 +298,7 @@ def _patches(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
         sides[side] = Extreme(
             crops[:shown],
             found.response[channel, :shown].tolist(),
-            _classes_of(study.images, found.image[channel, :shown].tolist()),
+            patch_labels(study.images, found, channel, shown),
         )
     return sides
 
@@ -317,7 +313,7 @@ def _images(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
         sides[side] = Extreme(
             normalisation.undo(pixels) if normalisation else pixels,
             own[chosen].tolist(),
-            _classes_of(study.images, chosen.tolist()),
+            image_labels(study.images, chosen.tolist()),
         )
     return sides
 

@@ -66,6 +66,13 @@ class LayerStudy:
         """Channels that were studied."""
         return self.decisions["unit"].unique().tolist()
 
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each unit studied and reading: its decision and, where it was asked for, its context."""
+        return self.decisions.merge(
+            self.context, on=["unit", "reading"], how="left", suffixes=("", "_context")
+        )
+
     def decision(self, unit: int, reading: str = "signed") -> pd.Series:
         """The row of `decisions` of a unit in one reading."""
         rows = self.decisions
