@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +14,11 @@ from absence_utils.images.base import TensorImages
 from absence_utils.images.cache import ImageStack, stack_images
 from absence_utils.images.load import load_images
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes
+from absence_utils.paths import DATA
 
 from .trees import read_tree
+
+IMAGENET_CATEGORIES = DATA / "imagenet_categories.csv"
 
 
 @dataclass
@@ -48,6 +50,21 @@ class Concepts:
         """All names above a name."""
         above = set(self.parents.get(name, ()))
         return above.union(*(self.ancestors(each) for each in above))
+
+
+def find_concepts(dataset, tree: str = "", *, scenes: int = 240, seed: int = 0) -> Concepts:
+    """The concepts that fit a dataset: glyphs for concept scenes, else the classes, with the categories of a tree.
+
+    Args:
+        dataset: the hosts.
+        tree: "" for classes alone, "imagenet" for data/imagenet_categories.csv, or a file, see `trees.read_tree`.
+        scenes, seed: of `scene_concepts`.
+    """
+    if getattr(dataset, "concepts", ()):
+        return scene_concepts(scenes, seed)
+    if not tree:
+        return class_concepts(dataset)
+    return tree_concepts(dataset, IMAGENET_CATEGORIES if tree == "imagenet" else tree)
 
 
 def class_concepts(dataset) -> Concepts:
@@ -156,18 +173,24 @@ def mask_concepts(dataset, masks: Tensor, names: list[str]) -> Concepts:
     if not shown.any():
         raise InputError("masks", "they are all empty", "Give masks that show something.")
     image, concept = shown.nonzero().unbind(dim=1)
-    boxes = np.array([_box(masks[i, c]) for i, c in zip(image, concept, strict=True)])  # top, left, bottom, right
+    boxes = np.array(
+        [_box(masks[i, c]) for i, c in zip(image, concept, strict=True)]
+    )  # top, left, bottom, right
     edge = int((boxes[:, 2:] - boxes[:, :2]).max())
     room = np.array(masks.shape[2:]) - edge
     if (room < 0).any():
-        raise InputError("masks", f"one is {edge} px long, longer than an image is wide", "Give smaller masks.")
+        raise InputError(
+            "masks", f"one is {edge} px long, longer than an image is wide", "Give smaller masks."
+        )
     corners = np.clip((boxes[:, :2] + boxes[:, 2:] - edge + 1) // 2, 0, room)
     images = stack.take(image.numpy())
     crops = torch.stack([
         each[:, top : top + edge, left : left + edge] for each, (top, left) in zip(images, corners, strict=True)
     ])  # fmt: skip
     donors = stack_images(TensorImages(crops, concept, list(names)))
-    return Concepts(list(names), (concept[:, None] == torch.arange(len(names))).numpy(), donors, image.numpy())
+    return Concepts(
+        list(names), (concept[:, None] == torch.arange(len(names))).numpy(), donors, image.numpy()
+    )
 
 
 def scene_concepts(scenes: int = 200, seed: int = 0) -> Concepts:
@@ -183,7 +206,9 @@ def scene_concepts(scenes: int = 200, seed: int = 0) -> Concepts:
         ['disc', 'cross', 'ring']
     """
     rendered = render_scenes(draw_presence(scenes, seed), seed)
-    images = TensorImages(NORMALISATION.apply(rendered.pixels), torch.zeros(scenes, dtype=torch.long), ["scene"])
+    images = TensorImages(
+        NORMALISATION.apply(rendered.pixels), torch.zeros(scenes, dtype=torch.long), ["scene"]
+    )
     found = mask_concepts(images, rendered.masks, list(CONCEPTS))
     found.own = np.full(len(found), -1)
     return found

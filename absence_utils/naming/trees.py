@@ -62,7 +62,9 @@ def read_tree(path: str | Path) -> Tree:
 def _two_columns(lines: list[str]) -> Tree:
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
     if not rows or rows[0] != HEADER:
-        raise InputError("tree", "its first line is not child,parent", "Give these two columns, with a header.")
+        raise InputError(
+            "tree", "its first line is not child,parent", "Give these two columns, with a header."
+        )
     parents: dict[str, tuple[str, ...]] = {}
     for number, row in enumerate(rows[1:], 2):
         if not row:
