@@ -4,7 +4,8 @@
     python benchmarks/bench_naming.py --images DIR --weights FILE > part.csv      SqueezeNet 1.0, ten minutes of a core
 
 Each network is followed by a copy with random weights. `agree` counts the confirmed names that are the exact strongest
-suppressor, `near` those whose exact effect is within 0.1 sd of it, `wrong` those whose exact effect is above -0.1 sd.
+suppressor, `near` those whose exact effect is within 0.1 sd of it, `wrong` those whose exact effect is above -0.05 sd,
+the least that counts.
 """
 
 import argparse

@@ -52,7 +52,7 @@ class Concepts:
         return above.union(*(self.ancestors(each) for each in above))
 
 
-def find_concepts(dataset, tree: str = "", *, scenes: int = 240, seed: int = 0) -> Concepts:
+def find_concepts(dataset, tree: str = "", *, scenes: int = 160, seed: int = 0) -> Concepts:
     """The concepts that fit a dataset: glyphs for concept scenes, else the classes, with the categories of a tree.
 
     Args:

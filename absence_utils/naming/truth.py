@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-NEAR, NONE_THERE = 0.1, -0.1  # sd: as strong as the strongest; no absence
+from absence_utils.insertion.scores import MIN_EFFECT
+
+NEAR, CLEAR = 0.1, -0.25  # sd: as strong as the strongest; a clear absence
 
 
 def join_truth(table: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
@@ -29,13 +31,14 @@ def against_truth(table: pd.DataFrame, truth: pd.DataFrame) -> dict[str, int]:
 
     Returns:
         agree: the name is the strongest suppressor; near: its exact effect is within 0.1 sd of the strongest; wrong:
-        its exact effect is above -0.1 sd; clear: units, named or not, whose strongest effect is below -0.25 sd.
+        its exact effect is above -0.05 sd, the least that counts; clear: units, named or not, whose strongest effect is
+        below -0.25 sd.
     """
     joined = join_truth(table, truth)
     named = joined[joined.confirmed]
     return {
         "agree": int((named.name == named.strongest).sum()),
         "near": int((named.exact <= named.strongest_effect + NEAR).sum()),
-        "wrong": int((named.exact > NONE_THERE).sum()),
-        "clear": int((joined.strongest_effect < -0.25).sum()),
+        "wrong": int((named.exact > -MIN_EFFECT).sum()),
+        "clear": int((joined.strongest_effect < CLEAR).sum()),
     }

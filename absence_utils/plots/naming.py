@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -91,11 +93,11 @@ def _shares(ax, shares, readings: list[str]) -> None:
         ax.barh(at, rows.confirmed / rows.units, 0.32, color=colour, label=reading)
         for y, confirmed, units in zip(at, rows.confirmed, rows.units, strict=True):
             ax.annotate(f" {confirmed} of {units}", (confirmed / units, y), va="center", fontsize=7)
-    name_rows(ax, networks, rotation=90, va="center")
-    ax.set_xlim(0, 1.5)
+    name_rows(ax, [textwrap.fill(name.replace("_", " "), 9) for name in networks])
+    ax.set_xlim(0, 1.7)
     ax.set_xticks([0, 0.5, 1])
     ax.set_xlabel("share of units with a name")
-    ax.legend(frameon=False, fontsize=7, loc="center right")
+    ax.legend(frameon=False, fontsize=7, loc="lower right")
 
 
 def _against_truth(ax, rows, reading: str) -> None:
