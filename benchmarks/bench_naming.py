@@ -33,12 +33,12 @@ def of_scenes() -> pd.DataFrame:
     """Rows for block4 and the hidden layer of three networks and of their copies with random weights."""
     networks = {"concept_scenes": load_model("concept_scenes")}
     networks |= {f"rules/{seed}": load_benchmark_network("rules", seed) for seed in (0, 1)}
-    hosts, concepts, rows = scene_dataset(400, 5), scene_concepts(240, 77), []
+    hosts, concepts, rows = scene_dataset(400, 5), scene_concepts(160, 77), []
     for name, network in networks.items():
         for weights, model in (("trained", network), ("random", random_copy(network, 1))):
             found = name_absence(model, "block4", hosts, concepts, hosts=2)
             for reading, table in found.table.groupby("reading", sort=False):
-                truth = measured_effects(model, "block4", 150, how=reading)
+                truth = measured_effects(model, "block4", 100, how=reading)
                 judged = against_truth(table, truth)
                 about = {"network": name, "layer": "block4", "weights": weights, "reading": reading}
                 rows.append(about | counts(table) | judged)

@@ -19,20 +19,22 @@ def crops(name, each=16):
 
 
 def test_the_cross_silences_its_unit_and_stripes_do_not():
-    network, hosts = planted_network(), noise_images(40)
-    found = confirm(Unit(network, "2", 0), crops("cross"), hosts)
+    unit, hosts = Unit(planted_network(), "2", 0), noise_images(40)
+    found = confirm(unit, crops("cross"), hosts, controls=crops("stripes"))
     assert found.decision == ENCODES and (found.effects.high < -0.05).all() and found.needed == 0
     assert found.effects.control.tolist() == ["matched crops", "phase-scrambled", "mean colour"]
     assert "encodes an absence" in repr(found) and "16 images" in found.sentence
-    # What lowers by its colour alone is held against a copy that has the same.
-    assert confirm(Unit(network, "2", 1), crops("red"), hosts).decision == NONE
+    assert confirm(unit, crops("stripes"), hosts).decision == NONE
 
 
-def test_given_controls_and_tensors_of_hosts():
-    unit, hosts = Unit(planted_network(), "2", 0), noise_images(40).images
-    against_itself = confirm(unit, crops("cross"), hosts, controls=crops("cross", 20))
-    assert against_itself.decision != ENCODES
-    assert confirm(unit, crops("cross"), hosts, controls=crops("stripes")).decision == ENCODES
+def test_what_lowers_by_its_colour_alone_is_no_concept():
+    assert confirm(Unit(planted_network(), "2", 1), crops("red"), noise_images(40)).decision == NONE
+
+
+def test_a_concept_is_not_lower_than_itself():
+    unit = Unit(planted_network(), "2", 0)
+    found = confirm(unit, crops("cross"), noise_images(40).images, controls=crops("cross"))
+    assert found.decision == NONE and found.effects.effect[0] == 0
 
 
 def test_decisions_by_hand():
@@ -78,7 +80,7 @@ def test_what_cannot_be_asked_is_refused(change, parameter):
 
 
 def test_the_figure_shows_every_control(tmp_path):
-    found = confirm(Unit(planted_network(), "2", 0), crops("cross").repeat(1, 1, 1, 1), noise_images(20))
+    found = confirm(Unit(planted_network(), "2", 0), crops("cross"), noise_images(20))
     found.pictures = {
         name: each[:, :1] for name, each in found.pictures.items()
     }  # two channels are no picture

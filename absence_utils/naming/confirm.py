@@ -99,9 +99,10 @@ def confirm(
         concept_images: images or crops that show it: [image, channel, height, width] normalised for the network, an
             image dataset, or a folder.
         hosts: the same, of what is pasted into; images of one size.
-        controls: the same, of what the concept is compared with; if None, crops of the hosts. Each image of the concept
-            gets the one most like it in mean colour, contrast and edge energy. It is compared with its own
-            phase-scrambled copy and with a patch of the mean colour as well.
+        controls: the same, of what the concept is compared with; if None, crops of the hosts, some of which may
+            show the concept, too, where hosts do: then the effect is too small. Each image of the concept gets the one
+            most like it in mean colour, contrast and edge energy. It is compared with its own phase-scrambled copy and
+            with a patch of the mean colour as well.
         edge: of what is pasted, px; 0 keeps images that are at most half as high as a host, and shrinks others to half.
         pastes: hosts of each image of the concept.
         read: one of `units.READINGS`.

@@ -21,6 +21,11 @@ from .regression import MeanOver, Slopes, mean_over, regress
 
 FEWEST = 4  # donors of a name in each half, and donors that are none
 RUNNERS_UP = 2
+COLUMNS = [
+    "unit", "reading", "name", "confirmed",
+    *(f"{test}{end}" for test in ("specific", "absolute", "active") for end in ("", "_low", "_high")),
+    "q_specific", "q_absolute", "donors", "runners_up",
+]  # fmt: skip
 CLIMB = 0.5  # of a name's effect that the rest of the category above has to show, too
 
 
@@ -124,11 +129,15 @@ def name_absence(
     patches = donor_patches(concepts, dataset[0][0], edge)
     trial = Trial(concepts, offered, half, low_level_statistics(patches), least)
     tables = [trial.rows(effects, number, units) for number in range(len(effects.readings))]
-    if repeat and any(table.confirmed.any() for table in tables):
-        again = donor_effects(model, layer, dataset, concepts, seed=seed + 1, donors=confirming, **how)
-        for number, table in enumerate(tables):
-            table["repeated"] = trial.repeated(table, again, number)
     table = pd.concat(tables, ignore_index=True)
+    if repeat:
+        table["repeated"] = False
+    if repeat and table.confirmed.any():
+        again = donor_effects(model, layer, dataset, concepts, seed=seed + 1, donors=confirming, **how)
+        for number, reading in enumerate(again.readings):
+            rows = table.confirmed & (table.reading == reading)
+            if rows.any():
+                table.loc[rows, "repeated"] = trial.confirmed_again(table[rows], again, number)
     return NamingResult(table, layer, concepts, [concepts.names[name] for name in offered], patches.shape[-1])
 
 
@@ -257,23 +266,24 @@ class Trial:
         """The table of one reading; a unit that never changes has no name."""
         change = effects.blank[reading]
         changing = units[~np.isnan(change[:, units]).any(axis=0)]
-        names, runners = self.propose(change[:, changing])
-        found = self.confirm(effects, reading, names, changing).assign(runners_up=runners)
-        found = _decided(found, "confirmed")
-        still = np.setdiff1d(units, changing)
+        still = units[np.isnan(change[:, units]).any(axis=0)]
         none = pd.DataFrame(
             {"unit": still, "reading": effects.readings[reading], "name": "", "confirmed": False}
         )
-        return pd.concat([found, none], ignore_index=True) if len(still) else found
+        if len(changing) == 0:
+            return none.reindex(columns=COLUMNS)
+        names, runners = self.propose(change[:, changing])
+        found = self.confirm(effects, reading, names, changing).assign(runners_up=runners)
+        found = _decided(found, "confirmed")
+        table = pd.concat([found, none], ignore_index=True) if len(still) else found
+        return table.set_index("unit").loc[units].reset_index()[COLUMNS]
 
-    def repeated(self, table: pd.DataFrame, effects: DonorEffects, reading: int) -> np.ndarray:
-        """[row] whether a confirmed name is confirmed by these effects as well, adjusted over the confirmed."""
-        found, rows = np.zeros(len(table), bool), np.flatnonzero(table.confirmed)
-        if len(rows):
-            names = np.array([self.concepts.names.index(name) for name in table.name.iloc[rows]])
-            again = self.confirm(effects, reading, names, table.unit.to_numpy()[rows])
-            found[rows] = _decided(again, "confirmed").confirmed
-        return found
+    def confirmed_again(self, rows: pd.DataFrame, effects: DonorEffects, reading: int) -> np.ndarray:
+        """[row] whether names are confirmed by these effects, adjusted over the rows."""
+        names = np.array([self.concepts.names.index(name) for name in rows.name], dtype=int)
+        return _decided(
+            self.confirm(effects, reading, names, rows.unit.to_numpy()), "confirmed"
+        ).confirmed.to_numpy()
 
 
 def _decided(table: pd.DataFrame, column: str) -> pd.DataFrame:
