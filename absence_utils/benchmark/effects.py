@@ -64,7 +64,13 @@ def read(model: nn.Module, layer: str | None, images: Tensor, how: str = "signed
 
 
 def average_causal_effect(
-    model: nn.Module, layer: str | None, concept: str, n: int = 200, seed: int = 0, standardise: bool = False
+    model: nn.Module,
+    layer: str | None,
+    concept: str,
+    n: int = 200,
+    seed: int = 0,
+    standardise: bool = False,
+    how: str = "signed",
 ) -> CausalEffect:
     """Mean of f_u(scene with the concept) - f_u(same scene without) for every unit u of a layer.
 
@@ -77,13 +83,14 @@ def average_causal_effect(
         seed: of the pairs.
         standardise: divide by each unit's standard deviation over n scenes with the usual presence of all
             concepts; a unit that never changes gets 0.
+        how: the reading, one of `units.READINGS`.
 
     Raises:
         InputError: unknown concept or layer; n below 2.
     """
     require_at_least("n", n, 2, "the error is estimated from the spread of the pairs")
     shown, hidden = (
-        read(model, layer, NORMALISATION.apply(scenes.pixels))
+        read(model, layer, NORMALISATION.apply(scenes.pixels), how)
         for scenes in counterfactual_pairs(concept, n, seed)
     )
     usual = draw_presence(n, seed)[:, concept_index(concept)] if standardise else None
@@ -101,13 +108,15 @@ def planted_signs(kind: str) -> Tensor:
     return signs
 
 
-def measured_effects(model, layer: str | None, pairs: int, seed: int = 500) -> pd.DataFrame:
+def measured_effects(
+    model, layer: str | None, pairs: int, seed: int = 500, how: str = "signed"
+) -> pd.DataFrame:
     """Average causal effect of every concept on every unit of a layer, from exact counterfactual pairs, in sd.
 
     Columns unit, concept, effect, low, high (95 %, normal over pairs). Negative: an encoded absence (definition 2.1).
     """
     effects = [
-        average_causal_effect(model, layer, concept, pairs, seed, standardise=True).table(concept)
+        average_causal_effect(model, layer, concept, pairs, seed, standardise=True, how=how).table(concept)
         for concept in CONCEPTS
     ]
     return pd.concat(effects, ignore_index=True)

@@ -204,9 +204,12 @@ class Card:
         return " ".join(self.sentences)
 
     def _decided(self) -> str:
-        """The decision in a few words, both readings."""
+        """The decision in a few words, both readings. A veto is an absence even where its mean over images is small."""
         own, *passed = self.decisions["decision"]
-        return ", ".join([HEADLINES[own][0], *(HEADLINES[each][1] for each in passed)])
+        first = HEADLINES[own][0]
+        if len(self.context) and self.context["found"].iloc[0]:
+            first = "Encodes an absence that depends on context"
+        return ", ".join([first, *(HEADLINES[each][1] for each in passed)])
 
     @property
     def short_ends(self) -> list[str]:
