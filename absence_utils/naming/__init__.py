@@ -8,7 +8,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "confirm": ["CANNOT_TELL", "ENCODES", "NONE", "Confirmation"],
+        "confirm": ["Confirmation"],
         "concepts": [
             "Concepts",
             "class_concepts",
@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "tree_concepts",
         ],
         "effects": ["DonorEffects", "donor_effects"],
-        "names": ["NamingResult", "name_absence"],
+        "names": ["NamingResult", "headlines", "name_absence"],
         "truth": ["against_truth", "join_truth"],
     },
 )

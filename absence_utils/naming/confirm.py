@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from absence_utils.errors import InputError, require_at_least, require_choice, require_shape
 from absence_utils.images.cache import ImageStack, stack_images
 from absence_utils.images.load import load_images
+from absence_utils.insertion.decisions import CANNOT_TELL, ENCODES, LEVEL, NONE
 from absence_utils.insertion.paste import insert_patches, scramble_phases
-from absence_utils.insertion.scores import LEVEL, MIN_EFFECT
+from absence_utils.insertion.scores import MIN_EFFECT
 from absence_utils.models.opening import open_model
 from absence_utils.patches.mining import images_per_batch
 from absence_utils.units import READINGS, Unit, feature_map, hand_on, pool_space
@@ -30,7 +31,6 @@ from absence_utils.units import READINGS, Unit, feature_map, hand_on, pool_space
 from .effects import low_level_statistics, shrink
 from .regression import MeanOver, mean_over
 
-ENCODES, NONE, CANNOT_TELL = "encodes an absence", "none of that size", "cannot tell"
 FEWEST = 6  # images of the concept: with fewer an interval is no help
 CANDIDATES = 10  # crops of the hosts for each image of the concept, from which the most similar one is taken
 MOST_HOSTS = 200

@@ -141,6 +141,27 @@ def name_absence(
     return NamingResult(table, layer, concepts, [concepts.names[name] for name in offered], patches.shape[-1])
 
 
+def headlines(found: NamingResult, encoding=()) -> dict[int, str]:
+    """Unit to the first line of its card: its confirmed name, or that none is.
+
+    Args:
+        found: of the units; the reading with the stronger effect is said.
+        encoding: units that encode an absence. One of these without a confirmed name is said to have none; other units
+            without a name are left out.
+    """
+    lines = {
+        int(
+            unit
+        ): f"Silenced by something like these patches; no name among the {len(found.offered)} offered is confirmed"
+        for unit in encoding
+    }
+    for row in found.confirmed[::-1].itertuples():  # the strongest last, which stays
+        passed = "" if row.reading == "signed" else f" {row.reading}"
+        numbers = f"{row.absolute:.2f} sd{passed} [{row.absolute_low:.2f}, {row.absolute_high:.2f}]"
+        lines[int(row.unit)] = f"Silenced by {row.name} (confirmed: {numbers})".replace("-", "−")
+    return lines
+
+
 def split_donors(membership: np.ndarray, seed: int = 0) -> np.ndarray:
     """[donor] 0 for the half that proposes, 1 for the one that confirms: of donors with the same names half each."""
     chance = np.random.default_rng([seed, 11]).random(len(membership))

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "cards": ["CardOptions", "card_numbers", "collect_cards"],
         "effort": ["EFFORTS"],
         "html": ["write_card"],
+        "offer": ["offer_names"],
         "one_card": ["card"],
         "inputs": ["validate_inputs"],
         "study": [

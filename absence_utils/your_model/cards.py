@@ -237,7 +237,7 @@ def collect_cards(
         units: channels.
         effort: see `CardOptions`.
         about: for the foot of every card.
-        confirmed: unit to what a test of a name says, the first line of its card, see `naming.headlines`.
+        confirmed: unit to what a test of a name says, the first line of its card, see `offer.offer_names`.
 
     Returns:
         An iterator of `Card`: each is made when it is asked for.
