@@ -1,7 +1,7 @@
 """Names of encoded absences against exact truth, and on real images: data/measured/naming.csv.
 
     python benchmarks/bench_naming.py > part.csv                                  concept scenes, three networks
-    python benchmarks/bench_naming.py --images DIR --weights FILE > part.csv      SqueezeNet 1.0, ten minutes of a core
+    python benchmarks/bench_naming.py --images DIR --weights FILE > part.csv      SqueezeNet 1.0, ten minutes
 
 Each network is followed by a copy with random weights. `agree` counts the confirmed names that are the exact strongest
 suppressor, `near` those whose exact effect is within 0.1 sd of it, `wrong` those whose exact effect is above -0.05 sd,
