@@ -19,6 +19,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "visualization": ["render_pair", "suppress"],
         "patches": ["mine_patches", "PatchBook"],
         "insertion": ["insert_patches", "insertion_study"],
+        "naming": ["name_absence"],
+        "naming.confirm": ["confirm"],
         "runner": ["save_figure", "start_run"],
         "errors": ["InputError"],
     },

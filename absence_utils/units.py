@@ -34,6 +34,7 @@ __all__ = [
     "find_layer",
     "first_tensor",
     "full_name",
+    "hand_on",
     "image_batches",
     "layer_names",
     "layout_of",
@@ -44,6 +45,15 @@ __all__ = [
 ]
 
 POOLS = ("mean", "cls", "max", "min")
+READINGS = ("signed", "passed on")
+
+
+def hand_on(features: Tensor, layer: str | None) -> Tensor:
+    """What a rectifier behind the layer hands to the next one: the values above 0; an output is handed on as it is.
+
+    Other nonlinearities let a little through below 0, and a normalisation or a sum in between is not looked at.
+    """
+    return features if layer in OUTPUTS else features.clamp(min=0)
 
 
 def pool_space(features: Tensor, pool: str = "mean") -> Tensor:
@@ -64,12 +74,15 @@ def pool_space(features: Tensor, pool: str = "mean") -> Tensor:
     return {"mean": torch.mean, "max": torch.amax, "min": torch.amin}[pool](features, dim=space)
 
 
-def responses(model: nn.Module, layer: str | None, images: Tensor, pool: str = "mean") -> Tensor:
-    """Signed, pre-nonlinearity responses of all units of a layer in one pass, see `feature_map`.
+def responses(
+    model: nn.Module, layer: str | None, images: Tensor, pool: str = "mean", *, read: str = "signed"
+) -> Tensor:
+    """Responses of all units of a layer in one pass, signed and pre-nonlinearity by default, see `feature_map`.
 
     Args:
         model, layer, images: as for `feature_map`.
         pool: how space is pooled, see `pool_space`.
+        read: "signed", or "passed on": each position as `hand_on` gives it, before pooling.
 
     Returns:
         [batch, unit], in the units of the layer.
@@ -80,7 +93,9 @@ def responses(model: nn.Module, layer: str | None, images: Tensor, pool: str = "
         >>> responses(load_model("concept_scenes"), "block4", torch.zeros(2, 3, 64, 64)).shape
         torch.Size([2, 64])
     """
-    return pool_space(feature_map(model, layer, images), pool)
+    require_choice("read", read, READINGS)
+    values = feature_map(model, layer, images)
+    return pool_space(values if read == "signed" else hand_on(values, layer), pool)
 
 
 def image_batches(dataset, batch_size: int, description: str = "") -> Iterator[Tensor]:
@@ -97,9 +112,15 @@ def image_batches(dataset, batch_size: int, description: str = "") -> Iterator[T
 
 @torch.no_grad()  # never inference mode: what a network keeps from its first pass must serve training, too
 def dataset_responses(
-    model: nn.Module, layer: str | None, dataset, *, batch_size: int = 32, pool: str = "mean"
+    model: nn.Module,
+    layer: str | None,
+    dataset,
+    *,
+    batch_size: int = 32,
+    pool: str = "mean",
+    read: str = "signed",
 ) -> Tensor:
-    """Responses of all units of a layer to every image of a dataset that yields (image, label).
+    """Responses of all units of a layer to every image of a dataset that yields (image, label), see `responses`.
 
     Returns:
         [image, unit] on the CPU, in the order of the dataset, at least in single precision.
@@ -111,7 +132,7 @@ def dataset_responses(
         torch.Size([6, 5])
     """
     batches = image_batches(dataset, batch_size, f"responses of {layer or 'the output'}")
-    found = torch.cat([responses(model, layer, images, pool).cpu() for images in batches])
+    found = torch.cat([responses(model, layer, images, pool, read=read).cpu() for images in batches])
     return found if found.dtype == torch.double else found.float()  # NumPy knows no bfloat16
 
 

@@ -5,7 +5,7 @@
 
 Each size runs in a process of its own, whose largest memory is measured. The folder's images are noise of 32 px, made
 in a temporary folder; they are listed, described, hashed, and mined by a small network. The atlas is of a layer with so
-many channels, studied on 64 px noise, with a row for each unit. Only the first cards are drawn, without synthesised
+many channels, studied on 64 px noise, with a tile for each unit. Only the first cards are drawn, without synthesised
 images and maps: the drawing of one takes seconds whatever the layer's size.
 """
 
@@ -27,7 +27,7 @@ from absence_utils.images import FolderImages, TensorImages
 from absence_utils.images.base import IDENTITY
 from absence_utils.models.random_weights import random_copy
 from absence_utils.patches.mining import mine_patches
-from absence_utils.your_model import html
+from absence_utils.your_model import atlas
 from absence_utils.your_model.cards import CardOptions, collect_cards
 from absence_utils.your_model.study import auto_config, study_layer
 
@@ -67,17 +67,17 @@ def load_atlas(units: int) -> dict:
     dataset = TensorImages(torch.rand(120, 3, 64, 64), torch.arange(120) % 4, list("abcd"))
     network = small_network(units)
     start = process_time()
-    setting = auto_config(len(dataset), 64, 32, 16, k=3, images=6)
+    setting = auto_config(len(dataset), 64, 32, 16, k=6, hosts=12)
     copies = [random_copy(network, seed) for seed in (1, 2)]
-    study = study_layer(network, "2", dataset, setting, copies, null_units=8, redraws=1, control_units=8)
+    study = study_layer(network, "2", dataset, setting, copies, null_units=8, redraws=1, most=units)
     seconds = {"study s": process_time() - start}
-    drawn, page = iter(range(DRAWN)), html.card_page
-    html.card_page = lambda card, **links: page(card, **links) if next(drawn, None) is not None else ""
+    drawn, page = iter(range(DRAWN)), atlas.card_page
+    atlas.card_page = lambda card, **links: page(card, **links) if next(drawn, None) is not None else ""
     effort = CardOptions(shown=2, facets=0, maps=0, evidence_images=0)
     with TemporaryDirectory() as folder:
         start = process_time()
         cards = collect_cards(study, dataset, matrix_columns(dataset), range(units), effort)
-        pages = html.write_atlas(cards, study, Path(folder), "load")
+        pages = atlas.write_atlas(cards, study, Path(folder), "load")
         seconds["pages s"] = process_time() - start
         return {"units": units, **seconds, "index MB": pages[0].stat().st_size / 1e6}
 

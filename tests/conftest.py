@@ -78,6 +78,6 @@ def layer_study():
     from absence_utils.your_model.study import auto_config, study_layer
 
     net, dataset = load_model("concept_scenes"), scene_dataset(150, 0)
-    setting = auto_config(150, 64, 24, 8, k=3, images=8, top_share=0.3)
+    setting = auto_config(150, 64, 24, k=6, hosts=24)
     copies = [random_copy(net, seed) for seed in (1, 2)]
-    return study_layer(net, "logits", dataset, setting, copies, top_share=0.3, null_units=6), dataset
+    return study_layer(net, "logits", dataset, setting, copies, null_units=6, redraws=2), dataset

@@ -1,15 +1,23 @@
 """The benchmark measures what it says: the same windows for all, ratios within a round, medians over rounds."""
 
+from dataclasses import replace
+
 import bench_insertion
 import bench_load
 import bench_mining
-import bench_verdicts
+import bench_power
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from bench_mining import BATCH, MODES, cut, images_for, summary
 from published_scheme import published_scheme
 
+from absence_utils.benchmark.effects import exact_effects
+from absence_utils.images.cache import stack_images
+from absence_utils.images.scenes import scene_dataset
+from absence_utils.images.subsets import shuffle_images
+from absence_utils.models.load import load_model
 from absence_utils.patches.mining import PIXELS_PER_BATCH
 
 
@@ -118,13 +126,31 @@ def test_insertion_is_measured_on_the_same_inputs(monkeypatch):
     assert requests.groupby("unit").image.nunique().eq(6).all() and requests.patch.max() < 4
 
 
+def test_power_counts_by_kind_layer_and_reading():
+    """Of four units two are clear absences, one found and one denied, and of two without one a false alarm."""
+    units = pd.DataFrame({
+        "kind": "rules", "reading": "signed", "layer": ["block2", "block2", "block4", "block4"],
+        "truth": [-0.5, -0.4, -0.05, 0.0], "truth_high": [-0.3, -0.26, 0.0, 0.1], "delta": 0.75,
+        "decision": [bench_power.ENCODES, bench_power.NONE, bench_power.ENCODES, bench_power.CANNOT_TELL],
+    })  # fmt: skip
+    table = bench_power.tabulate(units).set_index("layer")
+    both = table.loc["all four"]
+    assert (both["units"], both["clear absences"], both["without one"]) == (4, 2, 2)
+    assert (both["found"], both["denied"], both["false alarms"], both["cannot tell"]) == (0.5, 0.5, 0.5, 0.25)
+    assert table.loc["block2", "found"] == 0.5 and np.isnan(table.loc["block4", "found"])
+    assert table.loc["block4", "false alarms"] == 0.5
+
+
 @pytest.mark.slow
-def test_findings_at_random_weights_are_counted(monkeypatch):
-    few = {"scenes": 150, "copies": 3, "units": 6, "most": 5}
-    row = bench_verdicts.count_findings("concept_scenes", "logits", **few)
-    assert (row["copies"], row["units"]) == (3, 5 + 6) and row["found"] == 0 <= row["undecided"] < 11
-    monkeypatch.setattr(bench_verdicts, "NONE", "another word")
-    assert bench_verdicts.count_findings("concept_scenes", "logits", **few)["found"] == 11 - row["undecided"]
+def test_power_sets_each_decision_beside_the_exact_effect():
+    scenes = shuffle_images(scene_dataset(60, 0), 0)
+    setting = replace(bench_power.SETTING, k=6, images=12, stride=20)
+    table = bench_power.study(load_model("concept_scenes"), "block4", stack_images(scenes), setting, pairs=6)
+    assert len(table) == 2 * 64 and {"decision", "truth", "truth_low", "truth_high"} <= set(table)
+    exact = exact_effects(load_model("concept_scenes"), "block4", 6)
+    one = exact[(exact["unit"] == 3) & (exact["reading"] == "passed on")]["effect"].min()
+    row = table[(table["unit"] == 3) & (table["reading"] == "passed on")].iloc[0]
+    assert row["truth"] == pytest.approx(one) and row["truth_low"] <= one <= row["truth_high"]
 
 
 def test_load_measures_what_it_says(monkeypatch):
@@ -135,6 +161,8 @@ def test_load_measures_what_it_says(monkeypatch):
 @pytest.mark.slow
 def test_load_of_an_atlas(monkeypatch):
     monkeypatch.setattr(bench_load, "DRAWN", 0)
-    monkeypatch.setattr(bench_load.html, "card_page", bench_load.html.card_page)  # the benchmark replaces it
+    monkeypatch.setattr(
+        bench_load.atlas, "card_page", bench_load.atlas.card_page
+    )  # the benchmark replaces it
     found = bench_load.load_atlas(8)
     assert found["units"] == 8 and 0.1 < found["index MB"] < 3

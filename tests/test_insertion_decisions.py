@@ -1,125 +1,126 @@
-"""Verdicts by hand: what is decided when, in which words, and that random copies are judged by the same rule."""
+"""Decisions by hand: which of three answers falls when, in which words, and that copies only describe."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.score_tables import scores
 from scipy import stats as scipy_stats
 
+from absence_utils.errors import InputError
 from absence_utils.insertion.decisions import (
-    CONTEXT,
+    CANNOT_TELL,
+    DELTAS,
+    ENCODES,
     NONE,
-    SUPPRESSED,
-    UNDECIDED,
     decide,
-    describe_verdict,
-    null_false_positives,
-    null_limit,
+    describe_decision,
     one_sided_p,
 )
 from absence_utils.stats import crossed_t_interval
 
-NULL = scores(np.linspace(0, 1, 101), np.zeros(101))  # 95 % lie below 0.95
+
+def effects(signed, passed=None, mean_colour=None, error=0.05, df=11.0):
+    """A table as `host_effects` gives it; `mean_colour`: effects on what is passed on against the mean colour."""
+    half = scipy_stats.t.ppf(0.975, df) * error
+    rows = []
+    columns = {("signed", "random patch"): signed, ("signed", "mean colour"): [9.0] * len(signed)}
+    if passed is not None:
+        columns[("passed on", "random patch")] = passed
+        columns[("passed on", "mean colour")] = passed if mean_colour is None else mean_colour
+    for (reading, control), values in columns.items():
+        for unit, value in enumerate(values):
+            rows.append((unit, reading, control, value, value - half, value + half, error, df, 192, 12))
+    names = ["unit", "reading", "control", "value", "low", "high", "error", "df", "images", "patches"]
+    return pd.DataFrame(rows, columns=names)
 
 
-def test_limit_is_the_95th_percentile_of_the_main_absence_score():
-    assert null_limit(NULL) == pytest.approx(0.95)
-    assert np.isnan(null_limit(NULL.assign(value=np.nan)))
+def test_the_three_answers():
+    table = decide(effects([1.5, 0.2, 0.78, np.nan]))
+    assert table["decision"].tolist() == [ENCODES, NONE, CANNOT_TELL, CANNOT_TELL]
+    assert table["studied"].tolist() == [3] * 4 and (table["delta"] == DELTAS["signed"]).all()
+    assert (
+        table["control"].tolist() == ["random patch"] * 4
+    )  # 9 sd against the mean colour is not what decides
 
 
-def test_verdicts_of_clear_cases():
-    table = decide(scores([2.0, 2.0, 0.3, np.nan, 0.97], [1.0, 0.0, 0.0, np.nan, 0.06]), NULL)
-    assert table["studied"].tolist() == [4] * 5
-    assert table["verdict"].tolist() == [CONTEXT, SUPPRESSED, NONE, UNDECIDED, NONE]
-    assert table["percentile"][0] == 100 and table["percentile"][2] == pytest.approx(30, abs=1)
-    assert table["limit"].tolist() == pytest.approx([0.95] * 5) and table["presence"].eq(1).all()
+def test_what_is_passed_on_must_beat_both_controls():
+    table = decide(effects([0, 0, 0, 0], [0.6, 0.6, 0.0, 0.6], [0.6, 0.0, 0.6, 0.17]))
+    passed = table[table["reading"] == "passed on"]
+    assert passed["decision"].tolist() == [ENCODES, NONE, NONE, CANNOT_TELL]
+    assert passed["effect"].tolist() == [0.6, 0.0, 0.0, 0.17]
+    assert passed["control"].tolist() == ["random patch", "mean colour", "random patch", "mean colour"]
 
 
-def test_a_score_above_the_limit_is_not_enough():
-    """0.97 with a standard error of 0.05 lies above 0.95, and may well be below."""
-    assert decide(scores([0.97], [0.0]), NULL)["verdict"].tolist() == [NONE]
-    assert decide(scores([0.97], [0.0], error=0.005), NULL)["verdict"].tolist() == [SUPPRESSED]
+def test_one_control_alone_falls_short_with_twice_its_p():
+    """The smallest of two was chosen for being small: its p counts twice."""
+    at = DELTAS["passed on"] - 0.05 * scipy_stats.t.isf(0.03, 11.0)
+    table = decide(effects([0], [0.6], [at]))
+    assert table["q_less"][1] == pytest.approx(0.06) and table["decision"][1] == CANNOT_TELL
 
 
-def test_a_veto_must_exceed_the_least_that_counts_and_suppress():
-    small = decide(scores([0.3, 0.3], [0.06, 0.5]), NULL)
-    assert small["verdict"].tolist() == [NONE, CONTEXT]
-    above_zero_only = decide(scores([0.3], [0.12]), NULL)  # 2.4 standard errors above 0, 1.4 above the least
-    assert above_zero_only["verdict"].tolist() == [NONE]
-    assert decide(scores([-0.3], [0.5]), NULL)["verdict"].tolist() == [NONE]
-
-
-def test_an_interval_from_nought_to_the_limit_can_tell_nothing():
-    """0.5 with a standard error of 0.25 may be 0, and may be 1."""
-    for error, ruled_out, tells in ((0.25, False, False), (0.21, False, True), (0.15, True, True)):
-        row = decide(scores([0.5], [0.0], error=error), NULL).iloc[0]
-        text = describe_verdict(row, 8)
-        assert row["verdict"] == NONE and ("not ruled out" not in text) == ruled_out
-        assert ("more images would tell" not in text) == tells
+def test_the_size_that_counts_is_the_callers():
+    assert decide(effects([1.5]), deltas={"signed": 2.0})["decision"].tolist() == [NONE]
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(InputError, match="deltas.*above 0"):
+            decide(effects([1.5]), deltas={"signed": wrong})
 
 
 def test_many_units_are_corrected_for():
     """A p-value of 0.03 counts alone, and not as one of forty."""
-    at = 0.95 + 0.05 * scipy_stats.t.isf(0.03, 10.0)
-    assert decide(scores([at], [0.0]), NULL)["verdict"][0] == SUPPRESSED
-    assert decide(scores([at, *[0.5] * 39], [0.0] * 40), NULL)["verdict"][0] == NONE
+    at = DELTAS["signed"] + 0.05 * scipy_stats.t.isf(0.03, 11.0)
+    assert decide(effects([at]))["decision"][0] == ENCODES
+    table = decide(effects([at, *[DELTAS["signed"]] * 39]))
+    assert table["decision"][0] == CANNOT_TELL and table["studied"].eq(40).all()
 
 
-def test_without_a_measured_null_only_a_veto_is_found():
-    nothing = NULL.assign(value=np.nan)
-    table = decide(scores([5.0, 5.0], [0.0, 2.0]), nothing)
-    assert table["verdict"].tolist() == [NONE, CONTEXT] and table["limit"].isna().all()
-    assert "no copy with random weights has" in describe_verdict(table.iloc[0], 8)
+def test_images_needed_follow_from_the_distance_to_delta():
+    near, far = (decide(effects([DELTAS["signed"] + away], error=0.2)).iloc[0] for away in (0.05, 0.3))
+    assert near["needed"] == pytest.approx(192 * (2 * 1.96 / (0.05 / 0.2)) ** 2, rel=0.01)
+    assert near["needed"] / far["needed"] == pytest.approx(36, rel=0.02)
+    at_delta = decide(effects([DELTAS["signed"]])).iloc[0]
+    assert np.isinf(at_delta["needed"]) and "more images would not tell" in describe_decision(at_delta, 24)
+    assert decide(effects([3.0]))["needed"][0] == 0
+
+
+def test_copies_describe_and_decide_nothing():
+    null = pd.concat([effects([0.0, 0.5]).assign(copy=0), effects([3.0, 4.0]).assign(copy=1)])
+    alone, beside = decide(effects([1.5, 0.2])), decide(effects([1.5, 0.2]), null)
+    assert beside["percentile"].tolist() == [50.0, 25.0] and alone["percentile"].isna().all()
+    pd.testing.assert_frame_equal(alone.drop(columns="percentile"), beside.drop(columns="percentile"))
 
 
 @pytest.mark.parametrize("least", [0.0, 0.3])
-def test_exceeds_is_the_one_sided_t_test(least):
+def test_one_sided_p_is_scipys_t_test(least):
     values = np.random.default_rng(0).normal(0.4, 1, (3, 6, 1)) * np.ones((1, 1, 5))
-    values = np.where(np.arange(6)[:, None] % 5 == np.arange(5), values, np.nan)[:, :5]  # one patch an image
+    values = np.where(np.arange(6)[:, None] % 5 == np.arange(5), values, np.nan)  # one patch an image
     found = crossed_t_interval(values)
-    table = pd.DataFrame({"value": found.value, "low": found.low, "high": found.high, "df": found.df})
-    means = np.nanmean(values, axis=1)
-    expected = scipy_stats.ttest_1samp(means, least, axis=1, alternative="greater").pvalue
+    table = pd.DataFrame({"value": found.value, "error": found.standard_error, "df": found.df})
+    expected = scipy_stats.ttest_1samp(
+        np.nanmean(values, axis=1), least, axis=1, alternative="greater"
+    ).pvalue
     assert one_sided_p(table, least) == pytest.approx(expected, rel=1e-6)
 
 
-def test_exceeds_without_scatter_and_without_a_measurement():
-    table = pd.DataFrame({"value": [0.0, 1.0, np.nan], "low": [0.0, 1.0, np.nan], "high": [0.0, 1.0, np.nan],
-                          "df": [3.0, 3.0, np.nan]})  # fmt: skip
+def test_one_sided_p_without_scatter_and_without_a_measurement():
+    table = pd.DataFrame({"value": [0.0, 1.0, np.nan], "error": [0.0, 0.0, np.nan], "df": [3.0, 3.0, np.nan]})
     p = one_sided_p(table, 0.0)
-    assert p[0] == 1 and p[1] == 0 and np.isnan(p[2])
-
-
-def test_copies_are_judged_against_the_others_only():
-    low, high = scores([0.1] * 30, [0.0] * 30), scores([3.0] * 30, [0.0] * 30)
-    null = pd.concat([low.assign(copy=0), high.assign(copy=1)])
-    table = null_false_positives(null).set_index("copy")
-    assert (table.loc[1, "verdict"] == SUPPRESSED).all() and (table.loc[1, "limit"] == 0.1).all()
-    assert (table.loc[0, "verdict"] == NONE).all() and (table.loc[0, "limit"] == 3.0).all()
-    assert null_false_positives(low.assign(copy=0)).empty
+    assert p[0] == 0.5 and p[1] == 0 and np.isnan(p[2])
 
 
 @pytest.mark.parametrize(
-    "values, words",
-    [
-        ((2.0, 1.0), "which no additive unit can show"),
-        ((2.0, 0.01), "corrected for the 1 units studied"),
-        ((0.3, -0.2), "any unit's lowest patches lower it"),
-        ((0.97, 0.0), "it does not clearly exceed that"),
-    ],
+    "value, words",
+    [(1.5, "surely by more than 0.75 sd"), (-0.2, "surely by less than"), (0.78, "images would tell")],
 )
-def test_words_carry_the_numbers_and_their_uncertainty(values, words):
-    row = decide(scores(*([value] for value in values)), NULL).iloc[0]
-    text = describe_verdict(row, 24)
-    assert words in text and "(24 px)" in text
-    assert f"{row.absence:.2f} sd" in text and f"{row.absence_low:.2f} to {row.absence_high:.2f}" in text
-    assert "0.95 sd" in text and f"{abs(row.veto):.2f} sd" in text
-    if row["verdict"] != CONTEXT:
-        assert f"it does not clearly exceed 0.05 sd (q {row.q_veto:.2f})" in text
-    if row["veto"] < 0:
-        assert "−0.20 sd" in text  # the sign survives
+def test_words_carry_the_numbers_and_keep_the_sign(value, words):
+    row = decide(effects([value])).iloc[0]
+    text = describe_decision(row, 24)
+    assert words in text and "(24 px)" in text and text.startswith("Signed: ")
+    assert f"{abs(row.effect):.2f} sd" in text and f"{abs(row.high):.2f}" in text
+    assert ("−0.20 sd" in text) == (value < 0) and "-" not in text
+    assert "corrected" not in text and "corrected for 2 units" in describe_decision(
+        decide(effects([1, 2])).iloc[0], 8
+    )
 
 
-def test_words_where_nothing_can_be_told():
-    dead = decide(scores([np.nan], [np.nan]), NULL).iloc[0]
-    assert dead["verdict"] == UNDECIDED and "could not be measured" in describe_verdict(dead, 8)
+def test_words_where_nothing_was_measured():
+    dead = decide(effects([np.nan])).iloc[0]
+    assert dead["decision"] == CANNOT_TELL and "hardly changes" in describe_decision(dead, 8)

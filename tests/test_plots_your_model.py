@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from absence_utils.attribution.columns import matrix_columns
+from absence_utils.insertion.decisions import DECISIONS
 from absence_utils.plots import your_model as plots
 from absence_utils.plots.base import ABSENCE, PRESENCE, companion_style
 from absence_utils.your_model.cards import CardOptions, collect_cards
@@ -45,24 +47,38 @@ def test_histogram_counts_every_image_and_divides_at_zero(ax, responses):
     assert ax.get_title().startswith(f"{(responses < 0).mean():.0%} of {len(responses)}")
 
 
-def test_scores_stand_where_they_are(ax, card):
-    plots.score_intervals(ax, card.scores, 0.7, card.least)
-    points = [line for line in ax.lines if line.get_marker() in "oD" and len(line.get_xdata()) == 1]
-    assert [line.get_xdata()[0] for line in points] == card.scores["value"].tolist()
+def hidden(card):
+    """The card with a second reading, as a hidden unit has it."""
+    both = card.effects.assign(reading="passed on", value=card.effects["value"] / 10)
+    rows = [*card.decisions.to_dict("records")]
+    rows.append(rows[0] | {"reading": "passed on", "delta": 0.15})
+    decided = pd.DataFrame(rows).set_index("reading", drop=False)
+    return replace(card, effects=pd.concat([card.effects, both], ignore_index=True), decisions=decided)
+
+
+def test_effects_stand_where_they_are_beside_the_size_that_counts(ax, card):
+    shown = hidden(card)
+    plots.effect_intervals(ax, shown)
+    points = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in points] == shown.effects["value"].tolist()
     intervals = [
         line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-"
     ]
-    intervals = intervals[: len(card.scores)]
-    assert np.allclose(intervals, card.scores[["low", "high"]])
-    (dashed,) = [line for line in ax.lines if line.get_linestyle() == "--"]
-    assert set(dashed.get_xdata()) == {0.7}
-    labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert labels[0] == "absence: random patch" and "veto: against median images" in labels
+    assert np.allclose(intervals[: len(shown.effects)], shown.effects[["low", "high"]])
+    (context,) = [line for line in ax.lines if line.get_marker() == "D"]
+    assert context.get_xdata()[0] == card.context["context"].iloc[0]
+    dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert [set(line.get_xdata()) for line in dashed] == [{0.75}, {0.15}]
+    assert [tuple(line.get_ydata()) for line in dashed] == [(-0.5, 1.5), (1.5, 3.5)]
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names[0] == "signed: random patch" and names[3] == "passed on: mean colour"
+    assert names[4].startswith("context")
 
 
-def test_scores_without_a_null_have_no_dashed_line(ax, card):
-    plots.score_intervals(ax, card.scores, float("nan"), card.least)
-    assert not [line for line in ax.lines if line.get_linestyle() == "--"]
+def test_a_context_that_was_not_asked_for_is_not_drawn(ax, card):
+    plots.effect_intervals(ax, replace(card, context=card.context.iloc[:0]))
+    assert not [line for line in ax.lines if line.get_marker() == "D"]
+    assert len(ax.get_yticklabels()) == len(card.effects)
 
 
 def test_classes_are_drawn_in_order_with_their_sign(ax, card):
@@ -105,7 +121,7 @@ def test_whole_card_has_all_pictures(card):
 @pytest.mark.slow
 def test_text_stays_inside_every_drawing(card):
     """As a page has them: nothing is cut off at an edge."""
-    for panel in [panel for row in plots.card_rows(card)[:3] for panel in row.panels]:
+    for panel in [panel for row in plots.card_rows(hidden(card)) for panel in row.panels]:
         with companion_style():
             figure = plt.figure(figsize=(panel.width, panel.height), layout="constrained")
             panel.draw(figure)
@@ -116,14 +132,28 @@ def test_text_stays_inside_every_drawing(card):
         )
 
 
+def test_long_labels_make_a_row_taller_and_stay_short(card):
+    ends = {side: replace(end, label=["a, " * 40] * len(end.label)) for side, end in card.patches.items()}
+    rows, longer = plots.card_rows(card), plots.card_rows(replace(card, patches=ends))
+    assert longer[0].panels[0].height > rows[0].panels[0].height
+    assert longer[0].panels[0].alt.count("…") == 3 and "mostly in the patch" in rows[0].note
+
+
 def test_overview_shows_every_unit_and_copy(layer_study):
     study, _ = layer_study
     left, right = plots.layer_overview(study, [1]).axes
+    signed = study.decisions[study.decisions["reading"] == "signed"]
+    points = np.concatenate([line.get_xydata() for line in left.lines if line.get_marker() == "o"])
+    assert sorted(points[:, 0]) == sorted(signed["effect"])
+    assert [text.get_text() for text in left.texts] == ["1"]
+    counts = signed["decision"].value_counts()
     names = [text.get_text() for text in left.get_legend().get_texts()]
-    null = study.null[(study.null.score == "absence") & (study.null.condition == "random patch")]
-    assert names == [f"random weights ({null.value.notna().sum()} units)", "this network (5 units)"]
-    points = np.concatenate([line.get_xydata() for line in right.lines if line.get_marker() == "o"])
-    wanted = study.verdicts[["absence", "veto"]].dropna().to_numpy()
-    assert sorted(map(tuple, points)) == sorted(map(tuple, wanted))
-    assert [text.get_text() for text in right.texts] == ["1"]
-    assert left.get_xlabel() == right.get_xlabel() == "absence score, sd"
+    assert names == [f"{decision} ({counts.get(decision, 0)})" for decision in plots.DECISIONS]
+    null = study.null[study.null["control"] == "random patch"]["value"].notna().sum()
+    names = [text.get_text() for text in right.get_legend().get_texts()]
+    assert names == [f"random weights ({null} units)", "this network (5 units)"]
+    assert left.get_xlabel() == right.get_xlabel() == "signed effect, sd"
+
+
+def test_colours_are_of_all_decisions():
+    assert tuple(plots.DECISIONS) == DECISIONS

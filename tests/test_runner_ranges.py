@@ -16,6 +16,7 @@ from absence_utils.runner.ranges import read_range
 
 PATHS = [*all_notebooks(), NOTEBOOKS / "shards" / "mine_shard.ipynb"]
 FREE = {
+    "tree",
     "model",
     "weights",
     "layer",

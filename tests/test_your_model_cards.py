@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -12,8 +13,9 @@ from absence_utils.errors import InputError
 from absence_utils.images.cache import stack_images
 from absence_utils.images.scenes import CONCEPTS, RULES, draw_presence
 from absence_utils.images.subsets import shuffle_images
+from absence_utils.insertion.decisions import CANNOT_TELL, DECISIONS, ENCODES, NONE
 from absence_utils.units import Unit
-from absence_utils.your_model.cards import CardOptions, card_numbers, card_title, collect_cards, sorted_scores
+from absence_utils.your_model.cards import CardOptions, card_numbers, card_title, collect_cards
 
 EFFORT = CardOptions(shown=4, steps=4, facets=2, maps=2, evidence_images=60, smoothness=10.0)
 
@@ -42,7 +44,11 @@ def test_images_are_the_extremes_in_order_with_their_class(card, layer_study):
         shown = card.images[side]
         at = [int(np.flatnonzero(card.responses == value)[0]) for value in shown.response]
         assert torch.equal(shown.pixels, dataset.normalisation.undo(study.images.take(at)))
-        assert shown.label == [dataset.class_names[study.images.labels[index]] for index in at]
+        presence = study.images.presence[at]
+        assert shown.label == [
+            ", ".join(name for name, there in zip(CONCEPTS, row, strict=True) if there) or "none"
+            for row in presence.tolist()
+        ]
 
 
 def test_patches_are_those_of_the_book(card, layer_study):
@@ -102,29 +108,71 @@ def test_classes_with_few_images_are_left_out_where_others_have_more(layer_study
     assert len(card.evidence.classes) == len(columns.names) - 1
 
 
-def test_scores_and_verdict_are_the_units_own(card, layer_study):
+def test_decisions_effects_and_context_are_the_units_own(card, layer_study):
     study, _ = layer_study
-    own = study.fair.scores[study.fair.scores["unit"] == 1].dropna(subset=["value"])
-    assert sorted(card.scores["value"]) == pytest.approx(sorted(own["value"]))
-    assert card.scores["score"].drop_duplicates().tolist() == ["absence", "presence", "veto", "check"]
-    row = study.verdicts.set_index("unit").loc[1]
-    assert card.verdict["absence"] == row["absence"] and f"{row['absence']:.2f} sd" in card.sentence
-    assert card.limit == study.limit
-    null = study.null[(study.null.score == "veto") & (study.null.condition == "median images")]["value"]
-    veto = card.scores[(card.scores.score == "veto") & (card.scores.condition == "median images")].iloc[0]
-    assert veto["percentile"] == pytest.approx(100 * (null < veto["value"]).mean(), abs=10)
-    assert card.headline != "undecided"
+    assert (card.effects["unit"] == 1).all() and card.effects["control"].tolist() == [
+        "random patch",
+        "mean colour",
+    ]
+    own = study.effects[study.effects["unit"] == 1]
+    assert card.effects["value"].tolist() == own["value"].tolist()
+    assert card.decisions.loc["signed", "effect"] == study.decision(1)["effect"] == own["value"].iloc[0]
+    assert card.context["context"].tolist() == study.context.set_index("unit").loc[[1], "context"].tolist()
+    assert f"{study.decision(1)['effect']:.2f} sd" in card.sentence and card.patch == 24
 
 
-def test_unmeasured_scores_are_left_out(card):
-    scores = card.scores.assign(value=[np.nan, *card.scores["value"][1:]])
-    assert len(sorted_scores(scores)) == len(card.scores) - 1
+def decided(card, signed, passed=None):
+    """The card with other decisions; a hidden unit's where there is a second one."""
+    rows = [card.decisions.iloc[0].to_dict() | {"decision": signed, "needed": 500}]
+    if passed:
+        rows.append(rows[0] | {"reading": "passed on", "decision": passed, "delta": 0.15})
+    return replace(card, decisions=pd.DataFrame(rows).set_index("reading", drop=False))
+
+
+SIGNED = {
+    ENCODES: "Encodes an absence",
+    NONE: "Encodes no absence of that size",
+    CANNOT_TELL: "One cannot tell whether it encodes an absence",
+}
+PASSED = {
+    ENCODES: ", passes it on",
+    NONE: ", passes none on",
+    CANNOT_TELL: ", cannot tell whether it passes one on",
+    None: "",
+}
+
+
+@pytest.mark.parametrize("signed", DECISIONS)
+@pytest.mark.parametrize("passed", [*DECISIONS, None])
+def test_headlines_say_both_decisions(card, signed, passed):
+    shown = decided(card, signed, passed)
+    assert shown.headline == SIGNED[signed] + PASSED[passed]
+    assert len(shown.sentences) == 1 + bool(passed) + 1 and shown.sentence == " ".join(shown.sentences)
+    assert shown.sentences[0].startswith("Signed: its lowest patches (24 px) lower it by ")
+    if passed:
+        assert shown.sentences[1].startswith("Passed on: ")
+    assert len(replace(shown, context=card.context.iloc[:0]).sentences) == 1 + bool(passed)
+    tails = {ENCODES: "surely by more", NONE: "surely by less", CANNOT_TELL: "about 500 images would tell"}
+    assert tails[signed] in shown.sentences[0]
+
+
+def test_what_is_known_of_a_name_comes_first(layer_study, card):
+    study, dataset = layer_study
+    said = "Silenced by ring (confirmed: −1.9 sd [−2.1, −1.7], 6 of 6 lowest patches)"
+    bare = replace(EFFORT, facets=0, maps=0)
+    named, other = collect_cards(study, dataset, matrix_columns(dataset), [1, 2], bare, {}, {1: said})
+    assert named.headline == named.confirmation == said and repr(named).endswith(said)
+    assert named.sentences == [f"{card.headline}.", *card.sentences]
+    assert other.confirmation == "" and other.headline == "Encodes no absence of that size"
 
 
 def test_numbers_of_a_card_hold_what_it_draws(card):
     numbers = card_numbers(card).set_index(["panel", "item"])["value"]
-    assert numbers["absence score", "random patch"] == card.verdict["absence"]
-    assert numbers["absence score", "random copies, 95th percentile"] == card.limit
+    assert numbers["effect, signed", "random patch"] == card.decisions.loc["signed", "effect"]
+    assert numbers["effect, signed", "mean colour"] == card.effects["value"].iloc[1]
+    assert numbers["context, signed", "on - off"] == card.context["context"].iloc[0]
+    low, high = card_numbers(card).set_index("panel").loc["context, signed", ["low", "high"]]
+    assert (low, high) == tuple(card.context[["low", "high"]].iloc[0])
     assert numbers["lowest patch", "1"] == card.patches["lowest"].response[0] < 0
     assert numbers["highest image", "4"] == card.images["highest"].response[3]
     assert numbers["synthesised, lowest", "2"] == card.pair.lowest.response[1].item()
@@ -177,7 +225,8 @@ class WithNames:
 def test_a_single_class_says_nothing(layer_study):
     study, dataset = layer_study
     alone = Columns(torch.ones(len(dataset), 1, dtype=torch.bool), ["photos"], False)
-    one = replace(study, images=shuffle_images(replace(dataset, class_names=["photos"]), 0))
+    photos = replace(dataset, class_names=["photos"], presence=None, masks=None)
+    one = replace(study, images=shuffle_images(photos, 0))
     one = replace(one, images=stack_images(one.images))
     one = replace(one, book=replace(study.book, fingerprint=one.images.fingerprint))
     (card,) = collect_cards(one, dataset, alone, [1], replace(EFFORT, facets=0))

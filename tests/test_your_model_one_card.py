@@ -16,7 +16,7 @@ from absence_utils.your_model.html import card_page
 from absence_utils.your_model.study import auto_config, study_layer
 
 OPTIONS = CardOptions(shown=2, steps=2, facets=1, maps=1, evidence_images=20, baseline="border")
-STUDY = {"k": 3, "pasted": 8, "top_share": 0.3, "random_copies": 2, "null_units": 4, "most": 2, "patch": 24}
+STUDY = {"k": 6, "hosts": 12, "random_copies": 2, "null_units": 4, "most": 2, "patch": 24}
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def found():
 
 def test_it_says_what_the_steps_say(found):
     net, dataset = load_model("concept_scenes"), scene_dataset(100, 0)
-    setting = auto_config(100, 64, 24, k=3, images=8, top_share=0.3)
+    setting = auto_config(100, 64, 24, k=6, hosts=12)
     copies = [random_copy(net, 1), random_copy(net, 2)]
-    how = {"units": [1], "most": 2, "null_units": 4, "top_share": 0.3}
+    how = {"units": [1], "most": 2, "null_units": 4}
     study = study_layer(net, "logits", dataset, setting, copies, **how)
     (by_steps,) = collect_cards(study, dataset, matrix_columns(dataset), [1], OPTIONS)
     pd.testing.assert_frame_equal(card_numbers(found), card_numbers(by_steps))

@@ -18,8 +18,9 @@ from absence_utils.images.scenes import (
     concept_index,
     counterfactual_pairs,
     draw_presence,
+    render_scenes,
 )
-from absence_utils.units import responses
+from absence_utils.units import OUTPUTS, READINGS, responses
 
 from .networks import TWIN_RULES
 
@@ -57,13 +58,19 @@ class CausalEffect:
 
 
 @torch.no_grad()
-def read(model: nn.Module, layer: str | None, images: Tensor) -> Tensor:
+def read(model: nn.Module, layer: str | None, images: Tensor, how: str = "signed") -> Tensor:
     """[image, unit] responses of a layer, in parts of 256 images, float64 on the CPU."""
-    return torch.cat([responses(model, layer, part).double().cpu() for part in images.split(256)])
+    return torch.cat([responses(model, layer, part, read=how).double().cpu() for part in images.split(256)])
 
 
 def average_causal_effect(
-    model: nn.Module, layer: str | None, concept: str, n: int = 200, seed: int = 0, standardise: bool = False
+    model: nn.Module,
+    layer: str | None,
+    concept: str,
+    n: int = 200,
+    seed: int = 0,
+    standardise: bool = False,
+    how: str = "signed",
 ) -> CausalEffect:
     """Mean of f_u(scene with the concept) - f_u(same scene without) for every unit u of a layer.
 
@@ -76,13 +83,14 @@ def average_causal_effect(
         seed: of the pairs.
         standardise: divide by each unit's standard deviation over n scenes with the usual presence of all
             concepts; a unit that never changes gets 0.
+        how: the reading, one of `units.READINGS`.
 
     Raises:
         InputError: unknown concept or layer; n below 2.
     """
     require_at_least("n", n, 2, "the error is estimated from the spread of the pairs")
     shown, hidden = (
-        read(model, layer, NORMALISATION.apply(scenes.pixels))
+        read(model, layer, NORMALISATION.apply(scenes.pixels), how)
         for scenes in counterfactual_pairs(concept, n, seed)
     )
     usual = draw_presence(n, seed)[:, concept_index(concept)] if standardise else None
@@ -100,16 +108,65 @@ def planted_signs(kind: str) -> Tensor:
     return signs
 
 
-def measured_effects(model, layer: str | None, pairs: int, seed: int = 500) -> pd.DataFrame:
+def measured_effects(
+    model, layer: str | None, pairs: int, seed: int = 500, how: str = "signed"
+) -> pd.DataFrame:
     """Average causal effect of every concept on every unit of a layer, from exact counterfactual pairs, in sd.
 
     Columns unit, concept, effect, low, high (95 %, normal over pairs). Negative: an encoded absence (definition 2.1).
     """
     effects = [
-        average_causal_effect(model, layer, concept, pairs, seed, standardise=True).table(concept)
+        average_causal_effect(model, layer, concept, pairs, seed, standardise=True, how=how).table(concept)
         for concept in CONCEPTS
     ]
     return pd.concat(effects, ignore_index=True)
+
+
+def exact_effects(model, layer: str | None, pairs: int, seed: int = 500) -> pd.DataFrame:
+    """As `measured_effects`, in both readings (column reading), each pair rendered once."""
+    readings = READINGS[:1] if layer in OUTPUTS else READINGS
+    tables = []
+    for concept in CONCEPTS:
+        scenes = [NORMALISATION.apply(each.pixels) for each in counterfactual_pairs(concept, pairs, seed)]
+        usual = draw_presence(pairs, seed)[:, concept_index(concept)]
+        for reading in readings:
+            shown, hidden = (read(model, layer, images, reading) for images in scenes)
+            tables.append(CausalEffect.of_pairs(shown, hidden, usual).table(concept).assign(reading=reading))
+    return pd.concat(tables, ignore_index=True)
+
+
+def exact_context(
+    model,
+    layer: str | None,
+    suppressor: str,
+    trigger: str,
+    pairs: int = 200,
+    seed: int = 500,
+    how: str = "signed",
+) -> CausalEffect:
+    """Effect of showing the suppressor where the trigger is shown minus that where it is not, in the same scenes.
+
+    Args:
+        model, layer: see `units.responses`.
+        suppressor, trigger: concepts.
+        pairs, seed: scenes, of each four versions.
+        how: reading, see `units.responses`.
+
+    Returns:
+        In standard deviations over the scenes as they were drawn. Negative: the suppressor lowers the unit by more
+        where the trigger is, a veto. 0 for a unit that adds up what it sees.
+    """
+    presence = draw_presence(pairs, seed)
+
+    def show(suppressed: bool, triggered: bool) -> Tensor:
+        asked = presence.clone()
+        asked[:, concept_index(suppressor)], asked[:, concept_index(trigger)] = suppressed, triggered
+        return read(model, layer, NORMALISATION.apply(render_scenes(asked, seed).pixels), how)
+
+    change = show(True, True) - show(False, True) - show(True, False) + show(False, False)
+    usual = read(model, layer, NORMALISATION.apply(render_scenes(presence, seed).pixels), how)
+    scale = usual.std(dim=0).clamp(min=1e-12)
+    return CausalEffect(change.mean(dim=0) / scale, change.std(dim=0) / pairs**0.5 / scale)
 
 
 def effects_everywhere(model: nn.Module, pairs: int, seed: int = 500) -> pd.DataFrame:

@@ -127,6 +127,7 @@ class TensorImages:
         skipped, notes: what was left out, and what else became of the images, as of `FolderImages`.
         concepts: names of what an image may show, where that is known; one for each column of `presence`.
         presence: [image, concept] bool, which of them it shows.
+        masks: [image, concept, height, width] bool, where each of them is; may be coarser than the images.
         planted: [class, concept] bool, whether the class encodes the concept's absence.
     """
 
@@ -140,6 +141,7 @@ class TensorImages:
     notes: list[str] = field(default_factory=list)
     concepts: tuple[str, ...] = ()
     presence: Tensor | None = None
+    masks: Tensor | None = None
     planted: Tensor | None = None
 
     def __post_init__(self):

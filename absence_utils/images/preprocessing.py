@@ -110,7 +110,9 @@ def prepared_scenes(preprocessing: Preprocessing, limit: int, seed: int) -> Tens
         if plain:
             image = image.resize((preprocessing.size, preprocessing.size), Image.Resampling.BILINEAR)
         shown.append(preprocessing(image))
-    return replace(scenes, images=torch.stack(shown), normalisation=preprocessing.normalisation)
+    masks = scenes.masks if plain else None  # a transform may cut the image
+    images = torch.stack(shown)
+    return replace(scenes, images=images, masks=masks, normalisation=preprocessing.normalisation)
 
 
 # -- what was given as preprocessing

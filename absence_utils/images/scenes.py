@@ -211,7 +211,8 @@ def scene_dataset(n: int, seed: int) -> TensorImages:
 
     `membership` [scene, rule] is the truth of each rule, `class_names` are the rules. Several rules hold in
     most scenes: `labels` is the first rule that holds, and a scene in which none does gets -1. The dataset carries
-    its truth: `presence` [scene, concept], and `planted` [rule, concept], the absences that the rules ask for.
+    its truth: `presence` [scene, concept], `masks` [scene, concept, height, width], and `planted` [rule, concept], the
+    absences that the rules ask for.
     """
     require_at_least("n", n, 1)
     scenes = render_scenes(draw_presence(n, seed), seed)
@@ -227,5 +228,6 @@ def scene_dataset(n: int, seed: int) -> TensorImages:
         f"concept scenes, n={n}, seed={seed}",
         concepts=CONCEPTS,
         presence=scenes.presence,
+        masks=scenes.masks,
         planted=planted_effects() < 0,
     )

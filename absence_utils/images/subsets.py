@@ -34,7 +34,7 @@ class Subset:
         self.source = f"{len(indices)} of {getattr(dataset, 'source', 'images')}"
         self.skipped = getattr(dataset, "skipped", [])
         self.concepts, self.planted = getattr(dataset, "concepts", ()), getattr(dataset, "planted", None)
-        for name in ("labels", "membership", "presence"):
+        for name in ("labels", "membership", "presence", "masks"):
             whole = getattr(dataset, name, None)
             setattr(self, name, None if whole is None else whole[indices])
 

@@ -8,9 +8,11 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "comparison": ["PLANTED", "compare_networks", "verdicts"],
-        "decisions": ["decide", "describe_verdict", "null_false_positives"],
+        "comparison": ["PLANTED", "compare_networks", "decide_networks", "verdicts"],
+        "context": ["context_effects"],
+        "decisions": ["decide", "describe_decision"],
         "design": ["InsertionConfig", "Treatment"],
+        "hosts": ["host_effects"],
         "examples": ["example_pictures", "typical_pairs"],
         "execution": ["run_insertions"],
         "known_units": ["SyntheticUnits"],

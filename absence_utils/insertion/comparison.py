@@ -14,11 +14,16 @@ from absence_utils.images.subsets import shuffle_images
 from absence_utils.models.load import load_model
 from absence_utils.units import device_of
 
+from .context import context_effects
+from .decisions import decide
 from .design import InsertionConfig
+from .hosts import both_readings, host_effects
+from .known_units import RULES as KINDS
 from .known_units import SyntheticUnits
-from .protocols import InsertionStudy, insertion_study
+from .protocols import InsertionStudy, insertion_study, mine_splits, split_in_thirds
 from .scores import LEVEL, MAIN_CONTROL, select_score
 
+REDRAWS = 4  # of the random patches, where a decision is made
 PLANTED = np.array([bool(rule.absent) for rule in RULES.values()])  # scenes rules that ask for an absence
 
 
@@ -91,6 +96,65 @@ def compare_networks(
         redraws=2,
     )
     return studies
+
+
+def decide_networks(
+    model: nn.Module,
+    random_model: nn.Module,
+    layer: str | None,
+    dataset,
+    setting: InsertionConfig,
+    *,
+    units: list[int] | None = None,
+    known_units: int = 32,
+    known_scenes: int = 900,
+) -> pd.DataFrame:
+    """What `decide` says of a network, of the same with random weights, and of units whose answer is known.
+
+    Args:
+        model, random_model, layer, dataset: as for `compare_networks`.
+        setting: of `hosts.host_effects`, with pairs="one".
+        units: channels; all if None.
+        known_units: units of each kind of `known_units.SyntheticUnits`: "additive" and "saturating" units have no
+            context, "veto" units have one.
+        known_scenes: concept scenes for the logits of the concept-scenes network ("scenes rules").
+
+    Returns:
+        The columns of `decide` and of `context.context_effects` (its low and high as context_low and context_high), and
+        network, a row for each unit and reading.
+    """
+    stack = stack_images(dataset)
+    sample = stack.take(range(min(300, len(stack)))).to(device_of(model))
+    scenes = shuffle_images(scene_dataset(known_scenes, setting.seed), setting.seed)
+    hosts = min(setting.images, known_scenes - known_scenes // 3)
+    own = replace(setting, patch=24, stride=8, images=hosts - hosts % setting.k)
+    asked = {
+        "this network": (model, layer, stack, setting),
+        "random weights": (random_model, layer, stack, setting),
+    }
+    asked |= {
+        f"{rule} units": (SyntheticUnits(sample, known_units, rule, seed=setting.seed), None, stack, setting)
+        for rule in KINDS
+    }
+    shipped = load_model("concept_scenes", device=device_of(model))
+    asked["scenes rules"] = (shipped, "logits", stack_images(scenes), own)
+    tables = []
+    for name, (network, place, images, how) in asked.items():
+        few = units if place == layer else None
+        tables.append(decide_layer(network, place, images, how, few).assign(network=name))
+    return pd.concat(tables, ignore_index=True)
+
+
+def decide_layer(model, layer: str | None, stack, setting: InsertionConfig, units=None) -> pd.DataFrame:
+    """Decision and context of the units of a layer; see `decide_networks`."""
+    _, mined = mine_splits(model, layer, stack, setting, REDRAWS, whole=False, per_image=1)
+    hosts = range(split_in_thirds(len(stack))[0].stop, len(stack))
+    readings = both_readings(model, layer, stack, setting.pool)
+    about = (stack, mined, hosts, setting, readings)
+    effects = host_effects(model, layer, *about, units=units, redraws=REDRAWS)
+    context = context_effects(model, layer, *about, units)
+    context = context.rename(columns={"low": "context_low", "high": "context_high"})
+    return decide(effects).merge(context, on=["unit", "reading"])
 
 
 def verdicts(studies: dict) -> pd.DataFrame:

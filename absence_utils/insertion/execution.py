@@ -20,7 +20,7 @@ from absence_utils.patches.fuse import channels_last, fused
 from absence_utils.patches.mining import images_per_batch
 from absence_utils.patches.topk import window_key
 from absence_utils.progress import progress
-from absence_utils.units import device_of, feature_map, pool_space, to_network
+from absence_utils.units import device_of, feature_map, hand_on, pool_space, to_network
 
 from .paste import LOCATIONS, insert_patches, paste_corners
 
@@ -97,9 +97,10 @@ def run_insertions(
         batch_size: images in a forward pass; by their size and the device if None.
 
     Returns:
-        The requests with the columns response (in the units of the layer) and, for maps that are pooled by their mean
-        (else NaN), beside and beyond: the parts of that mean from positions that lie outside the patch as seen on a
-        grid laid over the image, and from those that no pixel of the patch can reach (`receptive_positions`).
+        The requests with the columns response and passed (signed, and as `units.hand_on` gives it, in the units of the
+        layer) and, for maps that are pooled by their mean (else NaN), beside and beyond: the parts of that mean from
+        positions that lie outside the patch as seen on a grid laid over the image, and from those that no pixel of the
+        patch can reach (`receptive_positions`).
 
     Raises:
         InputError: a unit, image, patch or place that does not exist.
@@ -115,7 +116,7 @@ def run_insertions(
     if pool == "mean":
         masks = _outside_masks(network, layer, first, bank.side, sorted({key[2] for key in keys}))
     unit = requests["unit"].to_numpy()
-    found = np.full((len(requests), 3), np.nan, np.float32)
+    found = np.full((len(requests), 4), np.nan, np.float32)
     for start in progress(range(0, len(keys), batch_size), description):
         part = keys[start : start + batch_size]
         filled = np.concatenate([part, np.repeat(part[:1], batch_size - len(part), axis=0)])
@@ -128,9 +129,9 @@ def run_insertions(
         asked = (
             inverse[rows] - start
         )  # an input of the batch for each request: of a wide layer few units are asked
-        values = _pooled(maps[asked, unit[rows]], pool, masks, filled[asked, 2])
+        values = _pooled(maps[asked, unit[rows]], layer, pool, masks, filled[asked, 2])
         found[rows, : values.shape[1]] = values
-    return requests.assign(**dict(zip(("response", "beside", "beyond"), found.T, strict=True)))
+    return requests.assign(**dict(zip(("response", "passed", "beside", "beyond"), found.T, strict=True)))
 
 
 def _distinct(requests: pd.DataFrame, images: int, patches: int) -> tuple[np.ndarray, np.ndarray]:
@@ -166,9 +167,10 @@ def input_images(images: ImageStack, bank: PatchBank, keys, feather: int = 0) ->
     return result
 
 
-def _pooled(maps: Tensor, pool: str, masks: Tensor | None, place: np.ndarray) -> np.ndarray:
-    """[request, 1 or 3] of maps [request, ...]: pooled, and the parts from outside the patch where there are masks."""
-    values = pool_space(maps[:, None], pool).float()
+def _pooled(maps: Tensor, layer, pool: str, masks: Tensor | None, place: np.ndarray) -> np.ndarray:
+    """[request, 2 or 4] of maps [request, ...]: pooled in both readings, then the parts from outside the patch."""
+    maps = maps[:, None]
+    values = torch.cat((pool_space(maps, pool), pool_space(hand_on(maps, layer), pool)), dim=1).float()
     if masks is not None:
         positions = maps.flatten(1).float()
         weights = masks.to(maps.device)[torch.from_numpy(place)]  # [request, 2, position]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from absence_utils.errors import InputError, require_choice
 from absence_utils.images.base import IDENTITY
 
-RULES = ("additive", "veto")
+RULES = ("additive", "saturating", "veto")
 VETO_GAIN, RESIDUAL_GAIN = 6.0, 0.2  # of the veto, and of the same absence where there is nothing to veto
 RARE = 0.1  # share of images that show what vetoes a unit
 WINDOW = 2  # positions of a filter, in rows and columns, over which a local energy is taken
@@ -20,15 +20,17 @@ class SyntheticUnits(nn.Module):
 
     The energy of a filter is its rectified product with what it sees, `side` px wide. a is the mean energy of a unit's
     first filter over the image, standardised. "additive" units answer a: nothing in them inhibits anything, and what
-    a patch adds does not depend on the rest of the image. b is the energy of the second filter where it is largest
-    (over windows of 2 x 2 positions), in standard deviations above what one image in ten exceeds, and 0 below: a thing
+    a patch adds does not depend on the rest of the image. "saturating" units answer the smaller of a and 0: presence
+    detectors that are full in half of the images, where the rest no longer matters. b is the energy of the second
+    filter where it is largest (over windows of 2 x 2 positions), in standard deviations above what one image in ten
+    exceeds, and 0 below: a thing
     that is there or not. "veto" units answer relu(a - 6 b) - 0.2 b: a and not b, with a trace of not b where there is
     no a to veto.
 
     Args:
         images: [n, channel, height, width], on which the energies are standardised.
         units: their number.
-        rule: "additive" or "veto".
+        rule: "additive", "saturating" or "veto".
         side: edge of the filters, px; they step by half of it.
         seed: of the filters.
 
@@ -66,4 +68,6 @@ class SyntheticUnits(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         a, b = ((torch.cat(self._energies(images), dim=1) - self.centre) / self.spread).chunk(2, dim=1)
         b = F.relu(b)
-        return a if self.rule == "additive" else F.relu(a - VETO_GAIN * b) - RESIDUAL_GAIN * b
+        if self.rule == "veto":
+            return F.relu(a - VETO_GAIN * b) - RESIDUAL_GAIN * b
+        return a if self.rule == "additive" else a.clamp(max=0)

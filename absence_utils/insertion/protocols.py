@@ -87,12 +87,14 @@ def mine_splits(
     redraws: int,
     *,
     whole: bool = True,
+    per_image: int = 0,
 ) -> tuple[PatchBook | None, PatchBook]:
     """Books of all images (None unless `whole`) and of the first third alone, each image mined once.
 
-    Both hold as many random patches as `redraws` draws of a control take.
+    Both hold as many random patches as `redraws` draws of a control take; `per_image` as in `patches.mine_patches`.
     """
     how = {name: getattr(setting, name) for name in ("patch", "stride", "k", "pool", "seed")}
+    how["per_image"] = per_image
     how["reservoir"] = max(256, setting.k * redraws)
     first = split_in_thirds(len(stack))[0]
     clean = mine_patches(model, layer, stack, **how, part=first)

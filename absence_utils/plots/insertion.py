@@ -37,6 +37,8 @@ CONTROLS = {  # condition of the absence score: marker and colour
     "median images": ("X", "#80cdc1"),
 }
 DARK, GREY = "#053061", "#bdbdbd"
+DECISIONS = {"encodes an absence": "#2166ac", "cannot tell": "#d8b365", "none of that size": "#bbbbbb"}
+KIND_COLOURS = ("#2166ac", "#1b7837", "#777777")  # trained on absences, without any, random weights
 VERDICTS = {
     "published": ("published test: significant either way", GREY),
     "all_pairs_lower": ("every patch in every image (fewer): lower", "#dddddd"),
@@ -185,6 +187,84 @@ def verdict_bars(table):
         below.set_xticks(place, [f"{name}\n({len(rows)} units)" for name, rows in groups.items()])
         below.set(ylabel="veto score (sd)")
         below.set_title("Veto score of every unit (dark: above 0.05 sd, FDR 5 %)")
+    return fig
+
+
+def decision_bars(table):
+    """The three answers on several networks in both readings, and how many of their units depend on context.
+
+    Args:
+        table: as `comparison.decide_networks` gives it.
+    """
+    networks = table.network.drop_duplicates().tolist()
+    with companion_style():
+        fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.9), sharey=True)
+        for ax, reading in zip(axes, ("signed", "passed on"), strict=False):
+            left = np.zeros(len(networks))
+            for decision, colour in DECISIONS.items():
+                share = _shares(table, networks, reading, lambda rows, it=decision: rows.decision == it)
+                ax.barh(networks, share, left=left, color=colour, label=decision, height=0.7)
+                left = left + np.nan_to_num(share)
+            ax.set(
+                xlabel="units (%)",
+                xlim=(0, 100),
+                title=f"{reading}: more than {_delta(table, reading):g} sd?",
+            )
+        share = _shares(table, networks, "signed", lambda rows: rows.found)
+        axes[2].barh(networks, share, color=DARK, height=0.7)
+        for place, value in enumerate(share):
+            axes[2].text(value + 2, place, f"{value:.0f}", va="center", fontsize=8)
+        axes[2].set(xlabel="units (%)", xlim=(0, 108), title="depends on context")
+        axes[0].invert_yaxis()
+        handles, labels = axes[0].get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    return fig
+
+
+def _shares(table, networks: list[str], reading: str, holds) -> np.ndarray:
+    """[network] percent of units for which something holds; NaN where the reading is not there."""
+    rows = table[table.reading == reading]
+    return np.array([100 * holds(rows[rows.network == name]).astype(float).mean() for name in networks])
+
+
+def _delta(table, reading: str) -> float:
+    return float(table.delta[table.reading == reading].iloc[0])
+
+
+def power_points(table):
+    """Clear absences found beside false alarms, by layer and reading, where the truth is known.
+
+    Args:
+        table: data/measured/power.csv.
+    """
+    kinds = table.networks.drop_duplicates().tolist()
+    layers = table.layer.drop_duplicates().tolist()
+    with companion_style():
+        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.7), sharey=True)
+        for ax, (reading, rows) in zip(axes, table.groupby("reading", sort=False), strict=True):
+            for place, kind in enumerate(kinds):
+                own = rows[rows.networks == kind].set_index("layer").reindex(layers)
+                at = np.arange(len(layers)) + 0.2 * (place - 1)
+                ax.plot(at, 100 * own.found, "o", color=KIND_COLOURS[place], label=f"found: {kind}")
+                ax.plot(
+                    at,
+                    100 * own["false alarms"],
+                    "x",
+                    color=KIND_COLOURS[place],
+                    label=f"false alarm: {kind}",
+                )
+            ax.axhline(5, color="black", linewidth=0.6, linestyle=":")
+            ax.axhline(90, color="black", linewidth=0.6, linestyle=":")
+            ax.set_xticks(range(len(layers)), layers)
+            ax.set(ylim=(-4, 104), title=f"{reading} (more than {rows.delta.iloc[0]:g} sd)")
+        axes[0].set_ylabel("units (%)")
+        fig.suptitle(
+            "Clear absences found, and false alarms, where the truth is known (dotted: 90 % and 5 %)"
+        )
+        handles, labels = axes[0].get_legend_handles_labels()
+        order = [*range(0, len(handles), 2), *range(1, len(handles), 2)]
+        fig.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=3,
+                   fontsize=7.5, frameon=False)  # fmt: skip
     return fig
 
 

@@ -28,8 +28,12 @@ WIDTH = 7.5  # inches of the whole card
 COLUMNS = 6  # pictures beside each other on half a card
 INK = "#1b1b1f"
 SIDES = {"highest": PRESENCE, "lowest": ABSENCE}
-SCORES = {"absence": ABSENCE, "presence": PRESENCE, "veto": INK, "check": NEUTRAL}
-VERDICTS = {"veto": INK, "suppressed": ABSENCE, "no absence found": "#9a9a9a", "undecided": "#d8b365"}
+DECISIONS = {"encodes an absence": ABSENCE, "none of that size": "#9a9a9a", "cannot tell": "#d8b365"}
+READINGS = {"signed": INK, "passed on": "#6a51a3"}
+LINES = 4  # of a label under a picture
+PATCH_NOTE = (
+    "Under each: its response, and what lies mostly in the patch or, after “from:”, what its image shows."
+)
 CLASSES = 8  # classes shown of those that suppress the unit most
 
 
@@ -64,7 +68,10 @@ def card_rows(card) -> list[Row]:
     Args:
         card: a `your_model.cards.Card`.
     """
-    rows = [Row("Responses and scores", _drawings(card))]
+    rows = []
+    for title, found, note in (("Patches", card.patches, PATCH_NOTE), ("Images", card.images, "")):
+        pictures = {side: _captioned(end.pixels, end.response, end.label) for side, end in found.items()}
+        rows.append(_picture_row(card, title, pictures, note=note))
     if card.pair:
         ends = {side: getattr(card.pair, side) for side in SIDES}
         pictures = {side: _captioned(end.image, end.response) for side, end in ends.items()}
@@ -72,9 +79,6 @@ def card_rows(card) -> list[Row]:
         if card.short_ends:
             note += f" Real images go further at the {' and the '.join(card.short_ends)} end: more steps would help."
         rows.append(_picture_row(card, "Synthesised images", pictures, note=note))
-    for title, found in (("Patches", card.patches), ("Images", card.images)):
-        pictures = {side: _captioned(end.pixels, end.response, end.label) for side, end in found.items()}
-        rows.append(_picture_row(card, title, pictures))
     if card.evidence:
         maps = {"highest": card.evidence.target, "lowest": card.evidence.other}
         names = {"highest": "target inputs, signed maps", "lowest": "non-target inputs, signed maps"}
@@ -85,11 +89,11 @@ def card_rows(card) -> list[Row]:
         )
         pictures = {side: _maps(card, found) for side, found in maps.items()}
         rows.append(_picture_row(card, "Signed attribution", pictures, names, note))
-    return rows
+    return [*rows, Row("Responses and effects", _drawings(card))]
 
 
 def card_figure(card):
-    """The whole card as one picture: verdict, drawings, and the highest beside the lowest responses.
+    """The whole card as one picture: answer, drawings, and the highest beside the lowest responses.
 
     Args:
         card: a `your_model.cards.Card`.
@@ -134,9 +138,10 @@ def _drawings(card) -> list[Panel]:
             "them negative",
         ),
         Panel(
-            lambda part: score_intervals(part.subplots(), card.scores, card.limit, card.least), 3.0, 2.4,
-            f"Scores with 95 % intervals: absence {card.verdict['absence']:.2f}, veto {card.verdict['veto']:.2f} "
-            "standard deviations; all are in the table of scores",
+            lambda part: effect_intervals(part.subplots(), card), 3.0, 2.4,
+            "Effects of the lowest patches with 95 % intervals: "
+            + ", ".join(f"{read} {row['effect']:.2f} sd" for read, row in card.decisions.iterrows())
+            + "; all are in the table of effects",
         ),
     ]  # fmt: skip
     if card.evidence is not None and len(card.evidence.classes):
@@ -157,7 +162,8 @@ def _picture_row(card, title: str, pictures: dict, names: dict | None = None, no
     for side, shown in pictures.items():
         name = f"{side.capitalize()} response: {names[side] if names else title.lower()}"
         captions = "; ".join(caption.replace("\n", " ") for _, caption in shown)
-        height = 0.25 + 1.0 * -(-len(shown) // COLUMNS)
+        lines = max(caption.count("\n") for _, caption in shown)
+        height = 0.25 + (0.8 + 0.1 * lines) * -(-len(shown) // COLUMNS)
         draw = partial(_strip, title=name, colour=SIDES[side], pictures=shown)
         panels.append(Panel(draw, WIDTH / 2, height, f"{name} of {card.title}: {captions}"))
     return Row(title, panels, note)
@@ -176,10 +182,10 @@ def _strip(part, title: str, colour: str, pictures: list) -> None:
 
 
 def _captioned(pixels, responses, labels=None) -> list[tuple]:
-    """[(picture, its response and, on at most two lines, its label)]."""
+    """[(picture, its response and, on a few lines, its label)]."""
     captions = []
     for value, label in zip(responses, labels or [""] * len(pixels), strict=True):
-        lines = textwrap.wrap(str(label), 11, max_lines=2, placeholder="…")
+        lines = textwrap.wrap(str(label), 11, max_lines=LINES, placeholder="…")
         captions.append("\n".join([signed_number(float(value)), *lines]))
     return list(zip(pixels, captions, strict=True))
 
@@ -220,39 +226,29 @@ def response_histogram(ax, responses) -> None:
     ax.set_title(f"{below:.0%} of {len(responses):,} images below 0\n(dotted: median)", fontsize=8)
 
 
-def score_intervals(ax, scores, limit: float, least: float) -> None:
-    """Every score with its 95 % interval, against zero and against the 95th percentile of random-weight units (dashed).
-
-    Args:
-        scores: as in a `your_model.cards.Card`.
-        limit: in sd; NaN for none.
-        least: smallest veto score that counts, in sd.
-    """
+def effect_intervals(ax, card) -> None:
+    """Effect of the lowest patches in both readings against each control, with its 95 % interval and delta (dashed)."""
     names = []
-    for row, score in enumerate(scores.itertuples()):
-        colour = SCORES[score.score]
-        ax.plot([score.low, score.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
-        main = score.condition in ("random patch", "median images") or score.score == "presence"
-        ax.plot(score.value, row, "o" if main else "D", color=colour, markersize=5 if main else 3.5)
-        names.append(f"{score.score}: {_condition(score)}")
-    ax.axvline(0, color=INK, linewidth=1)
-    absences = np.flatnonzero((scores["score"] == "absence").to_numpy())
-    if len(absences) and np.isfinite(limit):
-        ax.plot([limit] * 2, [absences[0] - 0.5, absences[-1] + 0.5], "--", color=NEUTRAL, linewidth=1.4)
-    vetoes = np.flatnonzero((scores["score"] == "veto").to_numpy())
-    if len(vetoes):
-        ax.fill_betweenx(
-            [vetoes[0] - 0.4, vetoes[-1] + 0.4], -least, least, color="#999999", alpha=0.4, linewidth=0
+    for row, effect in enumerate(card.effects.itertuples()):
+        colour = READINGS[effect.reading]
+        ax.plot([effect.low, effect.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
+        ax.plot(effect.value, row, "o", color=colour, markersize=5)
+        names.append(f"{effect.reading}: {effect.control}")
+    for reading, delta in card.decisions["delta"].items():
+        rows = np.flatnonzero((card.effects["reading"] == reading).to_numpy())
+        ax.plot([delta] * 2, [rows[0] - 0.5, rows[-1] + 0.5], "--", color=READINGS[reading], linewidth=1.2)
+    if len(card.context):
+        found = card.context.iloc[0]
+        row = len(names)
+        ax.plot(
+            [found["low"], found["high"]], [row, row], color=NEUTRAL, linewidth=1.6, solid_capstyle="butt"
         )
+        ax.plot(found["context"], row, "D", color=NEUTRAL, markersize=4)
+        names.append("context: with − without trigger")
+    ax.axvline(0, color=INK, linewidth=1)
     name_rows(ax, names, fontsize=7)
-    ax.set_xlabel("score, sd of response", fontsize=8)
-    ax.set_title("scores (dashed: 95th percentile\nof random-weight units)", fontsize=8, loc="right")
-
-
-def _condition(score) -> str:
-    if score.score == "absence":
-        return "on " + score.condition if score.condition.endswith("images") else score.condition
-    return score.condition if score.score == "check" else f"against {score.condition}"
+    ax.set_xlabel("suppression, sd", fontsize=8)
+    ax.set_title("effect of the lowest patches\n(dashed: size that counts)", fontsize=8, loc="right")
 
 
 def class_bars(ax, evidence) -> None:
@@ -274,7 +270,7 @@ def class_bars(ax, evidence) -> None:
 
 
 def layer_overview(study, marked=()):
-    """The verdicts of a layer: absence scores beside those of the random copies, and the vetoes.
+    """The decisions on a layer: signed against passed on, and beside copies with random weights.
 
     Args:
         study: a `your_model.study.LayerStudy`.
@@ -285,23 +281,36 @@ def layer_overview(study, marked=()):
     """
     with companion_style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
-        _against_null(left, study)
-        _verdicts(right, study.verdicts, marked, study.least)
-        left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
-        for ax in (left, right):
-            ax.axvline(study.limit, color=NEUTRAL, linestyle="--", linewidth=1.4)
-            ax.set_xlabel("absence score, sd")
-            ax.legend(fontsize=7, framealpha=1, edgecolor="none")
-        name = f"{study.layer or 'output'}: {len(study.verdicts)} units"
-        figure.suptitle(f"{name} (dashed: 95th percentile of random-weight units)", fontsize=10)
+        wide = study.decisions.pivot(index="unit", columns="reading")
+        passed = (
+            "passed on" if "passed on" in wide["effect"] else "signed"
+        )  # of an output there is one reading
+        for decision, colour in DECISIONS.items():
+            rows = wide[wide["decision"]["signed"] == decision]
+            both = (rows["effect"][read] for read in ("signed", passed))
+            left.plot(*both, "o", color=colour, markersize=5, label=f"{decision} ({len(rows)})")
+        for unit in wide.index.intersection(list(marked)):
+            at = [wide["effect"][read][unit] for read in ("signed", passed)]
+            left.annotate(str(unit), at, (4, 4), textcoords="offset points", fontsize=7)
+        left.axvline(wide["delta"]["signed"].iloc[0], color=NEUTRAL, linestyle="--", linewidth=1.2)
+        left.axhline(wide["delta"][passed].iloc[0], color=NEUTRAL, linestyle="--", linewidth=1.2)
+        left.set(xlabel="signed effect, sd", ylabel=f"{passed} effect, sd")
+        left.set_title("decided on the signed reading", fontsize=9)
+        left.legend(fontsize=7, framealpha=1, edgecolor="none")
+        _beside_copies(right, study)
+        figure.suptitle(
+            f"{study.layer or 'output'}: {len(study.units)} units (dashed: sizes that count)", fontsize=10
+        )
     return figure
 
 
-def _against_null(ax, study) -> None:
-    null = study.null[(study.null["score"] == "absence") & (study.null["condition"] == "random patch")]
+def _beside_copies(ax, study) -> None:
+    """Signed effects of the network and of its copies with random weights, as shares of units."""
+    null = study.null[(study.null["reading"] == "signed") & (study.null["control"] == "random patch")]
+    signed = study.decisions[study.decisions["reading"] == "signed"]
     both = {
         "random weights": (null["value"].dropna(), "#b5b5b5"),
-        "this network": (study.verdicts["absence"].dropna(), ABSENCE),
+        "this network": (signed["effect"].dropna(), ABSENCE),
     }
     values = np.concatenate([*(values for values, _ in both.values()), [0.0, 0.01]])
     for name, (values_of, colour) in both.items():
@@ -309,17 +318,7 @@ def _against_null(ax, study) -> None:
         label = f"{name} ({len(values_of)} units)"
         ax.hist(values_of, np.linspace(values.min(), values.max(), 33), weights=share, color=colour, alpha=0.7,
                 label=label)  # fmt: skip
+    ax.axvline(signed["delta"].iloc[0], color=NEUTRAL, linestyle="--", linewidth=1.2)
     ax.axvline(0, color=INK, linewidth=1)
-    ax.set(ylabel="share of units", title="absence score: network vs random weights")
-
-
-def _verdicts(ax, table, marked, least) -> None:
-    for verdict, colour in VERDICTS.items():
-        rows = table[table["verdict"] == verdict]
-        if len(rows):
-            label = f"{verdict} ({len(rows)})"
-            ax.plot(rows["absence"], rows["veto"], "o", color=colour, markersize=5, label=label)
-    ax.axhspan(-least, least, color="#999999", alpha=0.3, linewidth=0)
-    for row in table[table["unit"].isin(list(marked))].dropna(subset=["absence", "veto"]).itertuples():
-        ax.annotate(str(row.unit), (row.absence, row.veto), (4, 4), textcoords="offset points", fontsize=7)
-    ax.set(ylabel="veto score, sd", title="absence score vs veto score")
+    ax.set(xlabel="signed effect, sd", ylabel="share of units", title="network vs random weights")
+    ax.legend(fontsize=7, framealpha=1, edgecolor="none")

@@ -8,14 +8,17 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
+        "atlas": ["write_atlas"],
         "cards": ["CardOptions", "card_numbers", "collect_cards"],
-        "html": ["summary", "write_atlas", "write_card"],
+        "effort": ["EFFORTS"],
+        "html": ["write_card"],
+        "offer": ["offer_names"],
         "one_card": ["card"],
         "inputs": ["validate_inputs"],
         "study": [
             "parse_units",
             "auto_config",
-            "power_warning",
+            "summary",
             "strongest_units",
             "study_layer",
         ],

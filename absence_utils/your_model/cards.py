@@ -29,19 +29,19 @@ from absence_utils.attribution.screening import (
 from absence_utils.display import one_line
 from absence_utils.errors import InputError
 from absence_utils.images.subsets import Subset
-from absence_utils.insertion.decisions import CONTEXT, NONE, SUPPRESSED, UNDECIDED, describe_verdict
-from absence_utils.insertion.scores import MIN_EFFECT, calibrate
+from absence_utils.insertion.context import describe_context
+from absence_utils.insertion.decisions import CANNOT_TELL, ENCODES, NONE, describe_decision
 from absence_utils.units import Unit, full_name
 from absence_utils.visualization.rendering import RenderedPair, render_pair
 
+from .labels import image_labels, patch_labels
 from .study import LayerStudy
 
 SIDES = ("highest", "lowest")
-HEADLINES = {
-    CONTEXT: "an absence that depends on context (veto)",
-    SUPPRESSED: "suppressed more than at random weights",
-    NONE: "no absence found",
-    UNDECIDED: "undecided",
+HEADLINES = {  # by decision: on the signed reading, and on what is passed on
+    ENCODES: ("Encodes an absence", "passes it on"),
+    NONE: ("Encodes no absence of that size", "passes none on"),
+    CANNOT_TELL: ("One cannot tell whether it encodes an absence", "cannot tell whether it passes one on"),
 }
 LEAST_BLUR = 1.5  # px: below that single pixels show, whose signs alternate
 FEWEST_IN_CLASS = 3  # images of a class whose mean is worth showing
@@ -89,7 +89,7 @@ class Extreme:
     Attributes:
         pixels: [picture, channel, height, width] in 0..1.
         response: [picture] in the units of the layer.
-        label: class of the image that each comes from, "" where there is none.
+        label: what each shows, "" where that is not known, see `labels`.
     """
 
     pixels: Tensor
@@ -127,32 +127,31 @@ class Card:
 
     Attributes:
         unit, title: address, and a name for readers.
-        verdict: the unit's row of `LayerStudy.verdicts`; `sentence` says it in words.
+        decisions: the unit's rows of `LayerStudy.decisions`, indexed by reading; `sentence` says them in words.
+        context: the unit's rows of `LayerStudy.context`, empty where it was not asked for.
+        confirmation: what was tested of a name, in a line; "" where nothing was.
         responses: [image] to all images, in the units of the layer.
         pair: synthesised maximum and minimum; None if not asked for.
         patches, images: side ("highest", "lowest") to `Extreme`.
         evidence: maps and classes; None if not asked for.
-        scores: the unit's measured rows of `ControlledResult.scores` in reading order, with percentile among random
-            copies.
-        limit: absence score that 95 % of the random copies' units stay below, sd.
+        effects: the unit's rows of `LayerStudy.effects`.
         about: what was studied, in words, for the card's foot: name to value.
-        least: smallest veto score that counts, sd.
     """
 
     unit: Unit
     title: str
-    verdict: pd.Series
-    sentence: str
+    decisions: pd.DataFrame
+    context: pd.DataFrame
     responses: np.ndarray
     pair: RenderedPair | None
     patches: dict[str, Extreme]
     images: dict[str, Extreme]
     evidence: Evidence | None
-    scores: pd.DataFrame
-    limit: float
+    effects: pd.DataFrame
     effort: CardOptions
     about: dict[str, str] = field(default_factory=dict)
-    least: float = MIN_EFFECT
+    patch: int = 0
+    confirmation: str = ""
 
     def __repr__(self) -> str:
         return f"Card of {self.title}: {self.headline}"
@@ -187,8 +186,30 @@ class Card:
 
     @property
     def headline(self) -> str:
-        """The verdict in a few words."""
-        return HEADLINES[self.verdict["verdict"]]
+        """What is missing, or the decision, in a few words: the answer of the card."""
+        return self.confirmation or self._decided()
+
+    @property
+    def sentences(self) -> list[str]:
+        """The decision where the headline is a name, then each reading, then what is known of the context."""
+        parts = [f"{self._decided()}."] if self.confirmation else []
+        parts += [describe_decision(row, self.patch) for _, row in self.decisions.iterrows()]
+        if len(self.context):
+            parts.append(describe_context(self.context.iloc[0]))
+        return parts
+
+    @property
+    def sentence(self) -> str:
+        """All `sentences` in a row."""
+        return " ".join(self.sentences)
+
+    def _decided(self) -> str:
+        """The decision in a few words, both readings. A veto is an absence even where its mean over images is small."""
+        own, *passed = self.decisions["decision"]
+        first = HEADLINES[own][0]
+        if len(self.context) and self.context["found"].iloc[0]:
+            first = "Encodes an absence that depends on context"
+        return ", ".join([first, *(HEADLINES[each][1] for each in passed)])
 
     @property
     def short_ends(self) -> list[str]:
@@ -205,6 +226,7 @@ def collect_cards(
     units: Sequence[int],
     effort: CardOptions,
     about: dict[str, str] | None = None,
+    confirmed: dict[int, str] | None = None,
 ) -> Iterator[Card]:
     """Cards of some units of a studied layer, one after the other.
 
@@ -215,6 +237,7 @@ def collect_cards(
         units: channels.
         effort: see `CardOptions`.
         about: for the foot of every card.
+        confirmed: unit to what a test of a name says, the first line of its card, see `offer.offer_names`.
 
     Returns:
         An iterator of `Card`: each is made when it is asked for.
@@ -222,15 +245,15 @@ def collect_cards(
     Raises:
         InputError: a unit that was not studied.
     """
-    missing = sorted(set(units) - set(study.verdicts["unit"]))
+    missing = sorted(set(units) - set(study.units))
     if missing:
-        remedy = f"Study it, or choose among {study.verdicts['unit'].tolist()}."
+        remedy = f"Study it, or choose among {study.units}."
         raise InputError("units", f"unit {missing[0]} was not studied", remedy)
-    return _collect(study, dataset, columns, list(units), effort, about or {})
+    return _collect(study, dataset, columns, list(units), effort, about or {}, confirmed)
 
 
 def _collect(
-    study: LayerStudy, dataset, columns: Columns, channels: list[int], effort: CardOptions, about: dict
+    study: LayerStudy, dataset, columns: Columns, channels: list[int], effort: CardOptions, about, confirmed
 ):
     units = [Unit(study.model, study.layer, int(channel), pool=study.setting.pool) for channel in channels]
     count = min(effort.evidence_images, len(dataset)) if effort.maps else 0
@@ -238,8 +261,6 @@ def _collect(
         chosen = torch.linspace(0, len(dataset) - 1, count).round().long()
         few, shown = Subset(dataset, chosen), replace(columns, membership=columns.membership[chosen])
         screened = screen(units, few, baseline=effort.baseline)
-    scores = calibrate(study.fair.scores, study.null)
-    verdicts = study.verdicts.set_index("unit", drop=False)
     synthesis = (effort.steps, effort.size, effort.seed, effort.facets)
     for position, unit in enumerate(units):
         channel = unit.channel
@@ -247,34 +268,29 @@ def _collect(
         yield Card(
             unit=unit,
             title=card_title(study, channel),
-            verdict=verdicts.loc[channel],
-            sentence=describe_verdict(verdicts.loc[channel], study.setting.patch),
+            decisions=_of(study.decisions, channel).set_index("reading", drop=False),
+            context=_of(study.context, channel),
             responses=study.responses[:, channel],
             pair=pair,
             patches=_patches(study, channel, effort.shown),
             images=_images(study, channel, effort.shown),
             evidence=_evidence(unit, position, screened, few, shown, effort) if count else None,
-            scores=sorted_scores(scores[scores["unit"] == channel].drop(columns="unit")),
-            limit=study.limit,
+            effects=_of(study.effects, channel),
             effort=effort,
             about=about,
+            patch=study.setting.patch,
+            confirmation=(confirmed or {}).get(channel, ""),
         )
+
+
+def _of(table: pd.DataFrame, channel: int) -> pd.DataFrame:
+    return table[table["unit"] == channel].reset_index(drop=True)
 
 
 def card_title(study: LayerStudy, channel: int) -> str:
     """Layer and channel; for an output of a network with the dataset's classes the class's name, too."""
     names = getattr(study.images, "class_names", [])
     return full_name(study.layer, channel, names, study.responses.shape[1])
-
-
-def _classes_of(images, numbers) -> list[str]:
-    """The class of each image, "" where there is none; a single class says nothing."""
-    names = list(getattr(images, "class_names", []))
-    labels = getattr(images, "labels", None) if len(names) > 1 else None
-    if labels is None:
-        return [""] * len(numbers)
-    chosen = [int(labels[number]) for number in numbers]
-    return [names[label] if 0 <= label < len(names) else "" for label in chosen]
 
 
 def _patches(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
@@ -285,7 +301,7 @@ def _patches(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
         sides[side] = Extreme(
             crops[:shown],
             found.response[channel, :shown].tolist(),
-            _classes_of(study.images, found.image[channel, :shown].tolist()),
+            patch_labels(study.images, found, channel, shown),
         )
     return sides
 
@@ -300,7 +316,7 @@ def _images(study: LayerStudy, channel: int, shown: int) -> dict[str, Extreme]:
         sides[side] = Extreme(
             normalisation.undo(pixels) if normalisation else pixels,
             own[chosen].tolist(),
-            _classes_of(study.images, chosen.tolist()),
+            image_labels(study.images, chosen.tolist()),
         )
     return sides
 
@@ -340,12 +356,13 @@ def _classes(screening: Screening, position: int, responses: Tensor, columns: Co
 def card_numbers(card: Card) -> pd.DataFrame:
     """The numbers on a card, one a row: panel, item, value, low, high (NaN where there is no interval)."""
     rows = [
-        (f"{score} score", condition, value, low, high)
-        for score, condition, value, low, high in card.scores[
-            ["score", "condition", "value", "low", "high"]
-        ].itertuples(index=False)
+        (f"effect, {row.reading}", row.control, row.value, row.low, row.high)
+        for row in card.effects.itertuples()
     ]
-    rows.append(("absence score", "random copies, 95th percentile", card.limit, np.nan, np.nan))
+    rows += [
+        (f"context, {row.reading}", "on - off", row.context, row.low, row.high)
+        for row in card.context.itertuples()
+    ]
     quantiles = {"lowest": 0, "median": 0.5, "highest": 1}
     rows += [
         ("response", f"{name} of the images", float(np.quantile(card.responses, at)), np.nan, np.nan)
@@ -371,10 +388,3 @@ def card_numbers(card: Card) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["panel", "item", "value", "low", "high"])
     table.insert(0, "unit", card.channel)
     return table
-
-
-def sorted_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    """The measured scores in reading order: absence with its controls, presence, veto, checks."""
-    order = {"absence": 0, "presence": 1, "veto": 2, "check": 3}
-    shown = scores[scores["value"].notna()]
-    return shown.sort_values("score", key=lambda names: names.map(order), kind="stable", ignore_index=True)

@@ -1,40 +1,27 @@
-"""A unit card as one HTML page that needs nothing else, and the atlas: a table of all cards to search and to sort.
-
-Scripts, and the pictures of cards, are inside the pages; those of the atlas lie beside it. All open from the file
-system, offline.
-"""
+"""A unit card as one HTML page that needs nothing else: it opens from the file system, offline."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
-import itables
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from itables.javascript import generate_init_offline_itables_html
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
-from PIL import Image
 
-from absence_utils.errors import InputError
 from absence_utils.files import write_atomically
-from absence_utils.insertion.decisions import CONTEXT, LEVEL, NONE, SUPPRESSED, UNDECIDED
-from absence_utils.insertion.scores import MIN_EFFECT
-from absence_utils.plots.base import companion_style, to_numpy
-from absence_utils.plots.your_model import SIDES, Panel, card_rows
+from absence_utils.insertion.decisions import LEVEL
+from absence_utils.plots.base import companion_style
+from absence_utils.plots.your_model import DECISIONS, Panel, card_rows
 
 from .cards import Card
-from .study import LayerStudy, power_warning
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
 )
 DPI = 150  # of a card's drawings in its page: sharp at the width of a phone
-THUMBNAIL = 96  # px, edge of the pictures in the atlas
 
 
 def card_page(card: Card, *, index: str = "", before: str = "", after: str = "") -> str:
@@ -42,7 +29,7 @@ def card_page(card: Card, *, index: str = "", before: str = "", after: str = "")
 
     Args:
         card: see `card.collect_cards`.
-        index, before, after: addresses of the atlas and of the neighbouring cards; "" for none.
+        index, before, after: addresses of the card's tile in the atlas and of the neighbouring cards; "" for none.
     """
     rows = [
         {"title": row.title, "note": row.note, "panels": [(_drawn(panel), panel.alt) for panel in row.panels]}
@@ -51,8 +38,9 @@ def card_page(card: Card, *, index: str = "", before: str = "", after: str = "")
     return TEMPLATES.get_template("card.html.j2").render(
         card=card,
         rows=rows,
-        scores=Markup(_score_table(card.scores).to_html(index=False, border=0)),
+        effects=Markup(_effect_table(card).to_html(index=False, border=0)),
         decided=_decided(card),
+        colour=decision_colour(card),
         index=index,
         before=before,
         after=after,
@@ -65,6 +53,11 @@ def card_frame(card: Card) -> str:
     return f'<iframe title="{escape(card.title)}" srcdoc="{escape(card_page(card))}" style="{look}"></iframe>'
 
 
+def decision_colour(card: Card) -> str:
+    """Colour of the decision on the signed reading."""
+    return DECISIONS[card.decisions["decision"].iloc[0]]
+
+
 def page_name(channel: int) -> str:
     """File name of a unit's card in an atlas."""
     return f"unit_{channel:04d}.html"
@@ -74,61 +67,6 @@ def write_card(card: Card, path: Path) -> Path:
     """Write a card as a page of its own."""
     write_atomically(path, card_page(card).encode())
     return path
-
-
-def write_atlas(cards: Iterable[Card], study: LayerStudy, folder: Path, title: str) -> list[Path]:
-    """Write a page for every card, as it comes, and the index of all of them.
-
-    Args:
-        cards: an iterator is enough: no more than two cards are held at a time.
-        study: what they are from.
-        folder: made if absent. The pictures of the index are files in its `pictures`, so that a browser loads only
-            those of the rows that it shows: inside the page those of 2,048 units would be some 100 MB.
-        title: of the index.
-
-    Returns:
-        Paths: the index, then the cards.
-
-    Raises:
-        InputError: no cards.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    rows, paths, before = [], [], ""
-    cards = iter(cards)
-    card = next(cards, None)
-    if card is None:
-        raise InputError("cards", "there are none", "Give at least one unit.")
-    while card is not None:
-        rows.append(_atlas_row(card, folder))
-        path, following = folder / page_name(card.channel), next(cards, None)
-        after = page_name(following.channel) if following else ""
-        page = card_page(card, index="index.html", before=before, after=after)
-        write_atomically(path, page.encode())
-        paths.append(path)
-        card, before = following, path.name
-    page = TEMPLATES.get_template("atlas.html.j2").render(
-        title=title,
-        summary=f"{summary(study)} {power_warning(study)}".strip(),
-        cards=len(rows),
-        table=Markup(_searchable(pd.DataFrame(rows))),
-    )
-    write_atomically(folder / "index.html", page.encode())
-    return [folder / "index.html", *paths]
-
-
-def summary(study: LayerStudy) -> str:
-    """The verdicts of a layer in a sentence."""
-    words = {
-        CONTEXT: "with an absence that depends on context (veto)",
-        SUPPRESSED: "suppressed more than at random weights",
-        NONE: "without an absence that could be shown",
-        UNDECIDED: "undecided",
-    }
-    table, counts = study.verdicts, study.verdicts["verdict"].value_counts()
-    named = [f"{counts[verdict]} {each}" for verdict, each in words.items() if verdict in counts]
-    unclear = int(((table["verdict"] == NONE) & (table["absence_high"] >= table["limit"])).sum())
-    more = f" In {unclear} of those without, one is not ruled out." if unclear else ""
-    return f"Of {len(table)} units studied: {', '.join(named)}.{more}"
 
 
 def _png(save) -> str:
@@ -147,78 +85,32 @@ def _drawn(panel: Panel) -> str:
     return drawing
 
 
-def _thumbnail(pixels, alt: str, path: Path) -> str:
-    """Pixels [channel, height, width] in 0..1 as a small picture in a file, and the element that shows it."""
-    values = (np.clip(to_numpy(pixels), 0, 1) * 255).round().astype(np.uint8)
-    image = Image.fromarray(values[0] if len(values) == 1 else values[:3].transpose(1, 2, 0))
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    path.parent.mkdir(exist_ok=True)
-    image.save(path, "PNG", optimize=True)
-    size = f'width="{image.width}" height="{image.height}"'
-    return f'<img src="{path.parent.name}/{path.name}" alt="{escape(alt)}" {size} loading="lazy">'
+def _effect_table(card: Card) -> pd.DataFrame:
+    """The effects and the context as text, for a reader."""
 
+    def rows(table, value: str) -> dict:
+        low, high = table["low"].map(_number), table["high"].map(_number)
+        return {"effect, sd": table[value].map(_number), "95 % interval": low + " to " + high}
 
-def _score_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores as text, for a reader."""
-    low, high = scores["low"].map(_number), scores["high"].map(_number)
-    percentiles = scores.get("percentile", pd.Series(np.nan, scores.index))
-    return pd.DataFrame({
-        "score": scores["score"],
-        "against": scores["condition"],
-        "value": scores["value"].map(_number),
-        "95 % interval": low + " to " + high,
-        "adjusted p": ["<0.001" if q < 0.001 else _number(q, 3) for q in scores["q"]],
-        "percentile": [_number(value, 0) for value in percentiles],
-    })  # fmt: skip
+    effects = pd.DataFrame({"reading": card.effects["reading"], "against": card.effects["control"],
+                            **rows(card.effects, "value")})  # fmt: skip
+    if not len(card.context):
+        return effects
+    context = pd.DataFrame({"reading": card.context["reading"], "against": "the same without the trigger",
+                            **rows(card.context, "context")})  # fmt: skip
+    return pd.concat([effects, context], ignore_index=True)
 
 
 def _decided(card: Card) -> str:
-    """What the verdict rests on, with the adjusted p-values that decided."""
-    row = card.verdict
-    return (
-        f"The verdict asks whether the absence score exceeds {_number(row['limit'])} sd, the 95th percentile of "
-        f"random-weight units (q {_number(row['q_absence'])}), and whether the veto exceeds {MIN_EFFECT} sd "
-        f"(q {_number(row['q_veto'])}). Below {LEVEL} counts; corrected for the {row['studied']} units studied."
-    )
+    """What the decision rests on, with the adjusted p-values that decided."""
+    parts = [
+        f"{reading}: more than {row['delta']:g} sd q {_number(row['q_more'], 3)}, less q {_number(row['q_less'], 3)}, "
+        f"higher than {_number(row['percentile'], 0)} % of units with random weights"
+        for reading, row in card.decisions.iterrows()
+    ]
+    studied = card.decisions["studied"].iloc[0]
+    return f"{'; '.join(parts)}. A q below {LEVEL} decides; corrected for the {studied} units studied."
 
 
 def _number(value, digits: int = 2) -> str:
     return "–" if pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
-
-
-def _atlas_row(card: Card, folder: Path) -> dict:
-    """A unit's row in the atlas: its pictures, its verdict, its scores, and what may suppress it."""
-    kind = "synthesised image" if card.pair else "patch"
-    row = {
-        "unit": f'<a href="{page_name(card.channel)}" title="{escape(card.title)}">{card.channel}</a>',
-        "class": escape(card.title.partition(": ")[2]),
-    }
-    for side in SIDES:
-        picture = (getattr(card.pair, side).image if card.pair else card.patches[side].pixels)[0]
-        path = folder / "pictures" / f"unit_{card.channel:04d}_{side}.png"
-        row[f"{side} response"] = _thumbnail(
-            picture, f"{side.capitalize()} response of {card.title}: {kind}", path
-        )
-    scores = {score: round(float(card.verdict[score]), 2) for score in ("absence", "veto", "presence")}
-    classes = card.evidence.classes["name"].head(3) if card.evidence else []
-    lowest = dict.fromkeys(filter(None, card.patches["lowest"].label))
-    return row | {
-        "verdict": card.verdict["verdict"],
-        **{f"{score} score, sd": value for score, value in scores.items()},
-        "responses < 0, %": round(100 * float((card.responses < 0).mean())),
-        "most absence evidence": escape(", ".join(map(str, classes))),
-        "lowest patches from": escape(", ".join(list(lowest)[:3])),
-    }
-
-
-def _searchable(table: pd.DataFrame) -> str:
-    """The table by DataTables, with its scripts inside the page; search and order last as long as the browser's tab."""
-    if not table["class"].any():  # hidden units have no name
-        table = table.drop(columns="class")
-    controls = {"topStart": "search", "topEnd": "pageLength", "bottomStart": "info", "bottomEnd": "paging"}
-    scripts = generate_init_offline_itables_html(itables.options.dt_bundle)
-    return scripts + itables.to_html_datatable(
-        table, connected=False, display_logo_when_loading=False, allow_html=True, showIndex=False, table_id="units",
-        maxBytes=0, maxRows=0, maxColumns=0, lengthMenu=[25, 100, 1000], scrollX=True, stateSave=True, stateDuration=-1,
-        order=[], layout=controls, text_in_header_can_be_selected=False, classes="display compact",
-    )  # fmt: skip

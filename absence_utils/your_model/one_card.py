@@ -27,9 +27,8 @@ def card(
     *,
     patch: int = 0,
     stride: int = 0,
-    k: int = 8,
-    pasted: int = 24,
-    top_share: float = 0.2,
+    k: int = 12,
+    hosts: int = 192,
     random_copies: int = 4,
     null_units: int = 64,
     most: int = 64,
@@ -43,10 +42,10 @@ def card(
         model: a network, or what `open_model` returns.
         layer: its name; "logits" for the signed output, None for the output as it is.
         unit: channel of the layer.
-        images: an image dataset (`load_images`, `LoadedModel.images`), 90 images or more with the default `top_share`;
-            or a tensor [image, channel, height, width], normalised as the network expects.
+        images: an image dataset (`load_images`, `LoadedModel.images`), 36 images or more, better 150; or a tensor
+            [image, channel, height, width], normalised as the network expects.
         options: what goes onto the card; by default `CardOptions()` with synthesised images of the images' size.
-        patch, stride, k, pasted, top_share: of the insertion experiment, see `auto_config` (`pasted` are its `images`).
+        patch, stride, k, hosts: of the insertion experiment, see `auto_config`.
         random_copies, null_units: copies with random weights, and units studied in all of them together.
         most: units of the layer that are studied, this one among them; 0 for all.
         seed: of copies, images, patches and synthesis.
@@ -62,7 +61,7 @@ def card(
         >>> from absence_utils.your_model import CardOptions
         >>> model = load_model("concept_scenes")
         >>> scenes = load_images("concept_scenes", model, limit=90)
-        >>> quick = {"random_copies": 1, "null_units": 2, "most": 2, "k": 3, "pasted": 6}
+        >>> quick = {"random_copies": 1, "null_units": 2, "most": 2, "k": 6, "hosts": 12}
         >>> card(model, "logits", 1, scenes, CardOptions(steps=2, maps=1, facets=1), **quick).title
         'logits, unit 1: not ring'
     """
@@ -73,9 +72,7 @@ def card(
     few = torch.stack([dataset[int(number)][0] for number in few])
     validate_model(network, layer, few).raise_for_failure()
     edge = min(dataset[0][0].shape[1:])
-    setting = auto_config(
-        len(dataset), edge, patch, stride, k=k, images=pasted, top_share=top_share, seed=seed
-    )
+    setting = auto_config(len(dataset), edge, patch, stride, k=k, hosts=hosts, seed=seed)
     study = study_layer(
         network,
         layer,
@@ -85,7 +82,6 @@ def card(
         units=[unit],
         most=most,
         null_units=null_units,
-        top_share=top_share,
     )
     about = {
         "network": model.name if isinstance(model, LoadedModel) else type(network).__name__,
@@ -102,6 +98,6 @@ def _in_memory(network: nn.Module, images: Tensor) -> TensorImages:
     """A tensor as a dataset of one class without a name."""
     require_shape("images", images, "image", "channel", "height", "width")
     if not len(images):
-        raise InputError("images", "there are none", "Give 90 or more.")
+        raise InputError("images", "there are none", "Give 36 or more.")
     labels = torch.zeros(len(images), dtype=torch.long)
     return TensorImages(images.detach().cpu(), labels, ["images"], normalisation=normalisation_of(network))

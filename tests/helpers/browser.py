@@ -124,7 +124,9 @@ def overflow(page) -> list[str]:
 
 def links(page) -> list[str]:
     """Addresses that the page links to, complete."""
-    return page.eval_on_selector_all("a[href]", "all => all.map(it => it.href)")
+    return page.eval_on_selector_all(
+        "a[href]", "all => all.map(it => new URL(it.getAttribute('href'), document.baseURI).href)"
+    )
 
 
 def targets(page) -> list[str]:
