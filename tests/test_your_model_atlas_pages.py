@@ -52,7 +52,10 @@ def test_every_link_leads_to_a_file_or_a_tile(browser, atlas):
         with open_page(browser, path) as opened:
             own = {f"#{name}" for name in targets(opened.page)}
             index = {f"#unit-{unit}" for unit in range(5)}
-            for link in links(opened.page):
+            shown = [
+                link for link in links(opened.page) if "itables" not in link
+            ]  # for those without scripts
+            for link in shown:
                 file, mark, fragment = link.partition("#")
                 assert file in names and (not mark or f"#{fragment}" in (own if path is atlas[0] else index))
 
