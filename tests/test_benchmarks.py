@@ -131,6 +131,7 @@ def test_power_counts_by_kind_layer_and_reading():
     units = pd.DataFrame({
         "kind": "rules", "reading": "signed", "layer": ["block2", "block2", "block4", "block4"],
         "truth": [-0.5, -0.4, -0.05, 0.0], "truth_high": [-0.3, -0.26, 0.0, 0.1], "delta": 0.75,
+        "effect": [1.5, 0.2, 1.4, 0.8],
         "decision": [bench_power.ENCODES, bench_power.NONE, bench_power.ENCODES, bench_power.CANNOT_TELL],
     })  # fmt: skip
     table = bench_power.tabulate(units).set_index("layer")

@@ -75,7 +75,7 @@ def test_additive_is_additive_but_for_the_seam():
 
 
 def test_bad_input():
-    with pytest.raises(InputError, match="rule.*additive, veto"):
+    with pytest.raises(InputError, match="rule.*additive, saturating, veto"):
         SyntheticUnits(noise(), 2, "linear")
     with pytest.raises(InputError, match="images.*alike"):
         SyntheticUnits(torch.zeros(4, 3, 12, 12), 2)

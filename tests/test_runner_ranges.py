@@ -16,6 +16,7 @@ from absence_utils.runner.ranges import read_range
 
 PATHS = [*all_notebooks(), NOTEBOOKS / "shards" / "mine_shard.ipynb"]
 FREE = {
+    "concept",
     "tree",
     "model",
     "weights",
@@ -176,8 +177,8 @@ def test_every_profile_is_within_the_ranges(path):
 
 def test_a_run_without_the_runner_is_checked_too(monkeypatch, tmp_path):
     parameters = {name: it.default for name, it in KNOWN["10_your_model"].items()}
-    with pytest.raises(InputError, match="`baseline`: 'zeros' is not known"):
-        record.start_run("10_your_model", parameters | {"baseline": "zeros"})
+    with pytest.raises(InputError, match="`effort`: 'much' is not known"):
+        record.start_run("10_your_model", parameters | {"effort": "much"})
     record.start_run("10_your_model", parameters | {"layer": None, "images": object()})  # the cell runs again
     cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": ["k = 1  # in [1, 2]"]}
     (tmp_path / "own.ipynb").write_text(json.dumps({"cells": [cell]}))

@@ -59,8 +59,8 @@ def context_effects(
         A row for each unit and reading: unit, reading, trigger (what the unit loses without it, sd), on and off
         (effects with the trigger and without it, in sd as in `hosts.host_effects`, a positive one is suppression),
         context (on - off), low, high (95 %), q (that the context is beyond `LEAST`, adjusted over units), ranks (the
-        same difference on the scale of ranks among untouched images, 0..1), found (q below 5 %, a trigger of
-        `TRIGGER` or more, and the change of scale leaves the sign).
+        same difference on the scale of ranks among untouched images, 0..1), found (q below 5 %, and the change
+        of scale leaves the sign). A unit with a trigger below `TRIGGER` is not asked: NaN, and not found.
     """
     stack = stack_images(dataset)
     check_book(book, setting, stack)
@@ -176,18 +176,21 @@ def _table(values: np.ndarray, usual: np.ndarray, units, k: int, read: str) -> p
     found = crossed_t_interval(crossed)
     rows = pd.DataFrame({"value": found.value, "error": found.standard_error, "df": found.df})
     ranks = (ranked[:, 1] - ranked[:, 0] - ranked[:, 3] + ranked[:, 2]).mean(axis=1)
-    q = fdr_adjust(one_sided_p(rows, LEAST))
-    return pd.DataFrame({
+    asked = trigger >= TRIGGER  # what is left without a trigger is how far the unit can fall at all
+    q = fdr_adjust(np.where(asked, one_sided_p(rows, LEAST), np.nan))
+    table = pd.DataFrame({
         "unit": units, "reading": read,
         "trigger": trigger, "on": on.mean(axis=1), "off": off.mean(axis=1),
         "context": found.value, "low": found.low, "high": found.high,
-        "q": q, "ranks": ranks, "found": (q < LEVEL) & (trigger >= TRIGGER) & (ranks > 0),
+        "q": q, "ranks": ranks, "found": (q < LEVEL) & (ranks > 0),
     })  # fmt: skip
+    table.loc[~asked, ["context", "low", "high", "ranks"]] = np.nan
+    return table
 
 
 def describe_context(row: pd.Series) -> str:
     """A row of `context_effects` in a sentence."""
-    if np.isnan(row["context"]):
+    if np.isnan(row["trigger"]):
         return "Context could not be asked: the unit hardly changes."
     if row["trigger"] < TRIGGER:
         return (

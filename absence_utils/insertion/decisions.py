@@ -147,4 +147,4 @@ def in_sd(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")  # + 0.0: no minus before a zero

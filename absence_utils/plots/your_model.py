@@ -237,7 +237,7 @@ def effect_intervals(ax, card) -> None:
     for reading, delta in card.decisions["delta"].items():
         rows = np.flatnonzero((card.effects["reading"] == reading).to_numpy())
         ax.plot([delta] * 2, [rows[0] - 0.5, rows[-1] + 0.5], "--", color=READINGS[reading], linewidth=1.2)
-    if len(card.context):
+    if card.context["context"].head(1).notna().any():
         found = card.context.iloc[0]
         row = len(names)
         ax.plot(
