@@ -57,6 +57,7 @@ def hidden(card):
 
 
 def test_effects_stand_where_they_are_beside_the_size_that_counts(ax, card):
+    card = replace(card, context=card.context.assign(context=0.5, low=0.25, high=0.75))
     shown = hidden(card)
     plots.effect_intervals(ax, shown)
     points = [line for line in ax.lines if line.get_marker() == "o"]
@@ -77,6 +78,7 @@ def test_effects_stand_where_they_are_beside_the_size_that_counts(ax, card):
 
 def test_a_context_that_was_not_asked_for_is_not_drawn(ax, card):
     plots.effect_intervals(ax, replace(card, context=card.context.iloc[:0]))
+    plots.effect_intervals(ax, card)  # "not ring" has no trigger
     assert not [line for line in ax.lines if line.get_marker() == "D"]
     assert len(ax.get_yticklabels()) == len(card.effects)
 

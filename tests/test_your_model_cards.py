@@ -117,7 +117,12 @@ def test_decisions_effects_and_context_are_the_units_own(card, layer_study):
     own = study.effects[study.effects["unit"] == 1]
     assert card.effects["value"].tolist() == own["value"].tolist()
     assert card.decisions.loc["signed", "effect"] == study.decision(1)["effect"] == own["value"].iloc[0]
-    assert card.context["context"].tolist() == study.context.set_index("unit").loc[[1], "context"].tolist()
+    pd.testing.assert_frame_equal(
+        card.context, study.context[study.context["unit"] == 1].reset_index(drop=True)
+    )
+    assert (
+        card.context["context"].isna().all()
+    )  # "not ring" is active unless there is a ring: it has no trigger
     assert f"{study.decision(1)['effect']:.2f} sd" in card.sentence and card.patch == 24
 
 
@@ -167,6 +172,8 @@ def test_what_is_known_of_a_name_comes_first(layer_study, card):
 
 
 def test_numbers_of_a_card_hold_what_it_draws(card):
+    assert not any("context" in panel for panel in card_numbers(card)["panel"])
+    card = replace(card, context=card.context.assign(context=0.5, low=0.25, high=0.75))
     numbers = card_numbers(card).set_index(["panel", "item"])["value"]
     assert numbers["effect, signed", "random patch"] == card.decisions.loc["signed", "effect"]
     assert numbers["effect, signed", "mean colour"] == card.effects["value"].iloc[1]

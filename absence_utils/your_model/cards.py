@@ -361,7 +361,7 @@ def card_numbers(card: Card) -> pd.DataFrame:
     ]
     rows += [
         (f"context, {row.reading}", "on - off", row.context, row.low, row.high)
-        for row in card.context.itertuples()
+        for row in card.context.dropna(subset=["context"]).itertuples()
     ]
     quantiles = {"lowest": 0, "median": 0.5, "highest": 1}
     rows += [
