@@ -94,10 +94,11 @@ def _effect_table(card: Card) -> pd.DataFrame:
 
     effects = pd.DataFrame({"reading": card.effects["reading"], "against": card.effects["control"],
                             **rows(card.effects, "value")})  # fmt: skip
-    if not len(card.context):
+    asked = card.context.dropna(subset=["context"])
+    if not len(asked):
         return effects
-    context = pd.DataFrame({"reading": card.context["reading"], "against": "the same without the trigger",
-                            **rows(card.context, "context")})  # fmt: skip
+    context = pd.DataFrame({"reading": asked["reading"], "against": "the same without the trigger",
+                            **rows(asked, "context")})  # fmt: skip
     return pd.concat([effects, context], ignore_index=True)
 
 
