@@ -115,7 +115,7 @@ def _against_truth(ax, rows, reading: str) -> None:
     ax.plot([low, 0], [low, 0], color="0.6", linewidth=0.8)
     zero_line(ax)
     ax.set_title(f"{reading}: {same.sum()} of {len(named)}\nnames are the strongest")
-    ax.set_xlabel("exact, strongest suppressor (sd)")
+    ax.set_xlabel("exact, strongest (sd)")
     ax.set_ylabel("exact, name (sd)")
 
 
