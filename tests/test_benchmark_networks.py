@@ -16,7 +16,6 @@ from absence_utils.benchmark.networks import (
     load_benchmark_network,
 )
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes, rule_logits
-from absence_utils.models.concept_net import train_concept_net
 from absence_utils.models.training import predict
 from absence_utils.paths import DATA, ROOT
 
@@ -67,16 +66,6 @@ def test_the_manifest_holds_their_accuracy_and_the_file_is_small():
     assert entry["bytes"] < 8e6
     facts = entry["facts"]["accuracy"]
     assert len(facts) == 2 * SEEDS + 1 and min(min(each.values()) for each in facts.values()) > 0.995
-
-
-@pytest.mark.slow
-def test_a_short_retraining_learns_the_twins_rules(images):
-    """A tenth of the shipped networks' training, as in test_scenes; the commonest answer is right in 65 % at most."""
-    network = train_concept_net(
-        1500, 12, seed=100, targets=KINDS["twin"][2], batch_size=32, noise=0.03, push=0.0
-    )
-    right = ((predict(network, images) > 0) == KINDS["twin"][1](SCENES)).float().mean()
-    assert right > 0.8
 
 
 @pytest.mark.slow
