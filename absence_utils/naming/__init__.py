@@ -8,7 +8,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "confirm": ["Confirmation"],
+        "confirmation": ["Confirmation", "confirm"],
         "concepts": [
             "Concepts",
             "class_concepts",

@@ -8,7 +8,7 @@ from pathlib import Path
 from absence_utils.errors import InputError
 from absence_utils.insertion.decisions import ENCODES
 from absence_utils.naming.concepts import find_concepts
-from absence_utils.naming.confirm import confirm
+from absence_utils.naming.confirmation import confirm
 from absence_utils.naming.names import headlines, name_absence
 from absence_utils.units import Unit
 

@@ -1,7 +1,7 @@
 """Does this concept silence this unit? The user's own folder or crops against matched controls, on the user's hosts.
 
-python -m absence_utils.naming.confirm --model squeezenet1_0 --weights FILE --layer features.12.expand3x3 --unit 5 \\
-    --concept DIR --hosts DIR [--controls DIR] [--figure FILE.png]
+python -m absence_utils.naming.confirmation --model squeezenet1_0 --weights FILE --layer features.12.expand3x3 \\
+    --unit 5 --concept DIR --hosts DIR [--controls DIR] [--figure FILE.png]
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def _images(parameter: str, source, model: nn.Module) -> ImageStack:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m absence_utils.naming.confirm", description="Does a concept silence a unit?"
+        prog="python -m absence_utils.naming.confirmation", description="Does a concept silence a unit?"
     )
     parser.add_argument(
         "--model", required=True, help="torchvision name, concept_scenes, or file.py:function"

@@ -7,8 +7,8 @@ from helpers.planted_names import NAMES, noise_images, planted_donors, planted_n
 from PIL import Image
 
 from absence_utils import InputError, Unit, confirm
-from absence_utils.naming import CANNOT_TELL, ENCODES, NONE
-from absence_utils.naming.confirm import decide_effects, main, most_similar
+from absence_utils.insertion.decisions import CANNOT_TELL, ENCODES, NONE
+from absence_utils.naming.confirmation import decide_effects, main, most_similar
 from absence_utils.naming.effects import low_level_statistics
 from absence_utils.naming.regression import MeanOver
 
