@@ -40,6 +40,7 @@ __all__ = [
     "layout_of",
     "pool_space",
     "reading",
+    "readings_of",
     "responses",
     "to_network",
 ]
@@ -72,6 +73,11 @@ def pool_space(features: Tensor, pool: str = "mean") -> Tensor:
         return features[:, :, 0]
     space = tuple(range(2, features.ndim))
     return {"mean": torch.mean, "max": torch.amax, "min": torch.amin}[pool](features, dim=space)
+
+
+def readings_of(layer: str | None) -> tuple[str, ...]:
+    """The readings of a layer: an output is handed on as it is, so that it has the signed one alone."""
+    return READINGS[:1] if layer in OUTPUTS else READINGS
 
 
 def responses(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from absence_utils.benchmark.effects import measured_effects
+from absence_utils.benchmark.effects import exact_effects
 from absence_utils.benchmark.networks import load_benchmark_network
 from absence_utils.images.load import load_images
 from absence_utils.images.scenes import scene_dataset
@@ -30,16 +30,16 @@ LAYER = "features.12.expand3x3"
 
 
 def of_scenes() -> pd.DataFrame:
-    """Rows for block4 and the hidden layer of three networks and of their copies with random weights."""
+    """Rows for block4 of three networks and of their copies with random weights."""
     networks = {"concept_scenes": load_model("concept_scenes")}
     networks |= {f"rules/{seed}": load_benchmark_network("rules", seed) for seed in (0, 1)}
     hosts, concepts, rows = scene_dataset(400, 5), scene_concepts(160, 77), []
     for name, network in networks.items():
         for weights, model in (("trained", network), ("random", random_copy(network, 1))):
             found = name_absence(model, "block4", hosts, concepts, hosts=2)
+            truth = dict(list(exact_effects(model, "block4", 100).groupby("reading")))
             for reading, table in found.table.groupby("reading", sort=False):
-                truth = measured_effects(model, "block4", 100, how=reading)
-                judged = against_truth(table, truth)
+                judged = against_truth(table, truth[reading])
                 about = {"network": name, "layer": "block4", "weights": weights, "reading": reading}
                 rows.append(about | counts(table) | judged)
                 print(rows[-1], file=sys.stderr, flush=True)

@@ -30,8 +30,7 @@ from absence_utils.images.scenes import scene_dataset
 from absence_utils.images.subsets import shuffle_images
 from absence_utils.insertion.decisions import CANNOT_TELL, ENCODES, NONE, decide
 from absence_utils.insertion.design import InsertionConfig
-from absence_utils.insertion.hosts import both_readings, host_effects
-from absence_utils.insertion.protocols import mine_splits, split_in_thirds
+from absence_utils.insertion.hosts import layer_effects
 from absence_utils.models.load import load_model
 from absence_utils.models.random_weights import random_copy
 
@@ -56,11 +55,7 @@ def networks(images) -> dict:
 
 def study(network, layer: str, stack, setting: InsertionConfig, pairs: int) -> pd.DataFrame:
     """The decision on each unit in each reading, beside the exact effect of its strongest suppressor."""
-    _, mined = mine_splits(network, layer, stack, setting, 4, whole=False, per_image=1)
-    hosts = range(split_in_thirds(len(stack))[0].stop, len(stack))
-    effects = host_effects(
-        network, layer, stack, mined, hosts, setting, both_readings(network, layer, stack), redraws=4
-    )
+    effects = layer_effects(network, layer, stack, setting).effects
     truth = exact_effects(network, layer, pairs)
     strongest = truth.loc[truth.groupby(["unit", "reading"])["effect"].idxmin()]
     strongest = strongest.rename(columns={"effect": "truth", "low": "truth_low", "high": "truth_high"})

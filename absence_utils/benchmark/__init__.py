@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "absences_by_layer",
             "average_causal_effect",
             "effects_everywhere",
+            "exact_effects",
             "measured_effects",
             "planted_signs",
         ],

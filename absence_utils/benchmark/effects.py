@@ -20,7 +20,7 @@ from absence_utils.images.scenes import (
     draw_presence,
     render_scenes,
 )
-from absence_utils.units import OUTPUTS, READINGS, responses
+from absence_utils.units import readings_of, responses
 
 from .networks import TWIN_RULES
 
@@ -70,7 +70,6 @@ def average_causal_effect(
     n: int = 200,
     seed: int = 0,
     standardise: bool = False,
-    how: str = "signed",
 ) -> CausalEffect:
     """Mean of f_u(scene with the concept) - f_u(same scene without) for every unit u of a layer.
 
@@ -83,14 +82,13 @@ def average_causal_effect(
         seed: of the pairs.
         standardise: divide by each unit's standard deviation over n scenes with the usual presence of all
             concepts; a unit that never changes gets 0.
-        how: the reading, one of `units.READINGS`.
 
     Raises:
         InputError: unknown concept or layer; n below 2.
     """
     require_at_least("n", n, 2, "the error is estimated from the spread of the pairs")
     shown, hidden = (
-        read(model, layer, NORMALISATION.apply(scenes.pixels), how)
+        read(model, layer, NORMALISATION.apply(scenes.pixels))
         for scenes in counterfactual_pairs(concept, n, seed)
     )
     usual = draw_presence(n, seed)[:, concept_index(concept)] if standardise else None
@@ -108,15 +106,13 @@ def planted_signs(kind: str) -> Tensor:
     return signs
 
 
-def measured_effects(
-    model, layer: str | None, pairs: int, seed: int = 500, how: str = "signed"
-) -> pd.DataFrame:
+def measured_effects(model, layer: str | None, pairs: int, seed: int = 500) -> pd.DataFrame:
     """Average causal effect of every concept on every unit of a layer, from exact counterfactual pairs, in sd.
 
     Columns unit, concept, effect, low, high (95 %, normal over pairs). Negative: an encoded absence (definition 2.1).
     """
     effects = [
-        average_causal_effect(model, layer, concept, pairs, seed, standardise=True, how=how).table(concept)
+        average_causal_effect(model, layer, concept, pairs, seed, standardise=True).table(concept)
         for concept in CONCEPTS
     ]
     return pd.concat(effects, ignore_index=True)
@@ -124,12 +120,11 @@ def measured_effects(
 
 def exact_effects(model, layer: str | None, pairs: int, seed: int = 500) -> pd.DataFrame:
     """As `measured_effects`, in both readings (column reading), each pair rendered once."""
-    readings = READINGS[:1] if layer in OUTPUTS else READINGS
     tables = []
     for concept in CONCEPTS:
         scenes = [NORMALISATION.apply(each.pixels) for each in counterfactual_pairs(concept, pairs, seed)]
         usual = draw_presence(pairs, seed)[:, concept_index(concept)]
-        for reading in readings:
+        for reading in readings_of(layer):
             shown, hidden = (read(model, layer, images, reading) for images in scenes)
             tables.append(CausalEffect.of_pairs(shown, hidden, usual).table(concept).assign(reading=reading))
     return pd.concat(tables, ignore_index=True)

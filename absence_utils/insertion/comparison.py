@@ -17,13 +17,12 @@ from absence_utils.units import device_of
 from .context import context_effects
 from .decisions import decide
 from .design import InsertionConfig
-from .hosts import both_readings, host_effects
+from .hosts import layer_effects
 from .known_units import RULES as KINDS
 from .known_units import SyntheticUnits
-from .protocols import InsertionStudy, insertion_study, mine_splits, split_in_thirds
+from .protocols import InsertionStudy, insertion_study
 from .scores import LEVEL, MAIN_CONTROL, select_score
 
-REDRAWS = 4  # of the random patches, where a decision is made
 PLANTED = np.array([bool(rule.absent) for rule in RULES.values()])  # scenes rules that ask for an absence
 
 
@@ -128,31 +127,22 @@ def decide_networks(
     scenes = shuffle_images(scene_dataset(known_scenes, setting.seed), setting.seed)
     hosts = min(setting.images, known_scenes - known_scenes // 3)
     own = replace(setting, patch=24, stride=8, images=hosts - hosts % setting.k)
-    asked = {
-        "this network": (model, layer, stack, setting),
-        "random weights": (random_model, layer, stack, setting),
+    tables = {
+        "this network": decide_layer(model, layer, stack, setting, units),
+        "random weights": decide_layer(random_model, layer, stack, setting, units),
     }
-    asked |= {
-        f"{rule} units": (SyntheticUnits(sample, known_units, rule, seed=setting.seed), None, stack, setting)
-        for rule in KINDS
-    }
+    for rule in KINDS:
+        known = SyntheticUnits(sample, known_units, rule, seed=setting.seed)
+        tables[f"{rule} units"] = decide_layer(known, None, stack, setting)
     shipped = load_model("concept_scenes", device=device_of(model))
-    asked["scenes rules"] = (shipped, "logits", stack_images(scenes), own)
-    tables = []
-    for name, (network, place, images, how) in asked.items():
-        few = units if place == layer else None
-        tables.append(decide_layer(network, place, images, how, few).assign(network=name))
-    return pd.concat(tables, ignore_index=True)
+    tables["scenes rules"] = decide_layer(shipped, "logits", stack_images(scenes), own)
+    return pd.concat([table.assign(network=name) for name, table in tables.items()], ignore_index=True)
 
 
 def decide_layer(model, layer: str | None, stack, setting: InsertionConfig, units=None) -> pd.DataFrame:
     """Decision and context of the units of a layer; see `decide_networks`."""
-    _, mined = mine_splits(model, layer, stack, setting, REDRAWS, whole=False, per_image=1)
-    hosts = range(split_in_thirds(len(stack))[0].stop, len(stack))
-    readings = both_readings(model, layer, stack, setting.pool)
-    about = (stack, mined, hosts, setting, readings)
-    effects = host_effects(model, layer, *about, units=units, redraws=REDRAWS)
-    context = context_effects(model, layer, *about, units)
+    effects, mined, hosts, responses = layer_effects(model, layer, stack, setting, units=units)
+    context = context_effects(model, layer, stack, mined, hosts, setting, responses, units)
     context = context.rename(columns={"low": "context_low", "high": "context_high"})
     return decide(effects).merge(context, on=["unit", "reading"])
 

@@ -11,6 +11,8 @@ positive A is suppression.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from torch import nn
@@ -19,10 +21,11 @@ from absence_utils.errors import InputError, require_at_least
 from absence_utils.images.cache import stack_images
 from absence_utils.patches.book import PatchBook
 from absence_utils.stats import crossed_t_interval
-from absence_utils.units import OUTPUTS, READINGS, dataset_responses
+from absence_utils.units import dataset_responses, readings_of
 
 from .design import InsertionConfig, Treatment, as_array, chosen_units, plan
 from .execution import empty_bank, run_insertions
+from .protocols import mine_splits, split_in_thirds
 from .published import check_book, extreme_patches, shared_random_patches
 
 CONTROLS = ("random patch", "mean colour")
@@ -30,9 +33,37 @@ FEWEST_PATCHES = 6  # of a unit, from as many images: with fewer, coverage and o
 
 
 def both_readings(model: nn.Module, layer: str | None, dataset, pool: str = "mean") -> dict[str, np.ndarray]:
-    """Reading to [image, unit] responses of a layer to untouched images; an output has the signed one alone."""
-    readings = READINGS[:1] if layer in OUTPUTS else READINGS
-    return {read: dataset_responses(model, layer, dataset, pool=pool, read=read).numpy() for read in readings}
+    """Reading (`units.readings_of`) to [image, unit] responses of a layer to untouched images."""
+    return {
+        read: dataset_responses(model, layer, dataset, pool=pool, read=read).numpy()
+        for read in readings_of(layer)
+    }
+
+
+class LayerEffects(NamedTuple):
+    """`host_effects` of a layer, and what they were measured with: patches, hosts, and responses in each reading."""
+
+    effects: pd.DataFrame
+    mined: PatchBook
+    hosts: range
+    responses: dict[str, np.ndarray]
+
+
+def host_range(dataset) -> range:
+    """Numbers of the images that are not mined: all after the first third."""
+    return range(split_in_thirds(len(dataset))[0].stop, len(dataset))
+
+
+def layer_effects(
+    model: nn.Module, layer: str | None, dataset, setting: InsertionConfig, *, units=None, redraws: int = 4
+) -> LayerEffects:
+    """Mine the first third of the images and measure `host_effects` in the others; arguments as there."""
+    stack = stack_images(dataset)
+    _, mined = mine_splits(model, layer, stack, setting, redraws, whole=False, per_image=1)
+    hosts, responses = host_range(stack), both_readings(model, layer, stack, setting.pool)
+    asked = {"units": units, "redraws": redraws}
+    effects = host_effects(model, layer, stack, mined, hosts, setting, responses, **asked)
+    return LayerEffects(effects, mined, hosts, responses)
 
 
 def host_effects(

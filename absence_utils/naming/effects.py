@@ -20,11 +20,10 @@ from torch.nn.functional import interpolate
 from absence_utils.errors import InputError, require_at_least
 from absence_utils.images.cache import stack_images
 from absence_utils.insertion.paste import insert_patches, scramble_phases
-from absence_utils.layers.reading import OUTPUTS
 from absence_utils.patches.fuse import channels_last, fused
 from absence_utils.patches.mining import images_per_batch
 from absence_utils.progress import progress
-from absence_utils.units import READINGS, device_of, feature_map, hand_on, pool_space, to_network
+from absence_utils.units import device_of, feature_map, hand_on, pool_space, readings_of, to_network
 
 from .concepts import Concepts
 
@@ -167,7 +166,7 @@ class _Reader:
     """[reading, image, unit] of a layer, by a network that runs as fast as it can."""
 
     def __init__(self, model: nn.Module, layer: str | None, image: Tensor, pool: str):
-        self.readings = READINGS[:1] if layer in OUTPUTS else READINGS  # an output is handed on as it is
+        self.readings = readings_of(layer)
         self._network, self._layer, self._pool = fused(model, layer, tuple(image.shape[1:])), layer, pool
         self._batch = images_per_batch(*image.shape[2:], device_of(model))
 

@@ -20,8 +20,14 @@ from absence_utils.images.subsets import shuffle_images
 from absence_utils.insertion.context import context_effects
 from absence_utils.insertion.decisions import CANNOT_TELL, DECISIONS, ENCODES, NONE, decide
 from absence_utils.insertion.design import InsertionConfig, chosen_units
-from absence_utils.insertion.hosts import FEWEST_PATCHES, both_readings, host_effects
-from absence_utils.insertion.protocols import mine_splits, split_in_thirds
+from absence_utils.insertion.hosts import (
+    FEWEST_PATCHES,
+    both_readings,
+    host_effects,
+    host_range,
+    layer_effects,
+)
+from absence_utils.insertion.protocols import mine_splits
 from absence_utils.patches.book import PatchBook
 
 CONTEXTS = (
@@ -148,7 +154,7 @@ def study_layer(
         InputError: units that do not exist, too few images.
     """
     stack = stack_images(shuffle_images(dataset, setting.seed))
-    hosts = range(split_in_thirds(len(stack))[0].stop, len(stack))
+    hosts = host_range(stack)
     book, mined = mine_splits(model, layer, stack, setting, redraws, per_image=1)
     responses = both_readings(model, layer, stack, setting.pool)
     count = responses["signed"].shape[1]
@@ -158,13 +164,11 @@ def study_layer(
     how = {"redraws": redraws}
     effects = host_effects(model, layer, stack, mined, hosts, setting, responses, units=chosen, **how)
     each = max(1, -(-null_units // max(1, len(random_copies))))
-    nulls = []
-    for number, copy in enumerate(random_copies):
-        _, patches = mine_splits(copy, layer, stack, setting, redraws, whole=False, per_image=1)
-        own = both_readings(copy, layer, stack, setting.pool)
-        few = _spread(np.arange(own["signed"].shape[1]), each)
-        found = host_effects(copy, layer, stack, patches, hosts, setting, own, units=few, **how)
-        nulls.append(found.assign(copy=number))
+    few = _spread(np.arange(count), each)
+    nulls = [
+        layer_effects(copy, layer, stack, setting, units=few, **how).effects.assign(copy=number)
+        for number, copy in enumerate(random_copies)
+    ]
     null = pd.concat(nulls, ignore_index=True) if nulls else effects.iloc[:0].assign(copy=0)
     decisions = decide(effects, null, deltas)
     asked = sorted(
