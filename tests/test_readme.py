@@ -88,3 +88,16 @@ def test_measured_numbers_say_how_they_were_measured():
             assert table[column].notna().all() and (table[column].str.len() > 5).all(), path.name
     numbers = pd.read_csv(DATA / "measured" / "numbers.csv")
     assert numbers.name.is_unique and numbers.unit.notna().all()
+
+
+def test_the_opening_caption_says_what_the_table_of_names_says():
+    caption = README[README.index("*Four units of a late layer") : README.index("## Quickstart")]
+    said = re.findall(r"(−\d\.\d\d)(?: sd)? \[(−\d\.\d\d), (−\d\.\d\d)\]", caption)
+    table = pd.read_csv(DATA / "measured" / "naming_squeezenet.csv")
+    signed = table[table["reading"] == "signed"].set_index("unit").loc[[0, 5, 9, 40]]
+    assert signed["confirmed"].tolist() == [False, True, True, True]
+    assert signed["name"].tolist()[1:] == ["canine", "dog", "dog"]
+    shown = signed.loc[[5, 9, 40], ["absolute", "absolute_low", "absolute_high"]]
+    assert [[f"{value:.2f}".replace("-", "−") for value in row] for row in shown.to_numpy()] == [
+        list(numbers) for numbers in said
+    ]

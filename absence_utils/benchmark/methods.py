@@ -273,9 +273,10 @@ def _along(subject: BenchmarkTask, vectors: Tensor) -> Tensor:
     handle = subject.model.block4.register_forward_hook(lambda _, __, output: kept.append(output))
     try:
         with torch.enable_grad():
+            # The first reading of a layer tries it before: the last output kept is that of the pass itself.
             values = responses(subject.model, subject.layer, images.clone().requires_grad_(True))
             slopes = [
-                torch.autograd.grad(values[:, unit].sum(), kept[0], retain_graph=True)[0]
+                torch.autograd.grad(values[:, unit].sum(), kept[-1], retain_graph=True)[0]
                 for unit in subject.units
             ]
     finally:
