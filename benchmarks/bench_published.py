@@ -65,7 +65,7 @@ CASES = [  # in the order of what matters most: together an hour or two of one c
     Case("googlenet", "inception4c"),
     Case("resnet50", "layer2.3.conv3"),
     Case("resnet50", "layer3.5.conv3"),
-    Case("vgg16", "28", units=(2, 2), copies=1),
+    Case("vgg16", "28"),
 ]
 
 

@@ -141,25 +141,31 @@ def name_absence(
     return NamingResult(table, layer, concepts, [concepts.names[name] for name in offered], patches.shape[-1])
 
 
-def headlines(found: NamingResult, encoding=()) -> dict[int, str]:
+def headlines(found: NamingResult, encoding=(), lowest: dict[int, list] | None = None) -> dict[int, str]:
     """Unit to the first line of its card: its confirmed name, or that none is.
 
     Args:
         found: of the units; the reading with the stronger effect is said.
         encoding: units that encode an absence. One of these without a confirmed name is said to have none; other units
             without a name are left out.
+        lowest: unit to the names in each of its lowest patches, to count those that show what was confirmed, by this
+            name or by one below it. A count is a description, the donors are the test.
     """
-    lines = {
-        int(
-            unit
-        ): f"Silenced by something like these patches; no name among the {len(found.offered)} offered is confirmed"
-        for unit in encoding
-    }
+    none = f"Silenced by something like these patches; no name among the {len(found.offered)} offered is confirmed"
+    lines = {int(unit): none for unit in encoding}
     for row in found.confirmed[::-1].itertuples():  # the strongest last, which stays
         passed = "" if row.reading == "signed" else f" {row.reading}"
         numbers = f"{row.absolute:.2f} sd{passed} [{row.absolute_low:.2f}, {row.absolute_high:.2f}]"
-        lines[int(row.unit)] = f"Silenced by {row.name} (confirmed: {numbers})".replace("-", "−")
+        patches = (lowest or {}).get(int(row.unit), [])
+        if any(patches):
+            shown = [any(_lies_in(found.concepts, each, row.name) for each in names) for names in patches]
+            numbers += f", {sum(shown)} of {len(shown)} lowest patches"
+        lines[int(row.unit)] = f"Silenced by {row.name} (confirmed: {numbers.replace('-', '−')})"
     return lines
+
+
+def _lies_in(concepts: Concepts, name: str, other: str) -> bool:
+    return name == other or other in concepts.ancestors(name)
 
 
 def split_donors(membership: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -19,15 +19,8 @@ def image_labels(images, numbers) -> list[str]:
     Returns:
         A label for each; "" where there is no class or only one, which says nothing.
     """
-    presence = getattr(images, "presence", None)
-    if presence is not None:
-        return [_listed(images.concepts, presence[int(number)]) for number in numbers]
-    names = list(getattr(images, "class_names", []))
-    labels = getattr(images, "labels", None) if len(names) > 1 else None
-    if labels is None:
-        return [""] * len(numbers)
-    chosen = [int(labels[number]) for number in numbers]
-    return [names[label] if 0 <= label < len(names) else "" for label in chosen]
+    known = getattr(images, "presence", None) is not None
+    return [", ".join(names) or (NOTHING if known else "") for names in _in_images(images, numbers)]
 
 
 def patch_labels(images, patches: Patches, unit: int, shown: int) -> list[str]:
@@ -40,14 +33,35 @@ def patch_labels(images, patches: Patches, unit: int, shown: int) -> list[str]:
         patches: one end of a book, positions [unit, k].
         unit, shown: whose patches, and how many.
     """
+    if getattr(images, "masks", None) is None:
+        labels = image_labels(images, patches.image[unit, :shown].tolist())
+        return [f"from: {label}" if label else "" for label in labels]
+    return [", ".join(names) or NOTHING for names in patch_names(images, patches, unit, shown)]
+
+
+def patch_names(images, patches: Patches, unit: int, shown: int) -> list[list[str]]:
+    """The names behind `patch_labels`, arguments as there: concepts in each patch, without masks those of its image."""
     image, box = patches.image[unit, :shown], patches.box[unit, :shown]
     masks = getattr(images, "masks", None)
     if masks is None:
-        return [f"from: {label}" if label else "" for label in image_labels(images, image.tolist())]
+        return _in_images(images, image.tolist())
     scale = masks.shape[-1] / images[0][0].shape[-1]
     own = Patches(patches.response[[unit], :shown], image[None], (box * scale).round().long()[None])
-    return [_listed(images.concepts, shares > MOSTLY) for shares in concept_coverage(own, masks)[0]]
+    return [_present(images.concepts, shares > MOSTLY) for shares in concept_coverage(own, masks)[0]]
 
 
-def _listed(names, present) -> str:
-    return ", ".join(name for name, there in zip(names, present, strict=True) if there) or NOTHING
+def _in_images(images, numbers) -> list[list[str]]:
+    """Concepts or class of whole images; none where there is no class or only one."""
+    presence = getattr(images, "presence", None)
+    if presence is not None:
+        return [_present(images.concepts, presence[int(number)]) for number in numbers]
+    names = list(getattr(images, "class_names", []))
+    labels = getattr(images, "labels", None) if len(names) > 1 else None
+    if labels is None:
+        return [[] for _ in numbers]
+    chosen = [int(labels[number]) for number in numbers]
+    return [[names[label]] if 0 <= label < len(names) else [] for label in chosen]
+
+
+def _present(names, there) -> list[str]:
+    return [name for name, shown in zip(names, there, strict=True) if shown]

@@ -12,13 +12,14 @@ from absence_utils.naming.confirmation import confirm
 from absence_utils.naming.names import headlines, name_absence
 from absence_utils.units import Unit
 
+from .labels import patch_names
 from .study import LayerStudy
 
 OFFERS = ("names", "imagenet")  # words for `concept`: what the images offer, or ImageNet's categories
 
 
 def offer_names(
-    study: LayerStudy, dataset, units: Sequence[int], concept: str = "names", seed: int = 0
+    study: LayerStudy, dataset, units: Sequence[int], concept: str = "names", seed: int = 0, shown: int = 6
 ) -> dict[int, str]:
     """The first line of some units' cards: what silences them, as far as a test has shown it.
 
@@ -29,6 +30,7 @@ def offer_names(
         concept: "names" for the names that the images offer (their classes, or the concepts of scenes), "imagenet" for
             its categories, a folder of pictures of a concept that is tested alone, or "" for none.
         seed: of hosts and places.
+        shown: lowest patches among which those that show a confirmed name are counted.
 
     Returns:
         Unit to line, empty where the images offer no name with enough pictures.
@@ -50,7 +52,9 @@ def offer_names(
             raise
         return {}
     encoding = [unit for unit in units if study.decision(unit)["decision"] == ENCODES]
-    return headlines(found, encoding)
+    images, patches = study.images, study.book.lowest
+    lowest = {unit: patch_names(images, patches, unit, shown) for unit in units}
+    return headlines(found, encoding, lowest)
 
 
 def _tested(study: LayerStudy, dataset, unit: int, folder: str, seed: int) -> str:
