@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import bench_context
 import bench_insertion
 import bench_load
 import bench_mining
@@ -167,3 +168,23 @@ def test_load_of_an_atlas(monkeypatch):
     )  # the benchmark replaces it
     found = bench_load.load_atlas(8)
     assert found["units"] == 8 and 0.1 < found["index MB"] < 3
+
+
+def test_shares_of_contexts_are_those_of_the_units_asked():
+    table = pd.DataFrame({
+        "reading": ["signed"] * 4 + ["passed on"] * 2, "unit": [0, 1, 2, 3, 0, 1],
+        "context": [0.5, 0.1, np.nan, 0.3, np.nan, np.nan], "found": [True, False, False, True, False, False],
+    })  # fmt: skip
+    signed, passed = bench_context.summarise(table).to_dict("records")
+    assert (signed["units"], signed["asked"], signed["found"]) == (4, 3, 2)
+    assert signed["share"] == pytest.approx(2 / 3) and signed["low"] < 2 / 3 < signed["high"] < 1
+    assert (signed["median"], signed["highest"]) == (0.3, 0.5)
+    assert (passed["units"], passed["asked"], passed["found"]) == (2, 0, 0) and np.isnan(passed["share"])
+
+
+def test_contexts_are_asked_of_units_drawn_at_random_under_the_pooling():
+    stack = stack_images(shuffle_images(scene_dataset(90, 0), 0))
+    setting = replace(bench_context.SCENES, k=6, images=12, stride=20, pool="max")
+    table = bench_context.contexts(load_model("concept_scenes"), "block4", stack, setting, 3, seed=0)
+    assert table["unit"].nunique() == 3 and set(table["reading"]) == {"signed", "passed on"}
+    assert (table["context"].dropna() < 0.05).all(), "a maximum over positions saturates"

@@ -3,6 +3,9 @@
 Everything random comes from a table of uniform numbers, one row for each scene, that the seed decides.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
 SIZE = 64  # height and width of a scene, pixels
@@ -63,11 +66,11 @@ DRAWS_PER_GLYPH = 6  # x, y, radius, tilt, hue, value and saturation
 DRAWS = CELLS**2 + 2 + len(GLYPHS) * DRAWS_PER_GLYPH + 3 + 5 + 3 * COARSE**2 + FINE**2
 
 
-def draws(n: int, seed: int, first: int) -> np.ndarray:
-    """Uniform numbers [scene, draw]: rows first..first+n of the endless table that belongs to the seed."""
-    generator = np.random.PCG64(seed)
-    generator.advance(first * DRAWS)
-    return np.random.Generator(generator).random((n, DRAWS))
+def draws(n: int, seed: int, first: int, width: int = DRAWS) -> np.ndarray:
+    """Uniform numbers [scene, draw]: rows first..first+n of the endless table that belongs to the seed and width."""
+    generator = np.random.PCG64(seed if width == DRAWS else [seed, width])
+    generator.advance(first * width)
+    return np.random.Generator(generator).random((n, width))
 
 
 def _interpolation(knots: int) -> np.ndarray:
@@ -94,42 +97,62 @@ def backgrounds(draw: np.ndarray) -> np.ndarray:
     return np.clip(mean + 0.35 * clouds + grating[:, None] + grain, *BACKGROUND)
 
 
-def _colours(hue: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """Bright saturated colours, hue in 0..1: [scene] -> [scene, channel]; the largest channel is in VALUE."""
+def plain_colours(u, v, hue: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """One bright saturated colour each, hue in 0..1: [scene, channel, 1, 1]; the largest channel is in VALUE."""
     value = VALUE[0] + (VALUE[1] - VALUE[0]) * rest
     saturation = 0.5 + 0.5 * ((rest * 7.0) % 1.0)
     wheel = np.abs((hue[:, None] * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
-    return value[:, None] * (1 - saturation[:, None] * (1 - np.clip(wheel, 0, 1)))
+    colour = value[:, None] * (1 - saturation[:, None] * (1 - np.clip(wheel, 0, 1)))
+    return colour.astype(np.float32)[:, :, None, None]
 
 
-def paint(pixels, masks, draw, concept, cell, offset):
+class Look(NamedTuple):
+    """How a concept is painted.
+
+    Attributes:
+        outline: signed distance at (u, v), negative inside, both in units of the radius.
+        colours: of (u, v, hue [scene], rest [scene]): [scene, channel, height or 1, width or 1].
+        tilt: largest rotation, radians.
+    """
+
+    outline: Callable
+    colours: Callable
+    tilt: float = TILT
+
+
+def paint(pixels, masks, index: int, draw, look: Look, corner, radius=RADIUS, hides: bool = False):
     """Paint one concept, in place, into every scene given.
 
     Args:
         pixels: [scene, channel, height, width].
-        masks: [scene, height, width] bool, all False before.
+        masks: [scene, concept, height, width] bool; that of the concept is all False before.
+        index: column of the concept.
         draw: [scene, DRAWS_PER_GLYPH] in 0..1: place, size, tilt and colour.
-        concept: a key of GLYPHS.
-        cell: [scene] index of the cell, row by row.
-        offset: [scene, 2] rows and columns by which the grid is shifted.
+        look: see `Look`.
+        corner: [scene, (top, left)] of the cell, px.
+        radius: smallest and largest, px.
+        hides: it may lie on earlier ones. What it hides is taken out of their masks, and nothing of it is left, not
+            even by rounding.
     """
     n = len(pixels)
-    x, y, radius, tilt, hue, rest = (draw[:, k, None, None] for k in range(DRAWS_PER_GLYPH))
-    radius = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * radius
-    slack = CELL / 2 - 0.5 - radius  # how far the centre may move without leaving the cell
+    x, y, size, tilt, hue, rest = (draw[:, k, None, None] for k in range(DRAWS_PER_GLYPH))
+    size = radius[0] + (radius[1] - radius[0]) * size
+    slack = CELL / 2 - 0.5 - size  # how far the centre may move without leaving the cell
     centre_x, centre_y = ((CELL - 1) / 2 + slack * (2 * k - 1) for k in (x, y))
     rows, columns = np.mgrid[:CELL, :CELL]
-    u, v = (columns - centre_x) / radius, (rows - centre_y) / radius
-    angle = TILT * (2 * tilt - 1)
+    u, v = (columns - centre_x) / size, (rows - centre_y) / size
+    angle = look.tilt * (2 * tilt - 1)
     u, v = np.cos(angle) * u + np.sin(angle) * v, np.cos(angle) * v - np.sin(angle) * u
-    opacity = np.clip(0.5 - radius * GLYPHS[concept](u, v), 0, 1)
+    opacity = np.clip(0.5 - size * look.outline(u, v), 0, 1)
     opacity[opacity < FAINTEST] = 0
-    top = (cell // CELLS * CELL + offset[:, 0])[:, None, None] + rows
-    left = (cell % CELLS * CELL + offset[:, 1])[:, None, None] + columns
+    top, left = (corner[:, axis, None, None] + line for axis, line in enumerate((rows, columns)))
     scene = np.arange(n)[:, None, None]
     opacity = opacity.astype(np.float32)
-    colour = _colours(hue[:, 0, 0], rest[:, 0, 0]).astype(np.float32)
+    colour = look.colours(u, v, hue[:, 0, 0], rest[:, 0, 0]).astype(np.float32)
     for channel in range(3):
         old = pixels[scene, channel, top, left]
-        pixels[scene, channel, top, left] = old + opacity * (colour[:, channel, None, None] - old)
-    masks[scene, top, left] = opacity > 0
+        new = old + opacity * (colour[:, channel] - old)
+        pixels[scene, channel, top, left] = np.where(opacity < 1, new, colour[:, channel]) if hides else new
+    for earlier in range(index if hides else 0):
+        masks[scene, earlier, top, left] &= opacity < 1
+    masks[scene, index, top, left] = opacity > 0

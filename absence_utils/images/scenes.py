@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from absence_utils.errors import InputError, require_at_least, require_choice
+from absence_utils.errors import require_at_least, require_choice
 
 from .base import Normalisation, TensorImages
-from .glyphs import CELL, CELLS, DRAWS_PER_GLYPH, GLYPHS, SIZE, backgrounds, draws, paint
+from .glyphs import GLYPHS
+from .worlds import Scenes, World, with_concept
 
 LOGIT, FURTHER = 8.0, 4.0  # what the network is trained to answer, see `Rule.logit`
 NORMALISATION = Normalisation((0.35,) * 3, (0.2,) * 3)  # roughly the mean and spread of the pixels
@@ -102,76 +103,25 @@ def planted_effects() -> Tensor:
     for index in range(count):
         others = [k for k in range(count) if k != index]
         weight = torch.where(table, chance, 1 - chance)[:, others].prod(dim=1) / 2  # each vector is met twice
-        change = rule_logits(_with(table, index, True)) - rule_logits(_with(table, index, False))
+        change = rule_logits(with_concept(table, index, True)) - rule_logits(
+            with_concept(table, index, False)
+        )
         effects[:, index] = weight @ change.double()
     return effects
-
-
-def _with(presence: Tensor, index: int, value: bool) -> Tensor:
-    changed = presence.clone()
-    changed[:, index] = value
-    return changed
 
 
 # -- rendering
 
 
-@dataclass
-class Scenes:
-    """Rendered scenes.
-
-    Attributes:
-        pixels: [scene, channel=3, height=64, width=64] float32 in 0..1.
-        masks: [scene, concept, height, width] bool, what a concept changes; all False where it is absent.
-        presence: [scene, concept] bool.
-    """
-
-    pixels: Tensor
-    masks: Tensor
-    presence: Tensor
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-
 def render_scenes(presence: Tensor, seed: int, first: int = 0) -> Scenes:
-    """Render one scene for each presence vector.
-
-    Scene i depends on `seed`, `first + i` and its own presence vector only, so a batch equals its scenes
-    rendered one by one (`first=i`), and another presence vector gives the exact counterfactual.
+    """Render one scene for each presence vector: `worlds.World.render` in the world of the concept scenes.
 
     Args:
         presence: [scene, concept] bool, columns in the order of `CONCEPTS`.
         seed: which endless sequence of scenes.
         first: where in that sequence to start.
-
-    Returns:
-        Scenes with pixels in 0..1 and exact, mutually disjoint masks.
-
-    Raises:
-        InputError: presence has the wrong shape or type; seed or first is negative.
     """
-    presence = torch.as_tensor(presence)
-    if presence.ndim != 2 or presence.shape[1] != len(CONCEPTS) or presence.dtype != torch.bool:
-        raise InputError("presence", f"got {presence.dtype} of shape {tuple(presence.shape)}",
-                         f"Give a boolean [scene, concept] array with {len(CONCEPTS)} columns.")  # fmt: skip
-    require_at_least("seed", seed, 0)
-    require_at_least("first", first, 0)
-    n = len(presence)
-    draw = draws(n, seed, first)
-    cells, offset, glyphs, background = np.split(
-        draw, np.cumsum([CELLS**2, 2, len(CONCEPTS) * DRAWS_PER_GLYPH]), axis=1)  # fmt: skip
-    cells = cells.argsort(axis=1)  # a random order of the cells; concept k takes the k-th
-    offset = (offset * (SIZE - CELLS * CELL + 1)).astype(int)
-    glyphs = glyphs.reshape(n, len(CONCEPTS), DRAWS_PER_GLYPH)
-    pixels = backgrounds(background)
-    masks = np.zeros((n, len(CONCEPTS), SIZE, SIZE), dtype=bool)
-    for index, concept in enumerate(CONCEPTS):
-        shown = np.flatnonzero(presence[:, index].numpy())
-        part, mask = pixels[shown], masks[shown, index]
-        paint(part, mask, glyphs[shown, index], concept, cells[shown, index], offset[shown])
-        pixels[shown], masks[shown, index] = part, mask
-    return Scenes(torch.from_numpy(pixels), torch.from_numpy(masks), presence.clone())
+    return World().render(presence, seed, first)
 
 
 def draw_presence(n: int, seed: int) -> Tensor:
@@ -203,7 +153,7 @@ def counterfactual_pairs(concept: str, n: int, seed: int) -> tuple[Scenes, Scene
     index = concept_index(concept)
     require_at_least("n", n, 1)
     presence = draw_presence(n, seed)
-    return tuple(render_scenes(_with(presence, index, value), seed) for value in (True, False))
+    return tuple(render_scenes(with_concept(presence, index, value), seed) for value in (True, False))
 
 
 def scene_dataset(n: int, seed: int) -> TensorImages:
