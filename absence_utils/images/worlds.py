@@ -201,6 +201,12 @@ class World:
         shift = (offset * (SIZE - CELLS * CELL + 1)).astype(int)
         return np.stack((order // CELLS, order % CELLS), axis=2) * CELL + shift[:, None]
 
+    def places(self, n: int, seed: int, first: int = 0) -> Tensor:
+        """`Scenes.place` of n scenes, without rendering them."""
+        cells, offset, _ = np.split(draws(n, seed, first), [CELLS**2, CELLS**2 + 2], axis=1)
+        corner = self._corners(cells, offset, draws(n, seed, first, EXTRA)[:, 6:])
+        return torch.from_numpy(corner) + (CELL - 1) / 2
+
     def pairs(self, concept: str, n: int, seed: int) -> tuple[Scenes, Scenes]:
         """The same n random scenes with and without one concept: they differ in its mask and nowhere else.
 

@@ -25,15 +25,20 @@ class ConceptNet(nn.Module):
 
     normalisation = NORMALISATION
 
-    def __init__(self, outputs: int = len(RULES)):
+    def __init__(self, outputs: int = len(RULES), columns: int = 1):
+        """
+        Args:
+            outputs: logits.
+            columns: of the image that are averaged on their own; with 1 the network hardly knows where a thing is.
+        """
         super().__init__()
         self.block1, self.relu1 = nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU()  # 32 x 32
         self.block2, self.relu2, self.pool2 = nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
         self.block3, self.relu3, self.pool3 = nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
         self.block4, self.relu4 = nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()
-        self.pool4 = nn.AdaptiveAvgPool2d(1)
+        self.pool4 = nn.AdaptiveAvgPool2d((1, columns))
         self.flatten = nn.Flatten()
-        self.hidden, self.relu5 = nn.Linear(64, 64), nn.ReLU()
+        self.hidden, self.relu5 = nn.Linear(64 * columns, 64), nn.ReLU()
         self.fc = nn.Linear(64, outputs)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -54,23 +59,48 @@ def train_concept_net(
     *,
     seed: int = 0,
     targets: Callable[[Tensor], Tensor] = rule_logits,
+    **options,
+) -> ConceptNet:
+    """Train a ConceptNet on concept scenes to give `targets` as its logits.
+
+    Args:
+        n: number of training scenes, those of `scene_dataset(n, seed + 1)`.
+        epochs, seed, options: see `fit_concept_net`; the scenes have seed + 1.
+        targets: presence [scene, concept] bool -> [scene, output] wanted logits.
+
+    Returns:
+        The network in eval mode.
+    """
+    presence = draw_presence(n, seed + 1)
+    images = NORMALISATION.apply(render_scenes(presence, seed + 1).pixels)
+    return fit_concept_net(images, targets(presence), epochs=epochs, seed=seed, **options)
+
+
+def fit_concept_net(
+    images: Tensor,
+    wanted: Tensor,
+    *,
+    epochs: int = 10,
+    seed: int = 0,
+    columns: int = 1,
     lr: float = 3e-3,
     batch_size: int = 64,
     noise: float = 0.05,
     push: float = 0.4,
     warm_up: float = 0.25,
 ) -> ConceptNet:
-    """Train a ConceptNet to give `targets` as its logits, by their mean squared error.
+    """Train a ConceptNet to give the wanted logits, by their mean squared error.
 
     Inputs are disturbed by noise and by a push along the gradient of a random signed sum
     of the logits. On average the push penalises that gradient (Jacobian regularisation as in Hoffman, Roberts
     and Yaida, arXiv 1908.02729). It takes fewer scenes and lets synthesised images show glyphs, not gratings.
 
     Args:
-        n: number of training scenes, those of `scene_dataset(n, seed + 1)`.
+        images: [image, channel=3, height=64, width=64], normalised by `NORMALISATION`.
+        wanted: [image, output] logits.
         epochs, lr, batch_size: see `training.fit`.
-        seed: of the first weights, the order and the disturbances; the scenes have seed + 1.
-        targets: presence [scene, concept] bool -> [scene, output] wanted logits.
+        seed: of the first weights, the order and the disturbances.
+        columns: see `ConceptNet`.
         noise: standard deviation of the pixel noise, pixel range 0..1.
         push: length of the push, Euclidean norm over the image in the pixel range 0..1; 0 leaves it out.
         warm_up: share of the steps before the first push.
@@ -78,13 +108,10 @@ def train_concept_net(
     Returns:
         The network in eval mode.
     """
-    presence = draw_presence(n, seed + 1)
-    images = NORMALISATION.apply(render_scenes(presence, seed + 1).pixels)
-    wanted = targets(presence)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = ConceptNet(wanted.shape[1])
-    steps_left = int(warm_up * epochs * -(-n // batch_size))
+        net = ConceptNet(wanted.shape[1], columns)
+    steps_left = int(warm_up * epochs * -(-len(images) // batch_size))
     spread = NORMALISATION.std[0]
 
     def disturb(batch: Tensor, generator: torch.Generator) -> Tensor:
