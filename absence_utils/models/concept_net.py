@@ -45,12 +45,28 @@ class ConceptNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
+        """[image, feature]: the averages that the head sees."""
         maps = self.relu1(self.block1(images))
         maps = self.pool2(self.relu2(self.block2(maps)))
         maps = self.pool3(self.relu3(self.block3(maps)))
-        maps = self.pool4(self.relu4(self.block4(maps)))
-        return self.fc(self.relu5(self.hidden(self.flatten(maps))))
+        return self.flatten(self.pool4(self.relu4(self.block4(maps))))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.relu5(self.hidden(self.features(images))))
+
+
+class _WithHints(nn.Module):
+    """A network in training whose features are read linearly, too; the readout is thrown away."""
+
+    def __init__(self, net: ConceptNet, hints: int):
+        super().__init__()
+        self.net, self.readout = net, nn.Linear(net.hidden.in_features, hints)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.net.features(images)
+        logits = self.net.fc(self.net.relu5(self.net.hidden(features)))
+        return torch.cat((logits, self.readout(features)), dim=1)
 
 
 def train_concept_net(
@@ -79,6 +95,7 @@ def train_concept_net(
 def fit_concept_net(
     images: Tensor,
     wanted: Tensor,
+    hints: Tensor | None = None,
     *,
     epochs: int = 10,
     seed: int = 0,
@@ -98,6 +115,8 @@ def fit_concept_net(
     Args:
         images: [image, channel=3, height=64, width=64], normalised by `NORMALISATION`.
         wanted: [image, output] logits.
+        hints: [image, hint] further logits that a linear readout of the features learns beside; it is thrown away
+            afterwards. Features for concepts come sooner when their presence is hinted at.
         epochs, lr, batch_size: see `training.fit`.
         seed: of the first weights, the order and the disturbances.
         columns: see `ConceptNet`.
@@ -111,6 +130,8 @@ def fit_concept_net(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = ConceptNet(wanted.shape[1], columns)
+        taught = net if hints is None else _WithHints(net, hints.shape[1])
+    goals = wanted if hints is None else torch.cat((wanted, hints), dim=1)
     steps_left = int(warm_up * epochs * -(-len(images) // batch_size))
     spread = NORMALISATION.std[0]
 
@@ -129,6 +150,6 @@ def fit_concept_net(
     def error(logits: Tensor, goal: Tensor) -> Tensor:
         return (logits - goal).square().mean() / LOGIT**2
 
-    fit(net, images, wanted, loss=error, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed,
+    fit(taught, images, goals, loss=error, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed,
         augment=disturb, weight_decay=1e-4, description="training ConceptNet")  # fmt: skip
     return net.eval()

@@ -93,7 +93,7 @@ def _shares(ax, shares, readings: list[str]) -> None:
         ax.barh(at, rows.confirmed / rows.units, 0.32, color=colour, label=reading)
         for y, confirmed, units in zip(at, rows.confirmed, rows.units, strict=True):
             ax.annotate(f" {confirmed} of {units}", (confirmed / units, y), va="center", fontsize=7)
-    name_rows(ax, [textwrap.fill(name.replace("_", " "), 9) for name in networks])
+    name_rows(ax, [textwrap.fill(name.replace("_", " "), 12, break_long_words=False) for name in networks])
     ax.set_xlim(0, 1.7)
     ax.set_xticks([0, 0.5, 1])
     ax.set_xlabel("share of units with a name")
