@@ -103,7 +103,7 @@ def test_context_is_asked_of_some_units_and_what_is_said_of_them_stays(images):
     assert some.loc[~asked, contexts].isna().all(axis=None) and every["found"].notna().all()
     decisions = every.columns.difference(contexts)
     pd.testing.assert_frame_equal(some[decisions], every[decisions])
-    with pytest.raises(InputError, match="context_units.*at least 0"):
+    with pytest.raises(InputError, match="context_units.*0 or more"):
         decide_networks(network(0), network(1), "3", images, setting, context_units=-1)
 
 
