@@ -28,6 +28,7 @@ from absence_utils.progress import progress
 __all__ = [
     "Unit",
     "class_of_output",
+    "dataset_readings",
     "dataset_responses",
     "device_of",
     "feature_map",
@@ -137,9 +138,29 @@ def dataset_responses(
         >>> dataset_responses(model, "logits", load_images("concept_scenes", model, limit=6)).shape
         torch.Size([6, 5])
     """
-    batches = image_batches(dataset, batch_size, f"responses of {layer or 'the output'}")
-    found = torch.cat([responses(model, layer, images, pool, read=read).cpu() for images in batches])
-    return found if found.dtype == torch.double else found.float()  # NumPy knows no bfloat16
+    return dataset_readings(model, layer, dataset, [read], batch_size=batch_size, pool=pool)[read]
+
+
+@torch.no_grad()
+def dataset_readings(
+    model: nn.Module,
+    layer: str | None,
+    dataset,
+    reads: Sequence[str],
+    *,
+    batch_size: int = 32,
+    pool: str = "mean",
+) -> dict[str, Tensor]:
+    """`dataset_responses` in several readings of one pass: reading to [image, unit]."""
+    for read in reads:
+        require_choice("read", read, READINGS)
+    found = {read: [] for read in reads}
+    for images in image_batches(dataset, batch_size, f"responses of {layer or 'the output'}"):
+        maps = feature_map(model, layer, images)
+        for read, parts in found.items():
+            parts.append(pool_space(maps if read == "signed" else hand_on(maps, layer), pool).cpu())
+    whole = {read: torch.cat(parts) for read, parts in found.items()}  # NumPy knows no bfloat16
+    return {read: each if each.dtype == torch.double else each.float() for read, each in whole.items()}
 
 
 def class_of_output(layer: str | None, channel: int, class_names: Sequence[str], outputs: int) -> str | None:

@@ -123,3 +123,24 @@ def test_shuffling_keeps_every_image_and_follows_its_seed():
 def test_bad_parts(indices):
     with pytest.raises(InputError, match="indices"):
         Subset(in_memory(), indices)
+
+
+def test_a_stack_is_hashed_once_and_counts_from_the_end_as_lists_do(monkeypatch):
+    dataset, hashed = in_memory(), []
+    original = TensorImages.identity.fget
+    monkeypatch.setattr(TensorImages, "identity", property(lambda self: hashed.append(1) or original(self)))
+    expected = dataset.fingerprint
+    stack = stack_images(dataset)
+    hashed.clear()
+    assert {stack.fingerprint for _ in range(3)} == {expected} and len(hashed) == 1
+    assert stack.identity == original(dataset)
+    assert torch.equal(stack.take([-1, 0]), dataset.images[[-1, 0]])
+    with pytest.raises(IndexError):
+        stack.take([6])
+    with pytest.raises(IndexError):
+        stack.take([-7])
+
+
+def test_a_stack_of_images_without_a_name_has_none():
+    stack = stack_images([(torch.zeros(1, 2, 2), 0)])
+    assert getattr(stack, "fingerprint", "") == "" and getattr(stack, "identity", None) is None

@@ -12,7 +12,13 @@ from torchvision.models import VisionTransformer
 from absence_utils import InputError, insertion_study
 from absence_utils.images.base import Normalisation, TensorImages
 from absence_utils.images.cache import stack_images
-from absence_utils.insertion.comparison import PLANTED, compare_networks, verdicts
+from absence_utils.insertion.comparison import (
+    PLANTED,
+    compare_networks,
+    decide_layer,
+    decide_networks,
+    verdicts,
+)
 from absence_utils.insertion.design import InsertionConfig
 from absence_utils.insertion.examples import EXAMPLES, example_pictures, typical_pairs
 from absence_utils.insertion.pooling import pooling_table
@@ -83,6 +89,22 @@ def test_verdicts_by_hand(studies):
             assert row.vetoed == (veto.value > 0 and veto.q_least < 0.05)
     alone = verdicts({"this network": replace(studies["this network"], all_pairs=None)})
     assert alone.all_pairs_lower.isna().all() and len(alone) == 4
+
+
+def test_context_is_asked_of_some_units_and_what_is_said_of_them_stays(images):
+    setting = InsertionConfig(patch=8, stride=4, k=6, images=12, pairs="one")
+    every = decide_layer(network(0), "3", images, setting, [4, 1, 3, 5])
+    some = decide_layer(network(0), "3", images, setting, [4, 1, 3, 5], context_units=2)
+    asked = some["found"].notna()
+    assert some["unit"].tolist() == every["unit"].tolist() and some[asked]["unit"].nunique() == 2
+    same = every.columns.drop(["q", "found"])  # corrected for the units asked
+    pd.testing.assert_frame_equal(some.loc[asked, same], every.loc[asked, same])
+    contexts = ["trigger", "on", "off", "context", "context_low", "context_high", "q", "ranks", "found"]
+    assert some.loc[~asked, contexts].isna().all(axis=None) and every["found"].notna().all()
+    decisions = every.columns.difference(contexts)
+    pd.testing.assert_frame_equal(some[decisions], every[decisions])
+    with pytest.raises(InputError, match="context_units.*0 or more"):
+        decide_networks(network(0), network(1), "3", images, setting, context_units=-1)
 
 
 def test_typical_pair_is_the_median_drop(studies):

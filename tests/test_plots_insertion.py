@@ -82,6 +82,18 @@ def test_verdict_bars_are_shares_of_units():
     assert [line.get_ydata().tolist() for line in dark] == [[0.0]]
 
 
+def test_contexts_are_shares_of_the_units_that_were_asked():
+    rows = [("a", unit, reading, "none of that size", unit < 1 if unit < 4 else None)
+            for unit in range(8) for reading in ("signed", "passed on")]  # fmt: skip
+    rows += [("b", unit, "signed", "cannot tell", True) for unit in range(3)]
+    table = pd.DataFrame(rows, columns=["network", "unit", "reading", "decision", "found"])
+    table = table.assign(delta=0.5).astype({"found": "boolean"})
+    *_, right = plots.decision_bars(table).axes
+    assert [bar.get_width() for bar in right.patches] == [25, 100]
+    assert [text.get_text() for text in right.texts] == ["1 of 4", "3 of 3"]
+    assert right.get_xlabel() == "units asked (%)"
+
+
 def test_pooling_bars_flag_units_of_the_minimum():
     table = pd.DataFrame(
         [("mean", 0, True, False, False, 0.1), ("mean", 1, True, True, False, 0.4),

@@ -13,7 +13,9 @@ from torchvision.models.vision_transformer import VisionTransformer
 from absence_utils.errors import InputError
 from absence_utils.images.base import TensorImages
 from absence_utils.units import (
+    READINGS,
     Unit,
+    dataset_readings,
     dataset_responses,
     feature_map,
     full_name,
@@ -391,6 +393,22 @@ def test_networks_of_half_precision_with_whole_numbers_first(precision):
         found = dataset_responses(net, layer, dataset)
         assert found.dtype == torch.float32 and found.numpy().shape == (3, 3)
         torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)
+
+
+def test_readings_of_one_pass_are_those_of_their_own():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    dataset, passes = [(torch.randn(3, 6, 6), 0) for _ in range(5)], []
+    found_out = dataset_readings(net, "1", dataset, READINGS, batch_size=2)  # after the trial of the layer
+    net.register_forward_pre_hook(lambda *_: passes.append(1))
+    found = dataset_readings(net, "1", dataset, READINGS, batch_size=2)
+    assert list(found) == list(READINGS) and len(passes) == 3
+    for read in READINGS:
+        torch.testing.assert_close(found[read], found_out[read])
+        torch.testing.assert_close(found[read], dataset_responses(net, "1", dataset, read=read))
+    assert (found["signed"] < 0).any() and (found["passed on"] >= 0).all()
+    with pytest.raises(InputError, match="read.*Use one of signed"):
+        dataset_readings(net, "1", dataset, ["negative"])
 
 
 def test_whole_numbers_of_other_libraries_are_channels():

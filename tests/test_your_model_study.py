@@ -111,6 +111,7 @@ def test_efforts_size_a_card_for_its_images():
         small, large = effort.card_for(64, 3), effort.card_for(224, 3)
         assert (small.size, small.smoothness, small.seed) == (64, 10.0, 3)
         assert (large.size, large.smoothness) == (224, 0.0)
+        assert small.steps == min(effort.card.steps, 64) and large.steps == effort.card.steps
         assert vars(replace(large, size=0, seed=0)) == vars(replace(effort.card, size=0, seed=0))
         auto_config(600, 64, hosts=effort.hosts)  # enough of them
     assert EFFORTS["quick"].hosts < EFFORTS["full"].hosts

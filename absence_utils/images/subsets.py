@@ -58,7 +58,8 @@ class Subset:
     @property
     def fingerprint(self) -> str:
         """sha256 of the `identity`, "" where there is none."""
-        return fingerprint(self.identity) if self.identity else ""
+        identity = self.identity
+        return fingerprint(identity) if identity else ""
 
 
 def shuffle_images(dataset, seed: int = 0) -> Subset:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from absence_utils.errors import require_at_least
 from absence_utils.images.cache import stack_images
 from absence_utils.images.scenes import RULES, scene_dataset
 from absence_utils.images.subsets import shuffle_images
@@ -107,6 +108,7 @@ def decide_networks(
     units: list[int] | None = None,
     known_units: int = 32,
     known_scenes: int = 900,
+    context_units: int = 0,
 ) -> pd.DataFrame:
     """What `decide` says of a network, of the same with random weights, and of units whose answer is known.
 
@@ -117,34 +119,46 @@ def decide_networks(
         known_units: units of each kind of `known_units.SyntheticUnits`: "additive" and "saturating" units have no
             context, "veto" units have one.
         known_scenes: concept scenes for the logits of the concept-scenes network ("scenes rules").
+        context_units: most units of each network whose context is asked, drawn at random; 0 for all. It takes longer
+            than the decision, and is corrected for the units asked.
 
     Returns:
-        The columns of `decide` and of `context.context_effects` (its low and high as context_low and context_high), and
-        network, a row for each unit and reading.
+        The columns of `decide` and of `context.context_effects` (its low and high as context_low and context_high, NaN
+        and a missing `found` where it was not asked), and network, a row for each unit and reading.
+
+    Raises:
+        InputError: a negative number of context_units.
     """
+    require_at_least("context_units", context_units, 0)
     stack = stack_images(dataset)
     sample = stack.take(range(min(300, len(stack)))).to(device_of(model))
     scenes = shuffle_images(scene_dataset(known_scenes, setting.seed), setting.seed)
     hosts = min(setting.images, known_scenes - known_scenes // 3)
     own = replace(setting, patch=24, stride=8, images=hosts - hosts % setting.k)
+    asked = {"context_units": context_units}
     tables = {
-        "this network": decide_layer(model, layer, stack, setting, units),
-        "random weights": decide_layer(random_model, layer, stack, setting, units),
+        "this network": decide_layer(model, layer, stack, setting, units, **asked),
+        "random weights": decide_layer(random_model, layer, stack, setting, units, **asked),
     }
     for rule in KINDS:
         known = SyntheticUnits(sample, known_units, rule, seed=setting.seed)
-        tables[f"{rule} units"] = decide_layer(known, None, stack, setting)
+        tables[f"{rule} units"] = decide_layer(known, None, stack, setting, **asked)
     shipped = load_model("concept_scenes", device=device_of(model))
-    tables["scenes rules"] = decide_layer(shipped, "logits", stack_images(scenes), own)
+    tables["scenes rules"] = decide_layer(shipped, "logits", stack_images(scenes), own, **asked)
     return pd.concat([table.assign(network=name) for name, table in tables.items()], ignore_index=True)
 
 
-def decide_layer(model, layer: str | None, stack, setting: InsertionConfig, units=None) -> pd.DataFrame:
+def decide_layer(
+    model, layer: str | None, stack, setting: InsertionConfig, units=None, context_units: int = 0
+) -> pd.DataFrame:
     """Decision and context of the units of a layer; see `decide_networks`."""
     effects, mined, hosts, responses = layer_effects(model, layer, stack, setting, units=units)
-    context = context_effects(model, layer, stack, mined, hosts, setting, responses, units)
+    asked = effects["unit"].unique()
+    asked = np.sort(setting.generator(7).permutation(asked)[: context_units or None])
+    context = context_effects(model, layer, stack, mined, hosts, setting, responses, asked)
     context = context.rename(columns={"low": "context_low", "high": "context_high"})
-    return decide(effects).merge(context, on=["unit", "reading"])
+    table = decide(effects).merge(context, on=["unit", "reading"], how="left")
+    return table.astype({"found": "boolean"})  # which has a word for "not asked"
 
 
 def verdicts(studies: dict) -> pd.DataFrame:

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from absence_utils.images.cache import stack_images
 from absence_utils.patches.book import PatchBook
+from absence_utils.patches.fuse import channels_last, fused
+from absence_utils.patches.mining import images_per_batch
 from absence_utils.stats import crossed_t_interval, fdr_adjust
-from absence_utils.units import READINGS, feature_map, hand_on, pool_space, to_network
+from absence_utils.units import READINGS, device_of, feature_map, hand_on, pool_space, to_network
 
 from .decisions import LEVEL, in_sd, one_sided_p
 from .design import InsertionConfig, chosen_units
@@ -66,7 +68,7 @@ def context_effects(
     check_book(book, setting, stack)
     signed = responses["signed"]
     units = chosen_units(units, signed.shape[1])
-    bank = empty_bank(stack, setting.patch)
+    bank, network = empty_bank(stack, setting.patch), fused(model, layer, tuple(stack.take([0]).shape[1:]))
     lowest = extreme_patches(bank, stack, book, units)["lowest"]
     windows = bank.add_windows(stack, book.random.image, book.random.box)
     controls = shared_random_patches(bank, stack, book, setting)[0]
@@ -77,8 +79,8 @@ def context_effects(
         row = np.arange(len(top)) % setting.k
         with_patch, control = bank.pixels[lowest[slot, row]], bank.pixels[controls[row]]
         fills = bank.pixels[windows[_indifferent(book.random.response[unit])]]
-        inputs = _four_versions(model, layer, int(unit), stack, top, with_patch, control, fills, setting)
-        for read, values in _read(model, layer, inputs, int(unit), setting.pool).items():
+        inputs = _four_versions(network, layer, int(unit), stack, top, with_patch, control, fills, setting)
+        for read, values in _read(network, layer, inputs, int(unit), setting.pool).items():
             if read in measured:
                 measured[read].append(values.reshape(4, len(top)))
     tables = []
@@ -119,7 +121,7 @@ def evidence_window(
     Evidence is that of integrated gradients from the mean colour, in a few steps, positive and negative parts alike. A
     single gradient would see nothing in a unit that has saturated.
     """
-    inputs = to_network(model, images)
+    inputs = channels_last(to_network(model, images))
     slope = torch.zeros_like(inputs)
     for step in range(STEPS):
         with torch.enable_grad():
@@ -154,8 +156,8 @@ def _farthest_corner(images: Tensor, window: Tensor, side: int) -> Tensor:
 @torch.no_grad()
 def _read(model, layer, inputs: Tensor, unit: int, pool: str) -> dict[str, np.ndarray]:
     found = {read: [] for read in READINGS}
-    for part in inputs.split(32):
-        maps = feature_map(model, layer, to_network(model, part))
+    for part in inputs.split(images_per_batch(*inputs.shape[2:], device_of(model))):
+        maps = feature_map(model, layer, channels_last(to_network(model, part)))
         for read, values in zip(READINGS, (maps, hand_on(maps, layer)), strict=True):
             found[read].append(pool_space(values[:, [unit]], pool)[:, 0].float().cpu().numpy())
     return {read: np.concatenate(parts) for read, parts in found.items()}

@@ -152,11 +152,11 @@ def input_images(images: ImageStack, bank: PatchBank, keys, feather: int = 0) ->
     keys = np.asarray(keys, dtype=np.int64)
     image, patch, place, feathered = keys.T
     base = images.take(image.clip(0))
-    base[torch.from_numpy(image == BLANK_IMAGE)] = 0
+    base[np.flatnonzero(image == BLANK_IMAGE)] = 0
     at = paste_corners(base, (bank.side, bank.side), torch.from_numpy(place))
     patches = base.new_empty(len(base), *bank.pixels.shape[1:])
     known = torch.from_numpy(np.flatnonzero(patch >= 0))
-    patches[known] = bank.pixels[torch.from_numpy(patch)[known]]
+    patches.index_copy_(0, known, bank.pixels.index_select(0, torch.from_numpy(patch)[known]))
     for row in np.flatnonzero(patch < 0):  # its own pixels: an untouched image is untouched by pasting, too
         top, left = at[row].tolist()
         patches[row] = base[row, :, top : top + bank.side, left : left + bank.side]

@@ -20,8 +20,9 @@ from torch import nn
 from absence_utils.errors import InputError, require_at_least
 from absence_utils.images.cache import stack_images
 from absence_utils.patches.book import PatchBook
+from absence_utils.patches.fuse import fused
 from absence_utils.stats import crossed_t_interval
-from absence_utils.units import dataset_responses, readings_of
+from absence_utils.units import dataset_readings, readings_of
 
 from .design import InsertionConfig, Treatment, as_array, chosen_units, plan
 from .execution import empty_bank, run_insertions
@@ -33,11 +34,10 @@ FEWEST_PATCHES = 6  # of a unit, from as many images: with fewer, coverage and o
 
 
 def both_readings(model: nn.Module, layer: str | None, dataset, pool: str = "mean") -> dict[str, np.ndarray]:
-    """Reading (`units.readings_of`) to [image, unit] responses of a layer to untouched images."""
-    return {
-        read: dataset_responses(model, layer, dataset, pool=pool, read=read).numpy()
-        for read in readings_of(layer)
-    }
+    """Reading (`units.readings_of`) to [image, unit] responses of a layer to untouched images, in one pass."""
+    network = fused(model, layer, tuple(dataset[0][0].shape))
+    found = dataset_readings(network, layer, dataset, readings_of(layer), pool=pool)
+    return {read: values.numpy() for read, values in found.items()}
 
 
 class LayerEffects(NamedTuple):

@@ -47,15 +47,14 @@ def insert_patches(
         raise InputError("patches", f"shape {shapes}", "Give [batch, channel, height, width] for both.")
     at = paste_corners(images, patches.shape[-2:], corner, seed).to(images.device)
     patches = patches.to(images)
-    rows = at[:, 0, None] + torch.arange(patches.shape[2], device=images.device)
-    columns = at[:, 1, None] + torch.arange(patches.shape[3], device=images.device)
-    where = torch.arange(len(images), device=images.device)[:, None, None], rows[:, :, None], columns[:, None]
     result = images.clone()
-    new = patches.permute(0, 2, 3, 1)  # indexing puts the channels last
+    height, width = patches.shape[2:]
+    windows = result.unfold(2, height, 1).unfold(3, width, 1)  # a view: the write lands in `result`
+    where = torch.arange(len(images), device=images.device), slice(None), at[:, 0], at[:, 1]
     if feather:
-        alpha = feather_mask(*patches.shape[2:], feather).to(images)[:, :, None]
-        new = alpha * new + (1 - alpha) * images.permute(0, 2, 3, 1)[where]
-    result.permute(0, 2, 3, 1)[where] = new  # a view: the write lands in `result`
+        alpha = feather_mask(height, width, feather).to(images)
+        patches = alpha * patches + (1 - alpha) * windows[where]
+    windows[where] = patches
     return result
 
 

@@ -19,6 +19,7 @@ from torch import nn
 from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.images.cache import ImageStack, stack_images
 from absence_utils.patches.book import PatchBook
+from absence_utils.patches.fuse import fused
 from absence_utils.patches.mining import mine_patches
 from absence_utils.units import dataset_responses
 
@@ -141,7 +142,8 @@ def insertion_study(
     """
     stack = stack_images(dataset)
     book, clean = mine_splits(model, layer, stack, setting, redraws)
-    responses = dataset_responses(model, layer, stack, pool=setting.pool).numpy()
+    fast = fused(model, layer, tuple(stack.take([0]).shape[1:]))
+    responses = dataset_responses(fast, layer, stack, pool=setting.pool).numpy()
     chosen = chosen_units(units, responses.shape[1])
     if published_units is not None:
         chosen = np.sort(setting.generator(5).permutation(chosen)[:published_units])

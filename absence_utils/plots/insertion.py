@@ -191,7 +191,7 @@ def verdict_bars(table):
 
 
 def decision_bars(table):
-    """The three answers on several networks in both readings, and how many of their units depend on context.
+    """The three answers on several networks in both readings, and how many of the units asked depend on context.
 
     Args:
         table: as `comparison.decide_networks` gives it.
@@ -210,11 +210,16 @@ def decision_bars(table):
                 xlim=(0, 100),
                 title=f"{reading}: more than {_delta(table, reading):g} sd?",
             )
-        share = _shares(table, networks, "signed", lambda rows: rows.found)
+        asked = table.dropna(subset="found")
+        share = _shares(asked, networks, "signed", lambda rows: rows.found)
         axes[2].barh(networks, share, color=DARK, height=0.7)
-        for place, value in enumerate(share):
-            axes[2].text(value + 2, place, f"{value:.0f}", va="center", fontsize=8)
-        axes[2].set(xlabel="units (%)", xlim=(0, 108), title="depends on context")
+        many = asked[asked.reading == "signed"].groupby("network").found.agg(["sum", "count"])
+        for place, (name, value) in enumerate(zip(networks, share, strict=True)):
+            said = f"{many['sum'][name]} of {many['count'][name]}"
+            axes[2].text(value + 2, place, said, va="center", fontsize=8)
+        axes[2].set(
+            xlabel="units asked (%)", xlim=(0, 125), xticks=range(0, 101, 25), title="depends on context"
+        )
         axes[0].invert_yaxis()
         handles, labels = axes[0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from .cards import CardOptions
 
 COARSE = 128  # px; networks of smaller images are driven by fine gratings, so that syntheses are smoothed
+COARSE_STEPS = 64  # of their syntheses, at most: more steps make the same picture, with more contrast
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,10 @@ class Effort:
 
     def card_for(self, edge: int, seed: int) -> CardOptions:
         """The card's options for images of `edge` px."""
-        return replace(self.card, size=edge, smoothness=10.0 if edge < COARSE else 0.0, seed=seed)
+        if edge >= COARSE:
+            return replace(self.card, size=edge, seed=seed)
+        steps = min(self.card.steps, COARSE_STEPS)
+        return replace(self.card, size=edge, seed=seed, steps=steps, smoothness=10.0)
 
 
 EFFORTS = {
