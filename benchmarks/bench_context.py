@@ -55,8 +55,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
         share, low, high = share_interval(asked["found"].astype(bool)) if len(asked) else 3 * [np.nan]
         rows.append({
             "reading": reading, "units": len(part), "asked": len(asked), "found": int(asked["found"].sum()),
-            "share": share, "low": low, "high": high, "median": asked["context"].median(),
-            "highest": asked["context"].max(),
+            "share": share, "low": low, "high": high, "median (sd)": asked["context"].median(),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -92,7 +91,7 @@ def main() -> None:
                 print(f"{about}: {process_time() - start:.0f} s", file=sys.stderr, flush=True)
                 print(table.to_string(), file=sys.stderr, flush=True)
     command = "python benchmarks/bench_context.py" + (" --images DIR --weights FILE" if real else "")
-    found = pd.concat(tables, ignore_index=True).round(4)
+    found = pd.concat(tables, ignore_index=True).round(2)
     found.assign(command=command, machine=machine(), date=date.today()).to_csv(sys.stdout, index=False)
 
 
