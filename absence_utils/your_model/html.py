@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
@@ -31,13 +32,9 @@ def card_page(card: Card, *, index: str = "", before: str = "", after: str = "")
         card: see `card.collect_cards`.
         index, before, after: addresses of the card's tile in the atlas and of the neighbouring cards; "" for none.
     """
-    rows = [
-        {"title": row.title, "note": row.note, "panels": [(_drawn(panel), panel.alt) for panel in row.panels]}
-        for row in card_rows(card)
-    ]
     return TEMPLATES.get_template("card.html.j2").render(
         card=card,
-        rows=rows,
+        rows=_drawings(card),
         effects=Markup(_effect_table(card).to_html(index=False, border=0)),
         decided=_decided(card),
         colour=decision_colour(card),
@@ -74,6 +71,14 @@ def _png(save) -> str:
     target = BytesIO()
     save(target)
     return "data:image/png;base64," + base64.b64encode(target.getvalue()).decode()
+
+
+@lru_cache(maxsize=1)  # a card's own page and its page in an atlas show the same
+def _drawings(card: Card) -> list[dict]:
+    return [
+        {"title": row.title, "note": row.note, "panels": [(_drawn(panel), panel.alt) for panel in row.panels]}
+        for row in card_rows(card)
+    ]
 
 
 def _drawn(panel: Panel) -> str:
