@@ -2,11 +2,13 @@
 
     python benchmarks/bench_power.py --out FOLDER                                # units.csv, a row for each unit
     python benchmarks/bench_power.py --out FOLDER --table data/measured/power.csv
+    python benchmarks/bench_power.py --out FOLDER --hues data/measured/power_hues.csv
 
 Truth is the exact effect of each concept on a unit (`benchmark.effects`): a scene with it and the same without.
 Clear absences: the strongest suppressor is beyond -0.25 sd (signed) or -0.2 sd (passed on) with the upper end of
 its 95 % interval; there is none where it is above -0.1 sd. Networks: trained on the scenes' rules, on rules without
-an absence, a detector of concepts, and copies with random weights. Some twenty minutes of one core.
+an absence, a detector of concepts, and copies with random weights. Some twenty minutes of one core. The third command
+asks those units of block2 whose truth is none for the strongest hue in the same pairs: colours are no concept.
 """
 
 import argparse
@@ -22,11 +24,19 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 from make_measured import machine
 
-from absence_utils.benchmark.effects import exact_effects
+from absence_utils.benchmark.effects import exact_effects, read
 from absence_utils.benchmark.networks import load_benchmark_network
 from absence_utils.files import write_atomically
 from absence_utils.images.cache import stack_images
-from absence_utils.images.scenes import scene_dataset
+from absence_utils.images.glyphs import CELLS, DRAWS_PER_GLYPH, draws
+from absence_utils.images.scenes import (
+    CONCEPTS,
+    NORMALISATION,
+    counterfactual_pairs,
+    draw_presence,
+    render_scenes,
+    scene_dataset,
+)
 from absence_utils.images.subsets import shuffle_images
 from absence_utils.insertion.decisions import CANNOT_TELL, ENCODES, NONE, decide
 from absence_utils.insertion.design import InsertionConfig
@@ -62,6 +72,48 @@ def study(network, layer: str, stack, setting: InsertionConfig, pairs: int) -> p
     return decide(effects).merge(strongest, on=["unit", "reading"])
 
 
+def hue_effects(network, layer: str, pairs: int, seed: int = 500, bins: int = 6) -> pd.DataFrame:
+    """The effect of a glyph of some hue, whatever its shape, from the pairs of `exact_effects`, signed, in sd.
+
+    Columns unit, hue (number of its bin on the colour wheel), effect, low, high (95 %, normal over pairs).
+    """
+    first = CELLS**2 + 2
+    drawn = draws(pairs, seed, 0)[:, first : first + len(CONCEPTS) * DRAWS_PER_GLYPH]
+    hue = (drawn.reshape(pairs, len(CONCEPTS), DRAWS_PER_GLYPH)[..., 4] * bins).astype(int)
+    changes = [
+        np.subtract(*(read(network, layer, NORMALISATION.apply(each.pixels)).numpy()
+                      for each in counterfactual_pairs(concept, pairs, seed)))
+        for concept in CONCEPTS
+    ]  # fmt: skip
+    usual = render_scenes(draw_presence(pairs, seed), seed).pixels
+    spread = read(network, layer, NORMALISATION.apply(usual)).numpy().std(axis=0, ddof=1)
+    changes, tables = np.stack(changes, axis=1) / np.maximum(spread, 1e-12), []
+    for number in range(bins):
+        own = changes[hue == number]
+        half = 1.96 * own.std(axis=0, ddof=1) / len(own) ** 0.5
+        columns = {
+            "effect": own.mean(axis=0),
+            "low": own.mean(axis=0) - half,
+            "high": own.mean(axis=0) + half,
+        }
+        tables.append(pd.DataFrame({"unit": range(len(half)), "hue": number, **columns}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def ask_hues(units: pd.DataFrame, pairs: int, layer: str = "block2") -> pd.DataFrame:
+    """Units of the trained networks without a concept that suppresses them, beside their strongest hue."""
+    rows = units[(units["layer"] == layer) & (units["reading"] == "signed") & (units["truth"] > ABSENT)]
+    images = stack_images(scene_dataset(8, 0)).take(np.arange(8))
+    trained = {name: net for name, (kind, net) in networks(images).items() if kind != "random weights"}
+    tables = []
+    for name, part in rows[rows["network"].isin(trained)].groupby("network", sort=False):
+        found = hue_effects(trained[name], layer, pairs)
+        strongest = found.loc[found.groupby("unit")["high"].idxmin()].add_prefix("hue_")
+        tables.append(part.merge(strongest, left_on="unit", right_on="hue_unit"))
+    kept = ["network", "layer", "unit", "decision", "effect", "truth", "hue_effect", "hue_low", "hue_high"]
+    return pd.concat(tables, ignore_index=True)[kept].round(3)
+
+
 def tabulate(units: pd.DataFrame) -> pd.DataFrame:
     """Shares by kind of network, layer and reading; the last rows of a kind and reading are over its layers."""
     every = pd.concat([units, units.assign(layer="all four")], ignore_index=True)
@@ -84,15 +136,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of what is finished")
     parser.add_argument("--table", type=Path, help="write the table of all that is finished, run nothing")
+    parser.add_argument("--hues", type=Path, help="write the table of hues of all that is finished")
     parser.add_argument("--scenes", type=int, default=900, help="images")
     parser.add_argument("--pairs", type=int, default=300, help="pairs of scenes behind each exact effect")
     options = parser.parse_args()
-    if options.table:
+    wanted = options.table or options.hues
+    if wanted:
         units = pd.concat([pd.read_csv(path) for path in sorted(options.out.glob("*.csv"))])
-        table = tabulate(units).assign(
+        table = tabulate(units) if options.table else ask_hues(units, options.pairs)
+        table = table.assign(
             command="python benchmarks/bench_power.py --out FOLDER", machine=machine(), date=f"{date.today()}"
         )
-        write_atomically(options.table, table.to_csv(index=False, lineterminator="\n").encode())
+        write_atomically(wanted, table.to_csv(index=False, lineterminator="\n").encode())
         return
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)

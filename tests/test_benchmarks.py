@@ -188,3 +188,16 @@ def test_contexts_are_asked_of_units_drawn_at_random_under_the_pooling():
     table = bench_context.contexts(load_model("concept_scenes"), "block4", stack, setting, 3, seed=0)
     assert table["unit"].nunique() == 3 and set(table["reading"]) == {"signed", "passed on"}
     assert (table["context"].dropna() < 0.05).all(), "a maximum over positions saturates"
+
+
+def test_the_effect_of_a_hue_is_that_of_the_glyphs_that_have_it():
+    """A network that averages red alone: red glyphs raise it, cyan ones lower it or leave it."""
+
+    class Red(torch.nn.Module):
+        def forward(self, images):
+            return images[:, :1].mean(dim=(2, 3))
+
+    found = bench_power.hue_effects(Red(), None, 40).set_index("hue")
+    assert found.effect.idxmax() in (0, 5) and found.effect.idxmin() in (2, 3)
+    assert found.effect[found.effect.idxmax()] > 3 * abs(found.effect[2])
+    assert (found.low < found.effect).all() and (found.effect < found.high).all()
