@@ -1,22 +1,19 @@
 """The scripts that take a run as reference: what they keep, what they refuse, what they say of moves and times."""
 
 import json
-import sys
 
+import make_measured
+import make_reference
+import manifest
 import pandas as pd
 import pytest
+from make_reference import makers, moved, reduced
 
 from absence_utils.errors import InputError
 from absence_utils.files import file_hash
 from absence_utils.paths import DATA
 from absence_utils.runner.notebooks import all_notebooks
 from absence_utils.runner.tolerances import TableRule, Tolerance, Tolerances
-
-sys.path.insert(0, str(DATA))
-import make_measured  # noqa: E402
-import make_reference  # noqa: E402
-import manifest  # noqa: E402
-from make_reference import makers, moved, reduced  # noqa: E402
 
 COLUMNS = {
     "value": Tolerance(absolute=0.1, interval=["low", "high"]),
