@@ -21,5 +21,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "leaderboard": ["run_benchmark"],
         "methods": ["MAPS", "METHODS", "on_non_targets", "on_targets"],
         "networks": ["WEIGHTS", "load_benchmark_network"],
+        "rule_networks": ["load_rule_network", "network_names", "rules_of", "train_rule_network"],
+        "rules": ["RandomRule", "RuleSet", "draw_rules"],
     },
 )

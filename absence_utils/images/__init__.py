@@ -32,5 +32,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "scene_dataset",
         ],
         "subsets": ["Subset", "shuffle_images"],
+        "worlds": ["World"],
     },
 )
