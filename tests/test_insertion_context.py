@@ -65,7 +65,7 @@ def test_a_unit_that_is_active_by_default_has_no_trigger(study):
         and study["on"][3] > 0.5
     )
     text = describe_context(study.loc[3])
-    assert "No context to ask for" in text and "active unless suppressed" in text
+    assert "no part of its top images is a trigger" in text and "moves it by 0.00 sd only" in text
 
 
 def test_words(study):

@@ -108,15 +108,20 @@ def test_one_sided_p_without_scatter_and_without_a_measurement():
 
 @pytest.mark.parametrize(
     "value, words",
-    [(1.5, "surely by more than 0.75 sd"), (-0.2, "surely by less than"), (0.78, "images would tell")],
+    [
+        (1.5, "surely by more than 0.75 sd"),
+        (0.2, "surely by less than"),
+        (-0.2, "surely do not lower it"),
+        (0.78, "images would tell"),
+    ],
 )
 def test_words_carry_the_numbers_and_keep_the_sign(value, words):
     row = decide(effects([value])).iloc[0]
     text = describe_decision(row, 24)
     assert words in text and "(24 px)" in text and text.startswith("Signed: ")
     assert f"{abs(row.effect):.2f} sd" in text and f"{abs(row.high):.2f}" in text
-    assert ("−0.20 sd" in text) == (value < 0) and "-" not in text
-    assert "corrected" not in text and "corrected for 2 units" in describe_decision(
+    assert ("raise it by 0.20 sd" in text) == (value < 0) and "-" not in text
+    assert "orrected" not in text and "Corrected for the 2 units studied." in describe_decision(
         decide(effects([1, 2])).iloc[0], 8
     )
 

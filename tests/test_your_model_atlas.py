@@ -16,17 +16,33 @@ from absence_utils.your_model import atlas, html
 from absence_utils.your_model.atlas import scatter, write_atlas
 from absence_utils.your_model.cards import CardOptions, collect_cards
 from absence_utils.your_model.html import page_name
+from absence_utils.your_model.offer import Naming
 from absence_utils.your_model.study import summary
 
 EFFORT = CardOptions(shown=2, steps=2, facets=1, maps=1, evidence_images=40)
+CONCEPTS_PUT_IN = pd.DataFrame({
+    "concept": ["ring", "disc"], "effect": [-1.9, 0.1], "low": [-2.1, 0.0], "high": [-1.7, 0.2],
+    "confirmed": [True, False],
+})  # fmt: skip
 NAMED = "Silenced by ring (confirmed: −1.9 sd [−2.1, −1.7], 6 of 6 lowest patches)"
+NAMING = Naming(NAMED, CONCEPTS_PUT_IN, "How it was tested.")
 
 
 @pytest.fixture(scope="module")
 def cards(layer_study):
     study, dataset = layer_study
     columns, about = matrix_columns(dataset), {"network": "scenes"}
-    return list(collect_cards(study, dataset, columns, [0, 1, 4], EFFORT, about, {1: NAMED}))
+    return list(
+        collect_cards(
+            study,
+            dataset,
+            columns,
+            [0, 1, 4],
+            EFFORT,
+            about,
+            {1: NAMING},
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +128,9 @@ def test_the_table_has_a_row_for_every_card(written, cards):
 def hostile(card):
     name = '"><script>alert(1)</script>\' onload="x'
     patches = {side: replace(end, label=[name] * len(end.label)) for side, end in card.patches.items()}
-    return replace(card, title=f"logits, unit 1: {name}", confirmation=f"By {name}", patches=patches, pair=None,
-                   evidence=None)  # fmt: skip
+    naming = replace(NAMING, line=f"By {name}")
+    title = f"logits, unit 1: {name}"
+    return replace(card, title=title, naming=naming, patches=patches, pair=None, evidence=None)
 
 
 def test_names_of_classes_cannot_break_a_page(cards, layer_study, tmp_path, monkeypatch):

@@ -2,16 +2,22 @@
 
 import re
 
+import pandas as pd
 import pytest
 from helpers.browser import DESKTOP, PHONE, bad_pictures, links, open_page, overflow, targets
 
 from absence_utils.attribution.columns import matrix_columns
 from absence_utils.your_model.atlas import write_atlas
 from absence_utils.your_model.cards import CardOptions, collect_cards
+from absence_utils.your_model.offer import Naming
 
 EFFORT = CardOptions(shown=3, steps=2, facets=1, maps=1, evidence_images=40)
 SEARCH = "input[type=search]"
-NAMED = {1: "Silenced by ring (confirmed: −1.9 sd [−2.1, −1.7], 6 of 6 lowest patches)"}
+CONCEPTS_PUT_IN = pd.DataFrame({
+    "concept": ["ring"], "effect": [-1.9], "low": [-2.1], "high": [-1.7], "confirmed": [True],
+})  # fmt: skip
+LINE = "Silenced by ring (confirmed: −1.9 sd [−2.1, −1.7], 6 of 6 lowest patches)"
+NAMED = {1: Naming(LINE, CONCEPTS_PUT_IN, "How it was tested.")}
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from absence_utils.images.subsets import shuffle_images
 from absence_utils.insertion.decisions import CANNOT_TELL, DECISIONS, ENCODES, NONE
 from absence_utils.units import Unit
 from absence_utils.your_model.cards import CardOptions, card_numbers, card_title, collect_cards
+from absence_utils.your_model.offer import Naming
 
 EFFORT = CardOptions(shown=4, steps=4, facets=2, maps=2, evidence_images=60, smoothness=10.0)
 
@@ -136,7 +137,7 @@ def decided(card, signed, passed=None):
 
 SIGNED = {
     ENCODES: "Encodes an absence",
-    NONE: "Encodes no absence of that size",
+    NONE: "Encodes no absence of 0.75 sd or more",
     CANNOT_TELL: "One cannot tell whether it encodes an absence",
 }
 PASSED = {
@@ -164,11 +165,19 @@ def test_headlines_say_both_decisions(card, signed, passed):
 def test_what_is_known_of_a_name_comes_first(layer_study, card):
     study, dataset = layer_study
     said = "Silenced by ring (confirmed: −1.9 sd [−2.1, −1.7], 6 of 6 lowest patches)"
+    concepts = pd.DataFrame(
+        {"concept": ["ring"], "effect": -1.9, "low": -2.1, "high": -1.7, "confirmed": True}
+    )
     bare = replace(EFFORT, facets=0, maps=0)
-    named, other = collect_cards(study, dataset, matrix_columns(dataset), [1, 2], bare, {}, {1: said})
+    named, other = collect_cards(
+        study, dataset, matrix_columns(dataset), [1, 2], bare, {}, {1: Naming(said, concepts, "")}
+    )
     assert named.headline == named.confirmation == said and repr(named).endswith(said)
-    assert named.sentences == [f"{card.headline}.", *card.sentences]
-    assert other.confirmation == "" and other.headline == "Encodes no absence of that size"
+    decided = f"By its own lowest patches: {card.headline[0].lower()}{card.headline[1:]}."
+    assert named.sentences == [decided, *card.sentences]
+    numbers = card_numbers(named).set_index(["panel", "item"]).loc[("concept put in", "ring")]
+    assert numbers[["value", "low", "high"]].tolist() == [-1.9, -2.1, -1.7]
+    assert other.confirmation == "" and other.headline == "Encodes no absence of 0.75 sd or more"
 
 
 def test_numbers_of_a_card_hold_what_it_draws(card):

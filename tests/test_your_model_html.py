@@ -56,8 +56,8 @@ def test_the_answer_comes_first_then_pictures_and_numbers_are_folded(page, card)
     assert places == sorted(places) and "<details open" not in main
     answer = re.search(r'<p class="answer"[^>]*><strong>(.*?)</strong>(.*?)</p>', main, re.S)
     assert answer[1] == card.headline
-    said = answer[2].replace("&#39;", "'").split("<br>")[1:]
-    assert [sentence.strip() for sentence in said] == card.sentences
+    said = re.findall(r"<span>(.*?)</span>", answer[2].replace("&#39;", "'"))
+    assert said == card.sentences
     assert [row.title for row in card_rows(card)][:2] == ["Patches", "Images"]
 
 

@@ -29,7 +29,7 @@ def found(*rows):
     ]  # fmt: skip
     columns = ["unit", "reading", "name", "absolute", "absolute_low", "absolute_high", "confirmed"]
     table = pd.DataFrame(table, columns=columns).astype({"confirmed": bool})
-    return NamingResult(table, "layer", CONCEPTS, CONCEPTS.names, 8)
+    return NamingResult(table, pd.DataFrame(), "layer", CONCEPTS, CONCEPTS.names, 8)
 
 
 def test_a_line_has_the_name_as_it_is_written_and_numbers_with_a_minus_sign():
@@ -71,13 +71,22 @@ def test_a_patch_has_the_names_in_it_not_those_beside_it():
 
 def test_a_scenes_unit_gets_its_name_with_the_count_of_its_lowest_patches(layer_study):
     study, dataset = layer_study
-    line = offer_names(study, dataset, [1], shown=4)[1]
+    named = offer_names(study, dataset, [1], shown=4)[1]
+    line = named.line
     patches = patch_names(study.images, study.book.lowest, 1, 4)
     count = sum("ring" in names for names in patches)
     assert line.startswith("Silenced by ring (confirmed: −") and line.endswith(
         f", {count} of 4 lowest patches)"
     )
     assert count > 2
+    strongest = named.concepts.iloc[0]
+    assert strongest.concept == "ring" and strongest.confirmed and not named.concepts.confirmed[1:].any()
+    said = f"{strongest.effect:.2f} sd [{strongest.low:.2f}, {strongest.high:.2f}]".replace("-", "−")
+    assert said in line, "the number of the line is that of the plot"
+    assert (
+        set(named.concepts.concept) == set(study.images.concepts)
+        and named.concepts.effect.is_monotonic_increasing
+    )
 
 
 def test_without_a_concept_nothing_is_asked(layer_study):

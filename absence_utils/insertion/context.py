@@ -196,8 +196,8 @@ def describe_context(row: pd.Series) -> str:
         return "Context could not be asked: the unit hardly changes."
     if row["trigger"] < TRIGGER:
         return (
-            "No context to ask for: what its top images owe most to moves it by "
-            f"{in_sd(row['trigger'])} only, so that it is active unless suppressed."
+            "Context could not be asked: no part of its top images is a trigger. The one they owe most to, taken out, "
+            f"moves it by {in_sd(row['trigger'])} only."
         )
     interval = f"95 % interval {row['low']:.2f} to {row['high']:.2f}".replace("-", "−")
     with_and_without = (

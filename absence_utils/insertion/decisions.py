@@ -124,18 +124,21 @@ def describe_decision(row: pd.Series, patch: int) -> str:
     if np.isnan(row["effect"]):
         return f"Cannot tell ({row['reading']}): the unit hardly changes over these images."
     control = {"random patch": "random ones", "mean colour": "the mean colour"}[row["control"]]
-    interval = f"95 % interval {_signed(row['low'])} to {_signed(row['high'])}"
-    what = (
-        f"its lowest patches ({patch} px) lower it by {in_sd(row['effect'])} more than {control} ({interval})"
-    )
-    size = f"{row['delta']:g} sd"
+    many = "the weaker of two controls; " if len(DECIDED_ON[row["reading"]]) > 1 else ""
+    ends, does = [row["low"], row["high"]], "lower"
+    if row["effect"] < 0:
+        ends, does = [-row["high"], -row["low"]], "raise"
+    interval = f"95 % interval {_signed(ends[0])} to {_signed(ends[1])}"
+    size = in_sd(abs(row["effect"]))
+    what = f"its lowest patches ({patch} px) {does} it by {size} more than {control} ({many}{interval})"
+    delta = f"{row['delta']:g} sd"
     tail = {
-        ENCODES: f"surely by more than {size}",
-        NONE: f"surely by less than {size}",
-        CANNOT_TELL: f"which may be more or less than {size}; {_images(row['needed'])}",
+        ENCODES: f"surely by more than {delta}",
+        NONE: f"surely by less than {delta}" if does == "lower" else f"and surely do not lower it by {delta}",
+        CANNOT_TELL: f"which may be more or less than {delta}: {_images(row['needed'])}",
     }[row["decision"]]
-    many = f", corrected for {row['studied']} units" if row["studied"] > 1 else ""
-    return f"{row['reading'].capitalize()}: {what}, {tail}{many}."
+    corrected = f" Corrected for the {row['studied']} units studied." if row["studied"] > 1 else ""
+    return f"{row['reading'].capitalize()}: {what}, {tail}.{corrected}"
 
 
 def _images(needed: float) -> str:

@@ -35,6 +35,9 @@ class NamingResult:
 
     Attributes:
         table: a row for each reading and unit, see `name_absence`.
+        effects: a row for each reading, unit and name offered: unit, reading, name, effect, low, high (95 %), donors.
+            What the donors of the half that confirms do to the unit, against the control that is less in favour, as
+            `absolute` in the table; of names that were not proposed it is a description.
         layer: the units' layer.
         concepts: what was offered to the units, with the donors.
         offered: the names with enough donors.
@@ -42,6 +45,7 @@ class NamingResult:
     """
 
     table: pd.DataFrame
+    effects: pd.DataFrame
     layer: str | None
     concepts: Concepts
     offered: list[str]
@@ -130,6 +134,7 @@ def name_absence(
     trial = Trial(concepts, offered, half, low_level_statistics(patches), least)
     tables = [trial.rows(effects, number, units) for number in range(len(effects.readings))]
     table = pd.concat(tables, ignore_index=True)
+    every = [trial.every(effects, number, units) for number in range(len(effects.readings))]
     if repeat:
         table["repeated"] = False
     if repeat and table.confirmed.any():
@@ -138,7 +143,8 @@ def name_absence(
             rows = table.confirmed & (table.reading == reading)
             if rows.any():
                 table.loc[rows, "repeated"] = trial.confirmed_again(table[rows], again, number)
-    return NamingResult(table, layer, concepts, [concepts.names[name] for name in offered], patches.shape[-1])
+    names = [concepts.names[name] for name in offered]
+    return NamingResult(table, pd.concat(every, ignore_index=True), layer, concepts, names, patches.shape[-1])
 
 
 def headlines(found: NamingResult, encoding=(), lowest: dict[int, list] | None = None) -> dict[int, str]:
@@ -304,6 +310,23 @@ class Trial:
         found = _decided(found, "confirmed")
         table = pd.concat([found, none], ignore_index=True) if len(still) else found
         return table.set_index("unit").loc[units].reset_index()[COLUMNS]
+
+    def every(self, effects: DonorEffects, reading: int, units: np.ndarray) -> pd.DataFrame:
+        """`NamingResult.effects` of one reading."""
+        tables = []
+        for name in self.offered:
+            members = (self.half == 1) & self.concepts.membership[:, name]
+            both = np.stack([each[reading][members][:, units] for each in (effects.blank, effects.scrambled)])
+            means, errors = both.mean(axis=1), both.std(axis=1, ddof=1) / members.sum() ** 0.5
+            with np.errstate(divide="ignore", invalid="ignore"):
+                weaker = ((means + self.least) / errors).argmax(axis=0)[None]
+            mean, error = (np.take_along_axis(each, weaker, axis=0)[0] for each in (means, errors))
+            reach = stats.t.ppf(0.975, members.sum() - 1) * error
+            tables.append(pd.DataFrame({
+                "unit": units, "reading": effects.readings[reading], "name": self.concepts.names[name],
+                "effect": mean, "low": mean - reach, "high": mean + reach, "donors": int(members.sum()),
+            }))  # fmt: skip
+        return pd.concat(tables, ignore_index=True)
 
     def confirmed_again(self, rows: pd.DataFrame, effects: DonorEffects, reading: int) -> np.ndarray:
         """[row] whether names are confirmed by these effects, adjusted over the rows."""

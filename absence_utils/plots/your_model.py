@@ -34,6 +34,7 @@ LINES = 4  # of a label under a picture
 PATCH_NOTE = (
     "Under each: its response, and what lies mostly in the patch or, after “from:”, what its image shows."
 )
+LEAST_AXIS = 0.1  # sd, the least that an axis of evidence reaches
 CLASSES = 8  # classes shown of those that suppress the unit most
 
 
@@ -72,6 +73,8 @@ def card_rows(card) -> list[Row]:
     for title, found, note in (("Patches", card.patches, PATCH_NOTE), ("Images", card.images, "")):
         pictures = {side: _captioned(end.pixels, end.response, end.label) for side, end in found.items()}
         rows.append(_picture_row(card, title, pictures, note=note))
+        if title == "Patches" and card.naming and len(card.naming.concepts):
+            rows.append(_concept_row(card.naming))
     if card.pair:
         ends = {side: getattr(card.pair, side) for side in SIDES}
         pictures = {side: _captioned(end.image, end.response) for side, end in ends.items()}
@@ -81,7 +84,10 @@ def card_rows(card) -> list[Row]:
         rows.append(_picture_row(card, "Synthesised images", pictures, note=note))
     if card.evidence:
         maps = {"highest": card.evidence.target, "lowest": card.evidence.other}
-        names = {"highest": "target inputs, signed maps", "lowest": "non-target inputs, signed maps"}
+        names = {
+            "highest": "Most presence evidence: target inputs",
+            "lowest": "Most absence evidence: non-target inputs",
+        }
         note = (
             f"Inputs split by {card.evidence.split}: target inputs with the most presence evidence, non-target inputs "
             f"with the most absence evidence. Maps: {card.about_maps}. Red raises the response, blue lowers it; full "
@@ -134,8 +140,8 @@ def _drawings(card) -> list[Panel]:
     panels = [
         Panel(
             lambda part: response_histogram(part.subplots(), card.responses), 2.2, 2.4,
-            f"Histogram of the unit's responses to {len(card.responses)} images, {(card.responses < 0).mean():.0%} of "
-            "them negative",
+            f"Histogram of the unit's responses to {len(card.responses)} images, "
+            f"{_share((card.responses < 0).mean())} of them negative",
         ),
         Panel(
             lambda part: effect_intervals(part.subplots(), card), 3.0, 2.4,
@@ -151,6 +157,37 @@ def _drawings(card) -> list[Panel]:
     return panels
 
 
+def _concept_row(naming) -> Row:
+    """What each concept does to the unit when it is put into images."""
+    concepts = naming.concepts
+    said = ", ".join(f"{row.concept} {row.effect:.2f} sd" for row in concepts.itertuples())
+    height = 0.75 + 0.2 * max(len(concepts), 3)
+    panel = Panel(
+        lambda part: concept_intervals(part.subplots(), concepts), WIDTH, height, f"Concepts put in: {said}"
+    )
+    return Row("Concepts put into images", [panel], naming.test)
+
+
+def concept_intervals(ax, concepts) -> None:
+    """The effect of each concept with its 95 % interval; a confirmed one is blue and bold.
+
+    Args:
+        concepts: see `your_model.offer.Naming`.
+    """
+    colours = [ABSENCE if found else NEUTRAL for found in concepts["confirmed"]]
+    for row, (found, colour) in enumerate(zip(concepts.itertuples(), colours, strict=True)):
+        ax.plot([found.low, found.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
+        ax.plot(found.effect, row, "o", color=colour, markersize=5)
+    ax.axvline(0, color=INK, linewidth=1)
+    name_rows(
+        ax, [textwrap.shorten(str(name), 60, placeholder="…") for name in concepts["concept"]], fontsize=8
+    )
+    for label, found in zip(ax.get_yticklabels(), concepts["confirmed"], strict=True):
+        label.set_fontweight("bold" if found else "normal")
+    ax.set_ylim(max(len(concepts), 3) - 0.4, -0.6)
+    ax.set_xlabel("change of the response when it is put in, sd", fontsize=8)
+
+
 def _picture_row(card, title: str, pictures: dict, names: dict | None = None, note: str = "") -> Row:
     """A row with the highest responses on the left and the lowest on the right.
 
@@ -160,7 +197,7 @@ def _picture_row(card, title: str, pictures: dict, names: dict | None = None, no
     """
     panels = []
     for side, shown in pictures.items():
-        name = f"{side.capitalize()} response: {names[side] if names else title.lower()}"
+        name = names[side] if names else f"{side.capitalize()} response: {title.lower()}"
         captions = "; ".join(caption.replace("\n", " ") for _, caption in shown)
         lines = max(caption.count("\n") for _, caption in shown)
         height = 0.25 + (0.8 + 0.1 * lines) * -(-len(shown) // COLUMNS)
@@ -220,10 +257,15 @@ def response_histogram(ax, responses) -> None:
     ax.axvline(0, color=INK, linewidth=1.6)
     if len(responses):
         ax.axvline(np.median(responses), color=NEUTRAL, linestyle=":", linewidth=1.4)
-    below = (responses < 0).mean() if len(responses) else 0
+    below = _share((responses < 0).mean() if len(responses) else 0)
     ax.set_xlabel("signed response,\nunits of the layer", fontsize=8)
     ax.set_ylabel("images", fontsize=8)
-    ax.set_title(f"{below:.0%} of {len(responses):,} images below 0\n(dotted: median)", fontsize=8)
+    ax.set_title(f"{below} of {len(responses):,} images below 0\n(dotted: median)", fontsize=8)
+
+
+def _share(share: float) -> str:
+    """A share in per cent; 100 % are all, and 0 % none."""
+    return f"{share:.1%}" if round(100 * share) in (0, 100) and share not in (0, 1) else f"{share:.0%}"
 
 
 def effect_intervals(ax, card) -> None:
@@ -264,6 +306,9 @@ def class_bars(ax, evidence) -> None:
     ax.set_yticks(range(len(rows)), names, fontsize=7)
     ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)
     ax.axvline(0, color=INK, linewidth=1)
+    widest = max(np.abs(rows["absence"]).max(), LEAST_AXIS)  # noise must not look like evidence
+    ax.set_xlim(min(rows["absence"].min(), 0) - 0.05 * widest, max(1.05 * rows["absence"].max(), LEAST_AXIS))
+    ax.locator_params(axis="x", nbins=4)
     title = "by concept, with − without" if evidence.contrast else "by class"
     ax.set_xlabel("sd of the response", fontsize=8)
     ax.set_title(f"absence evidence\n{title}", fontsize=8, loc="right")

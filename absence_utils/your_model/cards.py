@@ -35,12 +35,13 @@ from absence_utils.units import Unit, full_name
 from absence_utils.visualization.rendering import RenderedPair, render_pair
 
 from .labels import image_labels, patch_labels
+from .offer import Naming
 from .study import LayerStudy
 
 SIDES = ("highest", "lowest")
 HEADLINES = {  # by decision: on the signed reading, and on what is passed on
     ENCODES: ("Encodes an absence", "passes it on"),
-    NONE: ("Encodes no absence of that size", "passes none on"),
+    NONE: ("Encodes no absence of {} or more", "passes none on"),
     CANNOT_TELL: ("One cannot tell whether it encodes an absence", "cannot tell whether it passes one on"),
 }
 LEAST_BLUR = 1.5  # px: below that single pixels show, whose signs alternate
@@ -129,7 +130,7 @@ class Card:
         unit, title: address, and a name for readers.
         decisions: the unit's rows of `LayerStudy.decisions`, indexed by reading; `sentence` says them in words.
         context: the unit's rows of `LayerStudy.context`, empty where it was not asked for.
-        confirmation: what was tested of a name, in a line; "" where nothing was.
+        naming: what was tested of names; None where nothing was.
         responses: [image] to all images, in the units of the layer.
         pair: synthesised maximum and minimum; None if not asked for.
         patches, images: side ("highest", "lowest") to `Extreme`.
@@ -151,7 +152,7 @@ class Card:
     effort: CardOptions
     about: dict[str, str] = field(default_factory=dict)
     patch: int = 0
-    confirmation: str = ""
+    naming: Naming | None = None
 
     def __repr__(self) -> str:
         return f"Card of {self.title}: {self.headline}"
@@ -166,6 +167,11 @@ class Card:
         from absence_utils.plots.your_model import show_card
 
         return show_card(self)
+
+    @property
+    def confirmation(self) -> str:
+        """What was tested of a name, in a line; "" where nothing was."""
+        return self.naming.line if self.naming else ""
 
     @property
     def channel(self) -> int:
@@ -192,7 +198,10 @@ class Card:
     @property
     def sentences(self) -> list[str]:
         """The decision where the headline is a name, then each reading, then what is known of the context."""
-        parts = [f"{self._decided()}."] if self.confirmation else []
+        decided = self._decided()
+        parts = (
+            [f"By its own lowest patches: {decided[0].lower()}{decided[1:]}."] if self.confirmation else []
+        )
         parts += [describe_decision(row, self.patch) for _, row in self.decisions.iterrows()]
         if len(self.context):
             parts.append(describe_context(self.context.iloc[0]))
@@ -206,7 +215,7 @@ class Card:
     def _decided(self) -> str:
         """The decision in a few words, both readings. A veto is an absence even where its mean over images is small."""
         own, *passed = self.decisions["decision"]
-        first = HEADLINES[own][0]
+        first = HEADLINES[own][0].format(f"{self.decisions['delta'].iloc[0]:g} sd")
         if len(self.context) and self.context["found"].iloc[0]:
             first = "Encodes an absence that depends on context"
         return ", ".join([first, *(HEADLINES[each][1] for each in passed)])
@@ -226,7 +235,7 @@ def collect_cards(
     units: Sequence[int],
     effort: CardOptions,
     about: dict[str, str] | None = None,
-    confirmed: dict[int, str] | None = None,
+    named: dict[int, Naming] | None = None,
 ) -> Iterator[Card]:
     """Cards of some units of a studied layer, one after the other.
 
@@ -237,7 +246,7 @@ def collect_cards(
         units: channels.
         effort: see `CardOptions`.
         about: for the foot of every card.
-        confirmed: unit to what a test of a name says, the first line of its card, see `offer.offer_names`.
+        named: unit to what a test of names says, the first line of its card, see `offer.offer_names`.
 
     Returns:
         An iterator of `Card`: each is made when it is asked for.
@@ -249,11 +258,11 @@ def collect_cards(
     if missing:
         remedy = f"Study it, or choose among {study.units}."
         raise InputError("units", f"unit {missing[0]} was not studied", remedy)
-    return _collect(study, dataset, columns, list(units), effort, about or {}, confirmed)
+    return _collect(study, dataset, columns, list(units), effort, about or {}, named or {})
 
 
 def _collect(
-    study: LayerStudy, dataset, columns: Columns, channels: list[int], effort: CardOptions, about, confirmed
+    study: LayerStudy, dataset, columns: Columns, channels: list[int], effort: CardOptions, about, named
 ):
     units = [Unit(study.model, study.layer, int(channel), pool=study.setting.pool) for channel in channels]
     count = min(effort.evidence_images, len(dataset)) if effort.maps else 0
@@ -279,7 +288,7 @@ def _collect(
             effort=effort,
             about=about,
             patch=study.setting.patch,
-            confirmation=(confirmed or {}).get(channel, ""),
+            naming=named.get(channel),
         )
 
 
@@ -363,6 +372,11 @@ def card_numbers(card: Card) -> pd.DataFrame:
         (f"context, {row.reading}", "on - off", row.context, row.low, row.high)
         for row in card.context.dropna(subset=["context"]).itertuples()
     ]
+    if card.naming:
+        rows += [
+            ("concept put in", row.concept, row.effect, row.low, row.high)
+            for row in card.naming.concepts.itertuples()
+        ]
     quantiles = {"lowest": 0, "median": 0.5, "highest": 1}
     rows += [
         ("response", f"{name} of the images", float(np.quantile(card.responses, at)), np.nan, np.nan)

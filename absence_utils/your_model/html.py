@@ -119,4 +119,5 @@ def _decided(card: Card) -> str:
 
 
 def _number(value, digits: int = 2) -> str:
-    return "–" if pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
+    # + 0.0: no minus before a zero
+    return "–" if pd.isna(value) else f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−")
