@@ -3,16 +3,19 @@
     python benchmarks/bench_power.py --out FOLDER                                # units.csv, a row for each unit
     python benchmarks/bench_power.py --out FOLDER --table data/measured/power.csv
     python benchmarks/bench_power.py --out FOLDER --hues data/measured/power_hues.csv
+    python benchmarks/bench_power.py --out FOLDER --patches data/measured/power_patches.csv
 
 Truth is the exact effect of each concept on a unit (`benchmark.effects`): a scene with it and the same without.
 Clear absences: the strongest suppressor is beyond -0.25 sd (signed) or -0.2 sd (passed on) with the upper end of
 its 95 % interval; there is none where it is above -0.1 sd. Networks: trained on the scenes' rules, on rules without
 an absence, a detector of concepts, and copies with random weights. Some twenty minutes of one core. The third command
-asks those units of block2 whose truth is none for the strongest hue in the same pairs: colours are no concept.
+asks those units of block2 whose truth is none for the strongest hue in the same pairs: colours are no concept. The
+fourth decides with patches of other sizes, by the size that counts as it is and in proportion to the area.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from time import process_time
@@ -38,7 +41,7 @@ from absence_utils.images.scenes import (
     scene_dataset,
 )
 from absence_utils.images.subsets import shuffle_images
-from absence_utils.insertion.decisions import CANNOT_TELL, ENCODES, NONE, decide
+from absence_utils.insertion.decisions import CANNOT_TELL, DELTAS, ENCODES, NONE, decide
 from absence_utils.insertion.design import InsertionConfig
 from absence_utils.insertion.hosts import layer_effects
 from absence_utils.models.load import load_model
@@ -114,6 +117,29 @@ def ask_hues(units: pd.DataFrame, pairs: int, layer: str = "block2") -> pd.DataF
     return pd.concat(tables, ignore_index=True)[kept].round(3)
 
 
+def by_patch(images, pairs: int, sizes=(12, 16, 24, 32), scenes: int = 600) -> pd.DataFrame:
+    """Shares as `tabulate` counts them, signed, of two networks and layers by size of the patches and of delta."""
+    stack, rows = stack_images(shuffle_images(scene_dataset(scenes, 0), 0)), []
+    known = {name: net for name, (_, net) in networks(images).items() if name in ("rules 0", "random 1")}
+    for name, network in known.items():
+        for layer in ("block2", "block4"):
+            truth = exact_effects(network, layer, pairs)
+            truth = truth.loc[truth.groupby(["unit", "reading"])["effect"].idxmin()]
+            truth = truth.rename(columns={"effect": "truth", "high": "truth_high"})[
+                ["unit", "reading", "truth", "truth_high"]
+            ]
+            for patch in sizes:
+                setting = replace(SETTING, patch=patch, stride=8 if patch >= 24 else 6)
+                effects = layer_effects(network, layer, stack, setting).effects
+                area = patch**2 / SETTING.patch**2
+                for delta in sorted({DELTAS["signed"], round(DELTAS["signed"] * area, 2)}):
+                    found = decide(effects, deltas={"signed": delta}).merge(truth, on=["unit", "reading"])
+                    about = {"network": name, "kind": name, "layer": layer}
+                    counted = tabulate(found[found["reading"] == "signed"].assign(**about)).iloc[:1]
+                    rows.append(counted.assign(patch=patch))
+    return pd.concat(rows, ignore_index=True).drop(columns=["reading", "never change"]).round(3)
+
+
 def tabulate(units: pd.DataFrame) -> pd.DataFrame:
     """Shares by kind of network, layer and reading; the last rows of a kind and reading are over its layers."""
     every = pd.concat([units, units.assign(layer="all four")], ignore_index=True)
@@ -137,13 +163,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of what is finished")
     parser.add_argument("--table", type=Path, help="write the table of all that is finished, run nothing")
     parser.add_argument("--hues", type=Path, help="write the table of hues of all that is finished")
+    parser.add_argument("--patches", type=Path, help="write the table of sizes of patches")
     parser.add_argument("--scenes", type=int, default=900, help="images")
     parser.add_argument("--pairs", type=int, default=300, help="pairs of scenes behind each exact effect")
     options = parser.parse_args()
-    wanted = options.table or options.hues
+    wanted = options.table or options.hues or options.patches
     if wanted:
-        units = pd.concat([pd.read_csv(path) for path in sorted(options.out.glob("*.csv"))])
-        table = tabulate(units) if options.table else ask_hues(units, options.pairs)
+        torch.set_num_threads(1)
+        if options.patches:
+            table = by_patch(stack_images(scene_dataset(8, 0)).take(np.arange(8)), options.pairs)
+        else:
+            units = pd.concat([pd.read_csv(path) for path in sorted(options.out.glob("*.csv"))])
+            table = tabulate(units) if options.table else ask_hues(units, options.pairs)
         table = table.assign(
             command="python benchmarks/bench_power.py --out FOLDER", machine=machine(), date=f"{date.today()}"
         )

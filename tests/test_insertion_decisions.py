@@ -14,6 +14,7 @@ from absence_utils.insertion.decisions import (
     decide,
     describe_decision,
     one_sided_p,
+    sizes_that_count,
 )
 from absence_utils.stats import crossed_t_interval
 
@@ -129,3 +130,19 @@ def test_words_carry_the_numbers_and_keep_the_sign(value, words):
 def test_words_where_nothing_was_measured():
     dead = decide(effects([np.nan])).iloc[0]
     assert dead["decision"] == CANNOT_TELL and "hardly changes" in describe_decision(dead, 8)
+
+
+@pytest.mark.parametrize(
+    "patch, height, width, signed, passed",
+    [(24, 64, 64, 0.75, 0.15), (48, 224, 224, 0.24, 0.05), (12, 64, 64, 0.19, 0.04), (32, 64, 64, 0.75, 0.15),
+     (84, 224, 224, 0.75, 0.15), (24, 64, 128, 0.38, 0.08), (4, 224, 224, 0.01, 0.01)],
+)  # fmt: skip
+def test_sizes_that_count_go_with_the_area_of_a_patch_up_to_a_seventh(patch, height, width, signed, passed):
+    found = sizes_that_count(patch, height, width)
+    assert found == {
+        "signed": pytest.approx(signed, abs=0.006),
+        "passed on": pytest.approx(passed, abs=0.006),
+    }
+    share = min(1, patch**2 / (height * width) / (24 / 64) ** 2)
+    for reading, delta in found.items():
+        assert abs(delta - DELTAS[reading] * share) < 0.011

@@ -12,6 +12,7 @@ from absence_utils.insertion.decisions import DECISIONS
 from absence_utils.plots import your_model as plots
 from absence_utils.plots.base import ABSENCE, PRESENCE, companion_style
 from absence_utils.your_model.cards import CardOptions, collect_cards
+from absence_utils.your_model.offer import Naming
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +160,32 @@ def test_overview_shows_every_unit_and_copy(layer_study):
 
 def test_colours_are_of_all_decisions():
     assert tuple(plots.DECISIONS) == DECISIONS
+
+
+def test_concepts_put_in_stand_where_they_are_and_the_confirmed_one_is_bold(ax, card):
+    concepts = pd.DataFrame({
+        "concept": ["ring", "disc"], "effect": [-0.5, 0.1], "low": [-0.6, 0.0], "high": [-0.4, 0.2],
+        "confirmed": [True, False],
+    })  # fmt: skip
+    plots.concept_intervals(ax, concepts)
+    lines = [list(line.get_xdata()) for line in ax.lines]
+    assert lines == [[-0.6, -0.4], [-0.5], [0.0, 0.2], [0.1], [0, 0]]
+    assert [label.get_fontweight() for label in ax.get_yticklabels()] == ["bold", "normal"]
+    assert ax.lines[0].get_color() == ABSENCE != ax.lines[2].get_color()
+    named = replace(card, naming=Naming("Silenced by ring", concepts, "How it was tested."))
+    titles = [row.title for row in plots.card_rows(named)]
+    assert titles.index("Concepts put into images") == 1 and len(titles) == len(plots.card_rows(card)) + 1
+    plt.close(plots.card_figure(named))
+
+
+@pytest.mark.parametrize(
+    "share, text", [(0, "0%"), (1, "100%"), (0.996, "99.6%"), (0.002, "0.2%"), (0.5, "50%")]
+)
+def test_a_share_that_is_not_all_is_not_said_to_be(share, text):
+    assert plots._share(share) == text
+
+
+def test_noise_does_not_look_like_evidence(ax, card):
+    classes = card.evidence.classes.assign(absence=0.001)
+    plots.class_bars(ax, replace(card.evidence, classes=classes))
+    assert ax.get_xlim()[1] == 0.1

@@ -16,7 +16,7 @@ from absence_utils.models.load import load_model
 from absence_utils.units import device_of
 
 from .context import context_effects
-from .decisions import decide
+from .decisions import decide, sizes_that_count
 from .design import InsertionConfig
 from .hosts import layer_effects
 from .known_units import RULES as KINDS
@@ -157,7 +157,8 @@ def decide_layer(
     asked = np.sort(setting.generator(7).permutation(asked)[: context_units or None])
     context = context_effects(model, layer, stack, mined, hosts, setting, responses, asked)
     context = context.rename(columns={"low": "context_low", "high": "context_high"})
-    table = decide(effects).merge(context, on=["unit", "reading"], how="left")
+    sizes = sizes_that_count(setting.patch, *stack.take([0]).shape[2:])
+    table = decide(effects, deltas=sizes).merge(context, on=["unit", "reading"], how="left")
     return table.astype({"found": "boolean"})  # which has a word for "not asked"
 
 

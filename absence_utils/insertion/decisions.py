@@ -20,9 +20,21 @@ from .hosts import CONTROLS
 ENCODES, NONE, CANNOT_TELL = "encodes an absence", "none of that size", "cannot tell"
 DECISIONS = (ENCODES, NONE, CANNOT_TELL)
 DELTAS = {"signed": 0.75, "passed on": 0.15}  # sd, see `decide`
+SHARE = (24 / 64) ** 2  # of an image: how large the patches were with which these were found
 DECIDED_ON = {"signed": CONTROLS[:1], "passed on": CONTROLS}  # the smallest of these counts
 LEVEL = 0.05  # false discovery rate over the units studied
 MOST_IMAGES = 100_000  # more are not worth naming
+
+
+def sizes_that_count(patch: int, height: int, width: int) -> dict[str, float]:
+    """`DELTAS` for square patches of `patch` px in images of a size: reading to sd.
+
+    Patches that cover less of an image than those with which `DELTAS` were found change the mean over a map by less:
+    the sizes shrink with their area, rounded to 0.01 sd. They do not grow with larger ones. Both were tried where the
+    truth is known, see docs/power.md.
+    """
+    share = min(1.0, patch**2 / (height * width) / SHARE)
+    return {reading: max(0.01, round(delta * share, 2)) for reading, delta in DELTAS.items()}
 
 
 def decide(
@@ -41,7 +53,8 @@ def decide(
     Args:
         effects: as `hosts.host_effects` gives them.
         null: the same for copies with random weights, several, with a column copy; None for no percentiles.
-        deltas: reading to the smallest effect that counts, sd; `DELTAS` where it says nothing.
+        deltas: reading to the smallest effect that counts, sd; `DELTAS` where it says nothing. Small patches need
+            smaller ones, see `sizes_that_count`.
 
     Returns:
         A row for each unit and reading: unit, reading, decision, effect, low, high (95 %, sd), control, delta,

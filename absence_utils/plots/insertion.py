@@ -208,7 +208,7 @@ def decision_bars(table):
             ax.set(
                 xlabel="units (%)",
                 xlim=(0, 100),
-                title=f"{reading}: more than {_delta(table, reading):g} sd?",
+                title=f"{reading}: more than {_deltas(table, reading)} sd?",
             )
         asked = table.dropna(subset="found")
         share = _shares(asked, networks, "signed", lambda rows: rows.found)
@@ -232,8 +232,9 @@ def _shares(table, networks: list[str], reading: str, holds) -> np.ndarray:
     return np.array([100 * holds(rows[rows.network == name]).astype(float).mean() for name in networks])
 
 
-def _delta(table, reading: str) -> float:
-    return float(table.delta[table.reading == reading].iloc[0])
+def _deltas(table, reading: str) -> str:
+    """The sizes that count in a reading: one, unless networks saw patches of different sizes."""
+    return " or ".join(f"{delta:g}" for delta in table.delta[table.reading == reading].unique())
 
 
 def power_points(table):

@@ -123,7 +123,7 @@ def card_figure(card):
         head.text(0.01, 0.02, sentence, fontsize=8, va="bottom")
         for part, row in zip(parts, rows, strict=True):
             widths = [panel.width for panel in row.panels]
-            places = part.subfigures(1, len(widths), width_ratios=widths)
+            places = np.ravel(part.subfigures(1, len(widths), width_ratios=widths))
             for place, panel in zip(places, row.panels, strict=True):
                 panel.draw(place)
         foot.text(0.01, 0.5, "\n".join(about), fontsize=7, color=NEUTRAL, va="center")
@@ -161,7 +161,7 @@ def _concept_row(naming) -> Row:
     """What each concept does to the unit when it is put into images."""
     concepts = naming.concepts
     said = ", ".join(f"{row.concept} {row.effect:.2f} sd" for row in concepts.itertuples())
-    height = 0.75 + 0.2 * max(len(concepts), 3)
+    height = 0.8 + 0.14 * max(len(concepts), 3)
     panel = Panel(
         lambda part: concept_intervals(part.subplots(), concepts), WIDTH, height, f"Concepts put in: {said}"
     )
@@ -185,7 +185,8 @@ def concept_intervals(ax, concepts) -> None:
     for label, found in zip(ax.get_yticklabels(), concepts["confirmed"], strict=True):
         label.set_fontweight("bold" if found else "normal")
     ax.set_ylim(max(len(concepts), 3) - 0.4, -0.6)
-    ax.set_xlabel("change of the response when it is put in, sd", fontsize=8)
+    ax.set_xlabel("change of the response, sd", fontsize=8)
+    ax.set_title("concepts put into images (bold: confirmed)", fontsize=8, loc="left")
 
 
 def _picture_row(card, title: str, pictures: dict, names: dict | None = None, note: str = "") -> Row:

@@ -18,7 +18,14 @@ from absence_utils.errors import InputError
 from absence_utils.images.cache import ImageStack, stack_images
 from absence_utils.images.subsets import shuffle_images
 from absence_utils.insertion.context import context_effects
-from absence_utils.insertion.decisions import CANNOT_TELL, DECISIONS, ENCODES, NONE, decide
+from absence_utils.insertion.decisions import (
+    CANNOT_TELL,
+    DECISIONS,
+    ENCODES,
+    NONE,
+    decide,
+    sizes_that_count,
+)
 from absence_utils.insertion.design import InsertionConfig, chosen_units
 from absence_utils.insertion.hosts import (
     FEWEST_PATCHES,
@@ -148,7 +155,7 @@ def study_layer(
             among many, gets the decision that it gets among many.
         null_units: units of the random copies, evenly spread, together.
         redraws: draws of the random patches.
-        deltas: sizes that count, see `decisions.decide`.
+        deltas: sizes that count; where it says nothing those of `decisions.sizes_that_count`.
 
     Raises:
         InputError: units that do not exist, too few images.
@@ -170,7 +177,8 @@ def study_layer(
         for number, copy in enumerate(random_copies)
     ]
     null = pd.concat(nulls, ignore_index=True) if nulls else effects.iloc[:0].assign(copy=0)
-    decisions = decide(effects, null, deltas)
+    sizes = sizes_that_count(setting.patch, *stack.take([0]).shape[2:])
+    decisions = decide(effects, null, sizes | (deltas or {}))
     asked = sorted(
         {*(units if units is not None else ()), *strongest_units(decisions, CONTEXTS if most else count)}
     )
