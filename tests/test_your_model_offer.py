@@ -79,6 +79,7 @@ def test_a_scenes_unit_gets_its_name_with_the_count_of_its_lowest_patches(layer_
         f", {count} of 4 lowest patches)"
     )
     assert count > 2
+    assert "(19 px)" in named.test and "more than 0.05 sd" in named.test
     strongest = named.concepts.iloc[0]
     assert strongest.concept == "ring" and strongest.confirmed and not named.concepts.confirmed[1:].any()
     said = f"{strongest.effect:.2f} sd [{strongest.low:.2f}, {strongest.high:.2f}]".replace("-", "−")

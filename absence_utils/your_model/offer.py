@@ -79,15 +79,16 @@ def offer_names(
     encoding = [unit for unit in units if study.decision(unit)["decision"] == ENCODES]
     images, patches = study.images, study.book.lowest
     lowest = {unit: patch_names(images, patches, unit, shown) for unit in units}
-    lines = headlines(found, encoding, lowest)
-    return {unit: Naming(lines.get(unit, ""), _strongest(found, unit), NAMED) for unit in units}
+    lines, test = headlines(found, encoding, lowest), NAMED.format(found.edge)
+    return {unit: Naming(lines.get(unit, ""), _strongest(found, unit), test) for unit in units}
 
 
 NAMED = (
-    "Pictures of each concept, pasted into images drawn at random: change of the response against the weaker of two "
-    "controls at the same place, a patch of the mean colour and the picture's own scrambled copy, with 95 % intervals. "
-    "Below 0 the concept lowers the unit. One name is proposed on half of the pictures. It is confirmed (bold) if the "
-    f"other half surely lowers the unit by more than {MIN_EFFECT:g} sd, beyond each control and beyond other concepts."
+    "Pictures of each concept ({} px), pasted into random images: change of the response against the weaker of "
+    "two controls at the same place, a patch of the mean colour and the picture's own scrambled copy, with 95 % "
+    "intervals. Below 0 the concept lowers the unit. One name is proposed on half of the pictures. It is confirmed "
+    f"(bold) if the other half surely lowers the unit by more than {MIN_EFFECT:g} sd, beyond each control and beyond "
+    "other concepts."
 )
 TESTED = (
     "Your pictures, pasted into images drawn at random: the change of the response against each control at the same "
