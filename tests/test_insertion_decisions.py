@@ -135,7 +135,7 @@ def test_words_where_nothing_was_measured():
 @pytest.mark.parametrize(
     "patch, height, width, signed, passed",
     [(24, 64, 64, 0.75, 0.15), (48, 224, 224, 0.24, 0.05), (12, 64, 64, 0.19, 0.04), (32, 64, 64, 0.75, 0.15),
-     (84, 224, 224, 0.75, 0.15), (24, 64, 128, 0.38, 0.08), (4, 224, 224, 0.01, 0.01)],
+     (84, 224, 224, 0.75, 0.15), (24, 64, 128, 0.375, 0.075), (4, 224, 224, 0.01, 0.01)],
 )  # fmt: skip
 def test_sizes_that_count_go_with_the_area_of_a_patch_up_to_a_seventh(patch, height, width, signed, passed):
     found = sizes_that_count(patch, height, width)

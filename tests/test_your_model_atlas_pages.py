@@ -161,4 +161,4 @@ def test_drawings_of_a_card_are_readable_on_a_phone(browser, atlas):
         sizes = opened.page.eval_on_selector_all(
             "img", "all => all.map(it => it.getBoundingClientRect().width)"
         )
-        assert len(sizes) == 3 + 2 * 4 and min(sizes) > 0.85 * PHONE
+        assert len(sizes) == 3 + 2 * 4 + 1 and min(sizes) > 0.85 * PHONE
