@@ -11,6 +11,7 @@
 # With `shards`, notebook 06 does not mine its patches: so many runs of notebooks/shards/mine_shard.ipynb do, each for
 # a range of the images, side by side or on the nodes of a cluster.
 
+import csv
 import glob
 import json
 import os
@@ -40,7 +41,11 @@ SHARDS = str(config.get("shards", 0))
 SHARDED, MINE = "06_extreme_patches", "notebooks/shards/mine_shard.ipynb"
 # What notebooks read. The reference numbers and the manifest are no part of it: taking a run as reference changes no run.
 DATA = [*glob.glob("data/*.safetensors"), "data/reference/09_leaderboard_five_seeds.csv",
-        "data/measured/green_pixel_seeds.csv"]
+        *(f"data/measured/{name}.csv" for name in ("green_pixel_seeds", "power", "published_insertion_table"))]
+
+
+with open("data/measured/notebook_seconds.csv") as file:
+    SECONDS = {row["notebook"]: round(float(row["seconds"])) for row in csv.DictReader(file)}
 
 
 def declared(notebook):
@@ -158,6 +163,7 @@ for name in NAMES:
             extra=[word for item in PARAMETERS.items() for word in ("-p", *item)],
             outside=OUTSIDE.get(name, {}),
             book=lambda wildcards, input: [word for path in input.book for word in ("-p", "book", path)],
+        priority: SECONDS.get(name, 0)  # the longest first: none shall be left alone at the end
         threads: 1  # synthesised pictures differ between thread counts
         resources:
             mem_mb=4000,
