@@ -4,9 +4,9 @@
 
 import sys
 
-from absence_utils.benchmark.rule_networks import network_names
+from absence_utils.benchmark.rule_networks import network_names, part_name
 
-NAMES = {name.replace("/", "-").replace(" ", "_"): name for name in [*network_names(), *network_names(twins=True)]}
+NAMES = {part_name(name): name for name in [*network_names(), *network_names(twins=True)]}
 
 
 rule all:

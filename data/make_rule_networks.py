@@ -19,6 +19,7 @@ from absence_utils.benchmark.rule_networks import (
     file_of,
     load_rule_network,
     network_names,
+    part_name,
     rule_accuracy,
     rules_of,
     train_rule_network,
@@ -30,7 +31,7 @@ EVERY = [*network_names(), *network_names(twins=True)]
 
 def part_of(name: str, parts: Path) -> Path:
     """The file of a single network."""
-    return parts / f"{name.replace('/', '-').replace(' ', '_')}.safetensors"
+    return parts / f"{part_name(name)}.safetensors"
 
 
 def train(name: str, parts: Path, **options) -> None:

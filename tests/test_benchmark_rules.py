@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from absence_utils.benchmark.rules import (
     ABSENT,
     KINDS,
-    LOGIT,
     MOST_ABSENCES,
     OUTPUTS,
     SIZES,
@@ -21,6 +20,7 @@ from absence_utils.benchmark.rules import (
     draw_rules,
 )
 from absence_utils.errors import InputError
+from absence_utils.images.scenes import LOGIT
 from absence_utils.images.worlds import World
 
 WORLD = World()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from safetensors import safe_open
@@ -58,12 +59,17 @@ def load_benchmark_network(kind: str, seed: int = 0) -> ConceptNet:
         InputError: an unknown kind or seed.
     """
     require_choice("kind", kind, KINDS)
-    prefix = f"{kind}/{seed}/"
-    with safe_open(WEIGHTS, "pt") as file:
-        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118, not a dict
-        if not names:
-            raise InputError("seed", f"there is no {kind} network of seed {seed}", f"Use 0 to {SEEDS - 1}.")
-        state = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+    state = state_of(f"{kind}/{seed}", WEIGHTS)
+    if not state:
+        raise InputError("seed", f"there is no {kind} network of seed {seed}", f"Use 0 to {SEEDS - 1}.")
     network = ConceptNet(len(KINDS[kind][0]))
     network.load_state_dict(state)
     return network.eval()
+
+
+def state_of(name: str, path: Path) -> dict[str, Tensor]:
+    """The weights of one network in a file of several; empty where it is not there."""
+    prefix = f"{name}/"
+    with safe_open(path, "pt") as file:
+        keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118, not a dict
+        return {key.removeprefix(prefix): file.get_tensor(key) for key in keys}

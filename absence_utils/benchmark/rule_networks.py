@@ -9,17 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError, require_choice
-from absence_utils.images.scenes import NORMALISATION
+from absence_utils.images.scenes import LOGIT, NORMALISATION
 from absence_utils.images.worlds import World
 from absence_utils.models.concept_net import ConceptNet, fit_concept_net
 from absence_utils.models.training import predict
 from absence_utils.paths import DATA
 
-from .rules import LOGIT, OUTPUTS, RuleSet, draw_rules
+from .networks import state_of
+from .rules import OUTPUTS, RuleSet, draw_rules
 
 FOLDER = DATA / "rule_networks"  # a file for each world
 EACH = 5  # networks of a world
@@ -93,6 +93,11 @@ def rule_accuracy(network: nn.Module, rules: RuleSet, n: int = 2000, seed: int =
     return right.double().mean(dim=0)
 
 
+def part_name(name: str) -> str:
+    """The name of a network as that of a file of its own."""
+    return name.replace("/", "-").replace(" ", "_")
+
+
 def file_of(name: str, folder: Path = FOLDER) -> Path:
     """The file of weights that has a network: one for each world."""
     world, _, _ = name.partition("/")
@@ -110,13 +115,11 @@ def load_rule_network(name: str, folder: Path = FOLDER) -> ConceptNet:
         InputError: an unknown name, weights that are not there.
     """
     rules_of(name)
-    path, prefix = file_of(name, folder), f"{name}/"
+    path = file_of(name, folder)
     remedy = "Make them: python data/make_rule_networks.py"
     if not path.is_file():
         raise InputError("folder", f"there is no {path.name}", remedy)
-    with safe_open(path, "pt") as file:
-        keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118, not a dict
-        state = {key.removeprefix(prefix): file.get_tensor(key).float() for key in keys}
+    state = {key: value.float() for key, value in state_of(name, path).items()}
     if not state:
         raise InputError("folder", f"{path.name} does not have {name!r}", remedy)
     network = ConceptNet(OUTPUTS, COLUMNS)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from absence_utils.errors import InputError, require_choice
+from absence_utils.images.scenes import LOGIT
 from absence_utils.images.worlds import World, with_concept
 
-LOGIT = 8.0  # what a perfect network answers where a rule holds, and minus this where it does not
 CLEAR = 1.0  # logits; an effect beyond it is one, and one that is nowhere beyond it is none
 OUTPUTS = 4  # rules of a network
 MOST_ABSENCES = 3  # of a network
