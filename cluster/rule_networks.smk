@@ -4,9 +4,10 @@
 
 import sys
 
-from absence_utils.benchmark.rule_networks import network_names, part_name
+from absence_utils.benchmark.rule_networks import detector_names, network_names, part_name
 
-NAMES = {part_name(name): name for name in [*network_names(), *network_names(twins=True)]}
+EVERY = [*network_names(), *network_names(twins=True), *detector_names()]
+NAMES = {part_name(name): name for name in EVERY}
 
 
 rule all:

@@ -16,17 +16,18 @@ from safetensors.torch import load_file, save_file
 from absence_utils.benchmark.rule_networks import (
     FOLDER,
     WORLDS,
+    detector_names,
     file_of,
     load_rule_network,
     network_names,
+    output_accuracy,
+    output_names,
     part_name,
-    rule_accuracy,
-    rules_of,
     train_rule_network,
 )
 from absence_utils.paths import DATA
 
-EVERY = [*network_names(), *network_names(twins=True)]
+EVERY = [*network_names(), *network_names(twins=True), *detector_names()]
 
 
 def part_of(name: str, parts: Path) -> Path:
@@ -54,8 +55,7 @@ def collect(parts: Path, folder: Path = FOLDER, manifest: Path = DATA / "manifes
         path.chmod(0o644)
         accuracy = {
             name: dict(
-                zip(rules_of(name).names, rule_accuracy(load_rule_network(name, folder), rules_of(name)).tolist(),
-                    strict=True)
+                zip(output_names(name), output_accuracy(load_rule_network(name, folder), name).tolist(), strict=True)
             )
             for name in names
         }  # fmt: skip

@@ -22,7 +22,8 @@ def test_there_are_forty_networks_and_as_many_twins_in_eight_worlds():
         assert rn.rules_of(twin) == rn.rules_of(name).twin != rn.rules_of(name)
         assert rn.rules_of(name).world == rn.WORLDS[name.partition("/")[0]]
     assert len({rn.rules_of(name).rules for name in names}) == 40, "no two have the same rules"
-    assert len({rn._seed(name) for name in [*names, *twins]}) == 80
+    everything = [*names, *twins, *rn.detector_names()]
+    assert len({rn._seed(name) for name in everything}) == len(everything) == 88
 
 
 def test_a_name_decides_the_weights():
@@ -47,10 +48,10 @@ class Answers(torch.nn.Module):
 
 
 def test_accuracy_is_the_share_of_scenes_with_the_right_sign():
-    rules = rn.rules_of("together/2")
+    name, rules = "together/2", rn.rules_of("together/2")
     presence = rules.world.draw_presence(400, 910)
     truth = rules.truth(presence, rules.world.render(presence, 910).place).double().mean(dim=0)
-    found = rn.rule_accuracy(Answers([1.0, -1.0, 1.0, -1.0]), rules, n=400)
+    found = rn.output_accuracy(Answers([1.0, -1.0, 1.0, -1.0]), name, n=400)
     expected = torch.stack([truth[0], 1 - truth[1], truth[2], 1 - truth[3]])
     assert torch.allclose(found, expected)
 
@@ -76,7 +77,17 @@ def test_one_file_for_each_world_holds_what_was_trained_in_half_precision(tmp_pa
         rn.load_rule_network("plain/1", tmp_path / "kept")
 
 
-@pytest.mark.parametrize(("name", "said"), [("plain/9", "plain/9"), ("textures/0", r"textures.safetensors")])
+def test_a_detector_tells_the_concepts_of_its_world():
+    assert rn.output_names("natural/detector") == list(rn.WORLDS["natural"].names)
+    detector = rn.train_rule_network("natural/detector", **TINY)
+    assert detector.fc.out_features == 7
+    world = rn.WORLDS["natural"]
+    truth = world.draw_presence(400, 910).double().mean(dim=0)
+    found = rn.output_accuracy(Answers([1.0] * 7), "natural/detector", n=400)
+    assert torch.allclose(found, truth)
+
+
+@pytest.mark.parametrize(("name", "said"), [("plain/9", "plain/9"), ("textures/0", r"textures.safetensors"), ("moon/detector", "moon")])
 def test_networks_that_are_not_there_are_named(tmp_path, name, said):
     with pytest.raises(InputError, match=said):
         rn.load_rule_network(name, tmp_path)

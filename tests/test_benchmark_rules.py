@@ -21,7 +21,7 @@ from absence_utils.benchmark.rules import (
 )
 from absence_utils.errors import InputError
 from absence_utils.images.scenes import LOGIT
-from absence_utils.images.worlds import World
+from absence_utils.images.worlds import CONTEXTS, World
 
 WORLD = World()
 IN_WORDS = {
@@ -33,6 +33,7 @@ IN_WORDS = {
     "xor": lambda a, b: a != b,
     "fewer than 2 of": lambda *there: sum(there) < 2,
     "2 or more of": lambda *there: sum(there) >= 2,
+    "majority": lambda a, b, c: a + b + (not c) >= 2,
 }
 
 
@@ -83,7 +84,25 @@ def test_effects_are_those_of_all_scenes(kind):
 def test_correlated_presences_change_effects_through_the_context_alone():
     alone = RuleSet(WORLD, (RandomRule("and not", (0, 1)),)).effects(20_000).effect
     together = RuleSet(World(correlation=0.6), (RandomRule("and not", (0, 1)),)).effects(20_000).effect
-    assert alone[1] == pytest.approx(together[1], abs=0.3), "adding a partner does not bring the other"
+    assert alone[1] == pytest.approx(together[1], abs=0.3), "adding a concept does not bring others"
+
+
+def test_a_majority_reverses_the_mean_response_where_concepts_come_together():
+    """Simpson's paradox: adding the concept lowers the unit, yet scenes that show it have the higher response."""
+    world = World(correlation=0.6)
+    own = RuleSet(world, (RandomRule("majority", (0, 2, 4)),))
+    presence = world.draw_presence(20_000, 1)
+    logits = own.logits(presence, world.places(20_000, 1))[:, 0]
+    shown = presence[:, 4]
+    assert own.effects(20_000).effect[4] < -2 and logits[shown].mean() > logits[~shown].mean() + 2
+
+
+def test_rules_are_about_concepts_that_come_together():
+    for seed in range(20):
+        for each in draw_rules(World(correlation=0.3), seed).rules:
+            assert len(each.concepts) == 1 or any(set(each.concepts) <= set(one) for one in CONTEXTS)
+    mixed = {each.concepts for seed in range(20) for each in draw_rules(WORLD, seed).rules}
+    assert any(not any(set(one) <= set(context) for context in CONTEXTS) for one in mixed)
 
 
 @settings(max_examples=200, deadline=None)
@@ -121,6 +140,7 @@ def test_rules_are_said_in_words():
     assert RandomRule("and not", (0, 1)).text(names) == "disc and not cross"
     assert RandomRule("fewer than 2 of", (0, 1, 2)).text(names) == "fewer than 2 of disc, cross, ring"
     assert RandomRule("left of", (2, 0)).text(names) == "ring left of disc"
+    assert RandomRule("majority", (0, 1, 2)).text(names) == "2 or more of disc, cross, not ring"
     assert RandomRule("not", (3,)).text(names) == "not triangle"
 
 

@@ -1,6 +1,7 @@
 """Worlds against their definition: exact pairs and masks in every one, presences as correlated as stated."""
 
 import hashlib
+import itertools
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from absence_utils.errors import InputError
 from absence_utils.images import photographs
 from absence_utils.images import scenes as sc
 from absence_utils.images.glyphs import RADIUS
-from absence_utils.images.worlds import BACKGROUNDS, LOOKS, PARTNERS, World
+from absence_utils.images.worlds import BACKGROUNDS, LOOKS, CONTEXTS, World
 
 worlds = st.builds(
     World,
@@ -59,14 +60,14 @@ def test_the_plain_world_is_that_of_the_concept_scenes():
     )
 
 
-@pytest.mark.parametrize("correlation", [-0.4, 0.0, 0.3, 0.6, 1.0])
-def test_partners_are_correlated_as_stated_and_no_others(correlation):
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.6, 1.0])
+def test_concepts_of_a_context_come_together_as_stated_and_those_of_two_apart(correlation):
     presence = World(correlation=correlation).draw_presence(40_000, 3).numpy()
-    found = np.corrcoef(presence.T)
     expected = np.eye(7)
-    for first, second in PARTNERS:
-        expected[first, second] = expected[second, first] = correlation
-    assert np.abs(found - expected).max() < 0.025
+    for first, second in itertools.permutations(range(6), 2):
+        together = any({first, second} <= set(context) for context in CONTEXTS)
+        expected[first, second] = correlation if together else -correlation
+    assert np.abs(np.corrcoef(presence.T) - expected).max() < 0.025
     assert np.abs(presence.mean(axis=0) - 0.5).max() < 0.015
 
 

@@ -9,12 +9,22 @@ import torch
 from absence_utils.attribution.diagnosis import diagnose
 from absence_utils.attribution.methods import attribute
 from absence_utils.images.base import IDENTITY, Normalisation
-from absence_utils.images.scenes import CONCEPTS, NORMALISATION, RULES, Rule, render_scenes
+from absence_utils.images.scenes import (
+    CONCEPTS,
+    NORMALISATION,
+    RULES,
+    Rule,
+    draw_presence,
+    render_scenes,
+    rule_truth,
+)
+from absence_utils.images.worlds import World
 from absence_utils.units import Unit
 
 from .compiled import COMPILED
 from .faithfulness import Faithfulness, descending_score, faithfulness, oracle_map, random_map
-from .methods import BenchmarkTask
+from .networks import load_benchmark_network
+from .tasks import BenchmarkTask
 
 SHOWN = (  # network, layer, concepts shown: predictions that end in different verdicts
     ("A", None, ("A",)),
@@ -28,6 +38,22 @@ SHOWN = (  # network, layer, concepts shown: predictions that end in different v
     ("only the bias", None, ("B",)),
     ("superposed decoy", None, ("B",)),
 )
+
+
+def scene_task(scenes: int = 256, steps: int = 160, seed: int = 0) -> BenchmarkTask:
+    """The outputs of a network trained on the rules of the concept scenes, in random scenes of theirs.
+
+    Args:
+        scenes: how many.
+        steps: of synthesis.
+        seed: of the network, see `networks.load_benchmark_network`.
+    """
+    presence = draw_presence(scenes, 600 + seed)
+    return BenchmarkTask(
+        load_benchmark_network("rules", seed), None, range(len(RULES)), World(),
+        render_scenes(presence, 600 + seed), rule_truth(presence), load_benchmark_network("detector"), seed,
+        steps=steps,
+    )  # fmt: skip
 
 
 def key_concept(rule: Rule) -> int:

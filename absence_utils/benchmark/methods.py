@@ -1,312 +1,264 @@
-"""The explanation methods of the benchmark, each a function of one `BenchmarkTask`.
+"""The explanation methods of the benchmark.
 
 A method says for every unit and concept how strongly it shows that the concept's *presence lowers* the unit: [unit,
 concept], positive for an absence, negative for a presence, NaN where it says nothing (a concept that none of the images
-shows cannot be seen to do anything). Only the order and the sign of its numbers count. To add one, write such a
-function and put it into `METHODS`, or into a dict of your own.
-
-Methods that draw maps are functions (unit, images [image, channel, height, width], pixels) -> [image, height, width],
-signed; `MAPS` holds them, and `on_targets` and `on_non_targets` turn them into methods.
+shows cannot be seen to do anything). It may also rank windows of scenes by that ([unit, window], task "find"), and draw
+maps (task "where"). Only order and sign count. To add one of your own see docs/benchmark.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from sklearn.linear_model import LinearRegression
+from torch import Tensor
 
-from absence_utils.attribution.methods import METHODS as ATTRIBUTIONS
-from absence_utils.attribution.methods import attribute
 from absence_utils.images.base import TensorImages
-from absence_utils.images.scenes import CONCEPTS, NORMALISATION, Scenes, render_scenes
+from absence_utils.images.scenes import NORMALISATION
 from absence_utils.insertion.paste import insert_patches
-from absence_utils.patches.mining import mine_patches
+from absence_utils.naming import mask_concepts, name_absence
 from absence_utils.patches.tables import concept_coverage
-from absence_utils.units import Unit, responses
-from absence_utils.visualization.rendering import render_pair
 
 from .effects import read
+from .maps import MAPS
+from .probes import concept_probe, tcav
+from .tasks import WINDOW, BenchmarkTask, MapMethod, square_around
 
-Method = Callable[["BenchmarkTask"], Tensor]
-MapMethod = Callable[[Unit, Tensor, Tensor], Tensor]
+Answer = Callable[[BenchmarkTask], Tensor]
+SIDES = ("target", "non-target", "all")
+CROPS = 4  # of each concept that are inserted
+HOSTS = 16  # scenes that things are inserted into
+DONORS, MIXED = 96, 64  # scenes that naming cuts its donors from, and mixes into
+PUSHED, PUSH_STEPS, PUSH_RATE = 12, 30, 0.05  # of pertinent negatives: images, steps, pixel range
+SPARSE = 0.1  # weight of the l1 norm there, sd of the unit for a mean change of 1
 
 
-@dataclass
-class BenchmarkTask:
-    """What a method may see: units of one layer of a network, scenes with their masks, and no truth about the units.
+@dataclass(frozen=True)
+class Method:
+    """An explanation method.
 
     Attributes:
-        model: in eval mode.
-        layer: name of the layer, None for the outputs.
-        units: channels of that layer.
-        scenes: with masks [scene, concept, height, width].
-        target: [scene, unit] bool, which scenes are target inputs of which unit.
-        detector: network whose outputs are the concepts, for synthesised images.
-        seed: of everything a method draws.
-        images_for_maps: scenes of each side (target, non-target) that map methods look at.
-        steps: of synthesis.
+        concepts: task -> [unit, concept], see the top of this module.
+        windows: task -> [unit, window of `BenchmarkTask.windows`], the same for windows; None if it cannot.
+        maps: see `maps`; None if it draws none.
     """
 
-    model: nn.Module
-    layer: str | None
-    units: list[int]
-    scenes: Scenes
-    target: Tensor
-    detector: nn.Module
-    seed: int = 0
-    images_for_maps: int = 32
-    steps: int = 64
-    _maps: dict = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def images(self) -> Tensor:
-        """[scene, channel, height, width] network input."""
-        return NORMALISATION.apply(self.scenes.pixels)
-
-    @cached_property
-    def response(self) -> Tensor:
-        """[scene, unit] signed responses of the chosen units."""
-        return read(self.model, self.layer, self.images)[:, self.units]
-
-    @cached_property
-    def spread(self) -> Tensor:
-        """[unit] standard deviation of the response over the scenes."""
-        return self.response.std(dim=0).clamp(min=1e-9)
-
-    def unit(self, index: int) -> Unit:
-        """The index-th of the chosen units."""
-        return Unit(self.model, self.layer, self.units[index])
-
-    def side(self, index: int, target: bool) -> Tensor:
-        """Numbers of the first `images_for_maps` scenes that are, or are not, target inputs of a unit."""
-        return (self.target[:, index] == target).nonzero()[: self.images_for_maps, 0]
-
-    def maps(self, name: str, function: MapMethod, index: int, target: bool) -> tuple[Tensor, Tensor]:
-        """Scene numbers and maps [image, height, width] of one side of a unit; computed once."""
-        key = (name, function, index, target)  # two functions under one name stay two
-        if key not in self._maps:
-            rows = self.side(index, target)
-            self._maps[key] = rows, function(self.unit(index), self.images[rows], self.scenes.pixels[rows])
-        return self._maps[key]
-
-    @cached_property
-    def pairs(self):
-        """Highest and lowest synthesised image of every unit."""
-        return [render_pair(self.unit(index), self.steps, self.images.shape[-1], self.seed)
-                for index in range(len(self.units))]  # fmt: skip
-
-    @cached_property
-    def book(self):
-        """Extreme patches of the layer, 24 px at a stride of 8."""
-        labels = torch.zeros(len(self.images), dtype=torch.long)
-        dataset = TensorImages(self.images, labels, ["scene"], normalisation=NORMALISATION)
-        return mine_patches(self.model, self.layer, dataset, patch=24, stride=8, k=8)
-
-    @cached_property
-    def insertion_changes(self) -> Tensor:
-        """[image, unit, concept, patch], see `_insertion_changes`."""
-        return _insertion_changes(self)
+    concepts: Answer
+    windows: Answer | None = None
+    maps: MapMethod | None = None
 
 
-# ---------------------------------------------------------------------- maps
-def _attribution(name: str, unit: Unit, images: Tensor, pixels: Tensor) -> Tensor:
-    return attribute(unit, images, name).sum(dim=1)
+# -- maps
 
 
-def gradient(unit: Unit, images: Tensor, pixels: Tensor) -> Tensor:
-    """Sign of the plain input gradient summed over channels, without the input: which way does brighter push?"""
-    images = images.detach().clone().requires_grad_(True)
-    (slope,) = torch.autograd.grad(unit.response(images).sum(), images)
-    return slope.sum(dim=1).sign()
+def inside_masks(maps: MapMethod, side: str, task: BenchmarkTask) -> Tensor:
+    """Minus the mean signed sum inside the concept's mask, in sd of the unit, over the scenes of a side that show it.
+
+    Args:
+        side: "target" or "non-target" inputs of the unit, or "all".
+    """
+    drawn, scenes = task.maps(maps), task.scenes
+    masks = scenes.masks[: drawn.shape[1]]
+    inside = torch.einsum("ushw,schw->usc", drawn, masks.double())
+    shown = masks.any(dim=3).any(dim=2)[None].expand_as(inside)
+    target = task.target[: drawn.shape[1]].T[:, :, None]
+    shown = {"target": shown & target, "non-target": shown & ~target, "all": shown}[side].double()
+    return -(inside * shown).sum(dim=1) / shown.sum(dim=1) / task.spread[:, None]  # 0 / 0 is NaN
 
 
-def random_map(unit: Unit, images: Tensor, pixels: Tensor) -> Tensor:
-    """Noise: the baseline that knows nothing."""
-    generator = torch.Generator().manual_seed(unit.channel)
-    return torch.randn(len(images), *images.shape[-2:], generator=generator)
+def inside_windows(maps: MapMethod, task: BenchmarkTask) -> Tensor:
+    """Minus the signed sum inside each window, in sd of the unit."""
+    cut = task.windows.cut(task.maps(maps).transpose(0, 1))  # [window, unit, height, width]
+    return -cut.sum(dim=(2, 3)).T / task.spread[:, None]
 
 
-def edges(unit: Unit, images: Tensor, pixels: Tensor) -> Tensor:
-    """Minus the strength of edges in the image: a baseline that lies on glyphs and knows nothing of the unit."""
-    grey = pixels.mean(dim=1)
-    down, right = grey.diff(dim=1, prepend=grey[:, :1]), grey.diff(dim=2, prepend=grey[:, :, :1])
-    return -(down.square() + right.square()).sqrt()
+def method_of_maps(maps: MapMethod, side: str) -> Method:
+    """A map method that is read on one side."""
+    whole = side == "all"
+    return Method(
+        partial(inside_masks, maps, side),
+        partial(inside_windows, maps) if whole else None,
+        maps if whole else None,
+    )
 
 
-MAPS: dict[str, MapMethod] = {name: partial(_attribution, name) for name in ATTRIBUTIONS} | {
-    "gradient sign": gradient,
-    "random map": random_map,
-    "edge detector": edges,
-}
+# -- synthesis and patches
 
 
-def _from_maps(name: str, function: MapMethod, target: bool, subject: BenchmarkTask) -> Tensor:
-    """Minus the mean signed sum inside the concept's mask, in sd of the unit, over the images that show it."""
-    found = torch.zeros(len(subject.units), len(CONCEPTS), dtype=torch.float64)
-    for index in range(len(subject.units)):
-        rows, maps = subject.maps(name, function, index, target)
-        masks = subject.scenes.masks[rows]
-        inside = (maps[:, None].double() * masks).sum(dim=(2, 3))  # [image, concept]
-        shown = masks.any(dim=3).any(dim=2).sum(dim=0)
-        # 0 / 0, NaN, where no image shows the concept
-        found[index] = -inside.sum(dim=0) / shown / subject.spread[index]
-    return found
-
-
-def on_targets(name: str, function: MapMethod) -> Method:
-    """The method "map of the unit on its target inputs"."""
-    return partial(_from_maps, name, function, True)
-
-
-def on_non_targets(name: str, function: MapMethod) -> Method:
-    """The method "map of the unit on its non-target inputs"."""
-    return partial(_from_maps, name, function, False)
-
-
-# ---------------------------------------------------------------------- synthesis, patches, insertion, probes
-def _synthesised(highest: bool, subject: BenchmarkTask) -> Tensor:
+def synthesised(highest: bool, task: BenchmarkTask) -> Tensor:
     """What a held-out detector of concepts says of the synthesised image, relative to those of the other units.
 
-    The detector is used and not a matched filter on the glyphs: synthesised images repeat and deform glyphs at many
-    places and sizes, which a filter of one size misses. Its logits on such images are far from calibrated, so each
-    concept's are taken relative to their mean over units.
+    The detector is used and not a matched filter: synthesised images repeat and deform concepts at many places and
+    sizes, which a filter of one size misses. Its logits on such images are far from calibrated, so each concept's are
+    taken relative to their mean over units.
     """
-    pixels = torch.stack([(pair.highest if highest else pair.lowest).image[0] for pair in subject.pairs])
-    logits = read(subject.detector, None, NORMALISATION.apply(pixels))
+    pixels = torch.stack([(pair.highest if highest else pair.lowest).image[0] for pair in task.pairs])
+    logits = read(task.detector, None, NORMALISATION.apply(pixels))
     logits = logits - logits.mean(dim=0)
     return -logits if highest else logits
 
 
-def _patches(highest: bool, subject: BenchmarkTask) -> Tensor:
-    """How much more often than random windows the extreme patches show more than half of a concept."""
-    side = subject.book.highest if highest else subject.book.lowest
-    shown = (concept_coverage(side, subject.scenes.masks) > 0.5).double().mean(dim=1)[subject.units]
-    usual = _random_share(subject)
+def extreme_patches(highest: bool, task: BenchmarkTask) -> Tensor:
+    """How much more often than windows anywhere the extreme patches show more than half of a concept."""
+    side = task.book.highest if highest else task.book.lowest
+    shown = (concept_coverage(side, task.scenes.masks) > 0.5).double().mean(dim=1)[list(task.units)]
+    anywhere = torch.nn.functional.avg_pool2d(task.scenes.masks.double(), WINDOW, WINDOW // 3) * WINDOW**2
+    whole = task.scenes.masks.double().sum(dim=(2, 3))[..., None, None].clamp(min=1)
+    usual = (anywhere / whole > 0.5).double().mean(dim=(0, 2, 3))
     return -(shown - usual) if highest else shown - usual
 
 
-def _random_share(subject: BenchmarkTask) -> Tensor:
-    """[concept] how often a window anywhere shows more than half of the concept."""
-    size, patch, stride = subject.images.shape[-1], 24, 8
-    masks = subject.scenes.masks.double()
-    pooled = nn.functional.avg_pool2d(masks, patch, stride) * patch**2  # its pixels in every window
-    whole = masks.sum(dim=(2, 3))[..., None, None].clamp(min=1)
-    assert pooled.shape[-1] == (size - patch) // stride + 1
-    return (pooled / whole > 0.5).double().mean(dim=(0, 2, 3))
+def response_to_windows(highest: bool, task: BenchmarkTask) -> Tensor:
+    """Minus the response to each window by itself (plus, for highest patches), in sd of the unit."""
+    found = task.read(task.windows.cut(task.images)).T / task.spread[:, None]
+    return found if highest else -found
 
 
-def _insertion_changes(subject: BenchmarkTask) -> Tensor:
+def pertinent_negatives(task: BenchmarkTask) -> Tensor:
+    """What must be added to target inputs to end the response, as a held-out detector of concepts sees it.
+
+    After the pertinent negatives of Dhurandhar et al. (Explanations based on the missing, NeurIPS 2018), for a unit in
+    the place of a class: descend on the response plus a penalty on the size of the change, within the pixel range.
+    NaN for a unit that has no target inputs.
+    """
+    found = torch.full((len(task.units), len(task.concepts)), torch.nan, dtype=torch.float64)
+    for index in range(len(task.units)):
+        start = task.scenes.pixels[task.target[:, index]][:PUSHED]
+        if len(start) == 0:
+            continue
+        change, unit = torch.zeros_like(start, requires_grad=True), task.unit(index)
+        optimiser = torch.optim.Adam([change], lr=PUSH_RATE)
+        for _ in range(PUSH_STEPS):
+            value = (
+                unit.response(NORMALISATION.apply((start + change).clamp(0, 1))).sum() / task.spread[index]
+            )
+            penalty = SPARSE * change.abs().mean(dim=(1, 2, 3)).sum()
+            optimiser.zero_grad()
+            (value + penalty).backward()
+            optimiser.step()
+        ended = (start + change.detach()).clamp(0, 1)
+        after, before = (read(task.detector, None, NORMALISATION.apply(each)) for each in (ended, start))
+        found[index] = (after - before).mean(dim=0)
+    return found
+
+
+# -- insertion and naming
+
+
+def _changes(task: BenchmarkTask) -> Tensor:
     """Change of every unit when a crop that shows a concept replaces the same crop without it.
 
     Returns:
-        [image, unit, concept, patch] in sd of the unit.
+        [image, unit, concept, crop] in sd of the unit.
     """
-    images = subject.images[: 2 * subject.images_for_maps]
-    found = []
-    for column in range(len(CONCEPTS)):
-        presence = torch.zeros(4, len(CONCEPTS), dtype=torch.bool)
-        presence[:, column] = True
-        shown, hidden = (render_scenes(given, 7_000 + subject.seed) for given in (presence, presence & False))
-        changes = []
-        for number in range(len(presence)):
-            top, left = glyph_box(shown.masks[number, column])
-            crops = (
-                NORMALISATION.apply(scenes.pixels[number, :, top : top + 24, left : left + 24])
+    if "insertion" not in task.memory:
+        task.memory["insertion"] = torch.stack(
+            [_changes_by(task, column) for column in range(len(task.concepts))], dim=2
+        )
+    return task.memory["insertion"]
+
+
+def _changes_by(task: BenchmarkTask, column: int) -> Tensor:
+    presence = torch.zeros(CROPS, len(task.concepts), dtype=torch.bool)
+    presence[:, column] = True
+    shown, hidden = (task.world.render(given, 7_000 + task.seed) for given in (presence, presence & False))
+    changes = []
+    for number in range(CROPS):
+        top, left = square_around(shown.masks[number, column])
+        with_it, without = (
+            task.read(insert_patches(task.images[:HOSTS], crop, corner="random", seed=number))
+            for crop in (
+                NORMALISATION.apply(scenes.pixels[number, :, top : top + WINDOW, left : left + WINDOW])
                 for scenes in (shown, hidden)
             )
-            with_it, without = (
-                read(subject.model, subject.layer, insert_patches(images, crop, corner="random", seed=number))
-                for crop in crops
-            )
-            changes.append((with_it - without)[:, subject.units] / subject.spread)
-        found.append(torch.stack(changes, dim=2))
-    return torch.stack(found, dim=2)
+        )
+        changes.append((with_it - without) / task.spread)
+    return torch.stack(changes, dim=2)
 
 
-def glyph_box(mask: Tensor, side: int = 24) -> tuple[int, int]:
-    """Top and left of the square around a mask, inside the image."""
-    rows, columns = (mask.any(dim=axis).nonzero()[:, 0] for axis in (1, 0))
-    return tuple(
-        int(((line.min() + line.max() + 1 - side) // 2).clamp(0, len(mask) - side))
-        for line in (rows, columns)
-    )
-
-
-def insertion(subject: BenchmarkTask) -> Tensor:
+def insertion(task: BenchmarkTask) -> Tensor:
     """Absence score: minus the mean change over all images, paired with the crop without the concept."""
-    return -subject.insertion_changes.mean(dim=(0, 3))
+    return -_changes(task).mean(dim=(0, 3))
 
 
-def veto(subject: BenchmarkTask) -> Tensor:
+def veto(task: BenchmarkTask) -> Tensor:
     """Absence score on the unit's target images beyond that of the same crops on its non-target images."""
-    changes = subject.insertion_changes
-    target = subject.target[: len(changes)].double()[:, :, None]
-    drop = -changes.mean(dim=3)
+    drop = -_changes(task).mean(dim=3)
+    target = task.target[: len(drop)].double()[:, :, None]
     on, off = ((drop * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1) for weight in (target, 1 - target))
     return on - off
 
 
-def concept_probe(subject: BenchmarkTask) -> Tensor:
-    """Concept activation vector (Kim et al., ICML 2018): a linear probe for each concept on block4's mean responses;
-    minus the derivative of the unit along it. For units of block4 that is the probe's own weight."""
-    features = read(subject.model, "block4", subject.images)
-    spread = features.std(dim=0).clamp(min=1e-9)
-    scaled = ((features - features.mean(dim=0)) / spread).numpy()
-    vectors = []
-    for column in range(len(CONCEPTS)):
-        labels = subject.scenes.presence[:, column].numpy()
-        vectors.append(LogisticRegression(C=0.1, max_iter=500).fit(scaled, labels).coef_[0])
-    vectors = torch.tensor(np.array(vectors)) * spread  # [concept, channel], in the units of the layer
-    if subject.layer == "block4":
-        return -(vectors / spread).T[subject.units]
-    return -_along(subject, vectors) / subject.spread[:, None]
+def insert_windows(task: BenchmarkTask) -> Tensor:
+    """Minus the mean change when a window is inserted into scenes, in sd of the unit; all at the same places."""
+    hosts = task.images[-HOSTS:]
+    before = task.read(hosts)
+    found = [
+        (before - task.read(insert_patches(hosts, crop, corner="random", seed=task.seed))).mean(dim=0)
+        for crop in task.windows.cut(task.images)
+    ]
+    return (torch.stack(found) / task.spread).T
 
 
-def _along(subject: BenchmarkTask, vectors: Tensor) -> Tensor:
-    """[unit, concept] mean derivative of the units when block4 moves along a vector everywhere."""
-    images, kept = subject.images[: 2 * subject.images_for_maps], []
-    handle = subject.model.block4.register_forward_hook(lambda _, __, output: kept.append(output))
-    try:
-        with torch.enable_grad():
-            # The first reading of a layer tries it before: the last output kept is that of the pass itself.
-            values = responses(subject.model, subject.layer, images.clone().requires_grad_(True))
-            slopes = [
-                torch.autograd.grad(values[:, unit].sum(), kept[-1], retain_graph=True)[0]
-                for unit in subject.units
-            ]
-    finally:
-        handle.remove()
-    slopes = torch.stack([slope.sum(dim=(2, 3)).mean(dim=0) for slope in slopes]).double()  # [unit, channel]
-    return slopes @ vectors.T
+def naming(task: BenchmarkTask) -> Tensor:
+    """What `naming.name_absence` measures of each name with crops from scenes of its own: minus the effect, in sd,
+    against that control, a patch of the mean colour or a scrambled copy, which is less in favour."""
+    own = task.world.render(task.world.draw_presence(DONORS, 8_000 + task.seed), 8_000 + task.seed)
+    labels = torch.zeros(DONORS, dtype=torch.long)
+    pictures = TensorImages(NORMALISATION.apply(own.pixels), labels, ["scene"], normalisation=NORMALISATION)
+    concepts = mask_concepts(pictures, own.masks, list(task.concepts))
+    concepts.own[:] = -1  # the hosts are other scenes
+    hosts = TensorImages(task.images[-MIXED:], labels[:MIXED], ["scene"], normalisation=NORMALISATION)
+    found = name_absence(
+        task.model, task.layer, hosts, concepts, units=list(task.units), repeat=False, seed=task.seed
+    )
+    effects = found.effects[found.effects.reading == "signed"]
+    wide = effects.pivot(index="unit", columns="name", values="effect")
+    return -torch.tensor(wide.reindex(index=task.units, columns=task.concepts).to_numpy())
 
 
-METHODS: dict[str, Method] = (
-    {f"{name}, target": on_targets(name, function) for name, function in MAPS.items()}
-    | {f"{name}, non-target": on_non_targets(name, function) for name, function in MAPS.items()}
-    | {
-        "maximisation": partial(_synthesised, True),
-        "minimisation": partial(_synthesised, False),
-        "highest patches": partial(_patches, True),
-        "lowest patches": partial(_patches, False),
-        "insertion, absence score": insertion,
-        "insertion, veto score": veto,
-        "concept probe": concept_probe,
-    }
-)
+# -- baselines that explain nothing
 
-GROUPS = {  # methods that differ in detail only
-    "attribution on target inputs": [f"{name}, target" for name in ATTRIBUTIONS],
-    "attribution on non-target inputs": [f"{name}, non-target" for name in ATTRIBUTIONS],
-    "maximisation": ["maximisation"],
-    "minimisation": ["minimisation"],
-    "highest patches": ["highest patches"],
-    "lowest patches": ["lowest patches"],
-    "insertion": ["insertion, absence score"],
-    "concept probe": ["concept probe"],
-    "edge detector": ["edge detector, non-target"],
+
+def difference_by_label(task: BenchmarkTask) -> Tensor:
+    """Mean response of scenes without a concept minus that of scenes with it, in sd: no explanation, an observation."""
+    presence = task.scenes.presence.double()
+    shown, hidden = (task.response.T @ each / each.sum(dim=0) for each in (presence, 1 - presence))
+    return (hidden - shown) / task.spread[:, None]
+
+
+def regression_on_labels(task: BenchmarkTask) -> Tensor:
+    """Minus the coefficients of the response regressed on the presence of all concepts, in sd."""
+    fit = LinearRegression().fit(task.scenes.presence.double().numpy(), task.response.numpy())
+    return -torch.from_numpy(np.atleast_2d(fit.coef_)) / task.spread[:, None]
+
+
+METHODS: dict[str, Method] = {
+    f"{name}, {side}": method_of_maps(maps, side) for name, maps in MAPS.items() for side in SIDES
+} | {
+    "maximisation": Method(partial(synthesised, True)),
+    "minimisation": Method(partial(synthesised, False)),
+    "highest patches": Method(partial(extreme_patches, True), partial(response_to_windows, True)),
+    "lowest patches": Method(partial(extreme_patches, False), partial(response_to_windows, False)),
+    "pertinent negatives": Method(pertinent_negatives),
+    "insertion, absence score": Method(insertion, insert_windows),
+    "insertion, veto score": Method(veto),
+    "naming": Method(naming),
+    "concept probe": Method(concept_probe),
+    "tcav": Method(tcav),
+    "difference by label": Method(difference_by_label),
+    "regression on labels": Method(regression_on_labels),
+}  # fmt: skip
+
+BASELINES = ("random_map", "edge_detector")
+GROUPS = {  # of the figure; what is in none is in the table alone
+    "attribution on target inputs": [f"{name}, target" for name in MAPS if name not in BASELINES],
+    "attribution on non-target inputs": [f"{name}, non-target" for name in MAPS if name not in BASELINES],
+    "feature visualisation by minimisation": ["minimisation", "lowest patches", "pertinent negatives"],
+    "insertion and naming": ["insertion, absence score", "insertion, veto score", "naming"],
+    "observation, no explanation": ["difference by label", "regression on labels"],
 }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from absence_utils.errors import InputError, require_choice
 from absence_utils.images.scenes import LOGIT
-from absence_utils.images.worlds import World, with_concept
+from absence_utils.images.worlds import CONTEXTS, World, with_concept
 
 CLEAR = 1.0  # logits; an effect beyond it is one, and one that is nowhere beyond it is none
 OUTPUTS = 4  # rules of a network
@@ -30,12 +30,21 @@ KINDS = {  # of rules: which of their concepts must be absent, by position
     "or": (),
     "xor": (),
     "left of": (),
+    "majority": (2,),  # of two that speak for it and one that speaks against it
     "fewer than 2 of": (0, 1, 2),
     "2 or more of": (),
 }
-SIZES = {"present": 1, "not": 1, "fewer than 2 of": COUNTED, "2 or more of": COUNTED}  # 2 of all others
+SIZES = {
+    "present": 1,
+    "not": 1,
+    "majority": 3,
+    "fewer than 2 of": COUNTED,
+    "2 or more of": COUNTED,
+}  # 2 of others
 ABSENT = [kind for kind, places in KINDS.items() if places]
-TWINS = {"not": "present", "and not": "and", "xor": "or", "fewer than 2 of": "2 or more of"}
+TWINS = {
+    "not": "present", "and not": "and", "xor": "or", "majority": "2 or more of", "fewer than 2 of": "2 or more of",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,8 +102,10 @@ class RandomRule:
             case "left of":
                 first, second = (place[:, number, 1] for number in self.concepts)
                 return there[0] & there[1] & (first < second)
+            case "majority":
+                there[2] = ~there[2]
         several = torch.stack(there).sum(dim=0) >= 2
-        return several if self.kind == "2 or more of" else ~several
+        return ~several if self.kind == "fewer than 2 of" else several
 
     def text(self, names: tuple[str, ...]) -> str:
         """In words."""
@@ -104,6 +115,8 @@ class RandomRule:
                 return own[0]
             case "not":
                 return f"not {own[0]}"
+            case "majority":
+                return f"2 or more of {own[0]}, {own[1]}, not {own[2]}"
             case "fewer than 2 of" | "2 or more of":
                 return f"{self.kind} {', '.join(own)}"
         return f"{own[0]} {self.kind} {own[1]}"
@@ -163,24 +176,29 @@ def draw_rules(world: World, seed: int) -> RuleSet:
     """Four rules drawn at random, together with one to three absences.
 
     The number of absences is drawn first, then rules with them, then rules without any; kinds are equally likely among
-    those that fit. No two outputs have the same rule.
+    those that fit. No two outputs have the same rule. Where concepts come together, a rule is about concepts that do:
+    then a suppressor is mostly seen beside what speaks for the unit, and the mean response of scenes that show it
+    misleads. By "majority" even its sign is wrong (Simpson's paradox).
     """
     generator = np.random.default_rng([seed, 16])
     left, rules = int(generator.integers(1, MOST_ABSENCES + 1)), []
     while left:
-        rule = _draw(generator, [kind for kind in ABSENT if len(KINDS[kind]) <= left], len(world.names))
+        rule = _draw(generator, [kind for kind in ABSENT if len(KINDS[kind]) <= left], world)
         if rule not in rules:
             rules.append(rule)
             left -= len(rule.absent)
     while len(rules) < OUTPUTS:
-        rule = _draw(generator, [kind for kind in KINDS if kind not in ABSENT], len(world.names))
+        rule = _draw(generator, [kind for kind in KINDS if kind not in ABSENT], world)
         if rule not in rules and rule.twin not in [each.twin for each in rules]:
             rules.append(rule)
     return RuleSet(world, tuple(rules[number] for number in generator.permutation(OUTPUTS)))
 
 
-def _draw(generator, kinds: list[str], concepts: int) -> RandomRule:
-    kind = kinds[generator.integers(len(kinds))]
-    chosen = generator.permutation(concepts)[: SIZES.get(kind, 2)]
-    ordered = kind in ("and not", "left of")
+def _draw(generator, kinds: list[str], world: World) -> RandomRule:
+    kind, among = kinds[generator.integers(len(kinds))], range(len(world.names))
+    size = SIZES.get(kind, 2)
+    if size > 1 and world.correlation > 0:
+        among = CONTEXTS[generator.integers(len(CONTEXTS))]
+    chosen = generator.permutation(among)[:size]
+    ordered = kind in ("and not", "left of", "majority")
     return RandomRule(kind, tuple((chosen if ordered else np.sort(chosen)).tolist()))

@@ -1,98 +1,127 @@
-"""Scores of a method against the planted truth: detection, sign, localisation, rank correlation."""
+"""Scores of methods against the truth, one number for each true absence, so that rules can be drawn again.
+
+Two tables go in. *Answers*: a row for each method, network, layer and pair of unit and concept, with what the method
+says and what is true. *Findings*: a row for each method and planted absence, with what its windows and maps are worth.
+*Outcomes* come out: a row for each method, absence and score; NaN where the method says nothing of that absence. The
+score of a method is the mean of its outcomes, its coverage the share that are no NaN.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from scipy import stats
+import pandas as pd
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from .effects import planted_signs
-from .methods import BenchmarkTask
+from .tasks import BenchmarkTask
 
 RECALL = 0.8  # false alarms are counted where this share of the planted absences is found
+OUTPUTS = "outputs"
+PAIR = ["network", "layer", "unit", "concept"]
+ANSWERS = ["method", "network", "twin", "layer", "unit", "concept", "value", "truth"]
+OUTCOMES = ["method", "network", "layer", "unit", "concept", "score", "value"]
 
 
-# ---------------------------------------------------------------------- scores
-def auroc_with_abstentions(positives: np.ndarray, others: np.ndarray) -> float:
-    """AUROC: the share of (positive, other) in which the positive has the larger value; a tie counts half, and so does
-    a NaN on either side, which says nothing."""
-    difference = positives[:, None] - others[None, :]
-    return float(np.where(np.isnan(difference), 0.5, (np.sign(difference) + 1) / 2).mean())
-
-
-def average_precision_with_abstentions(truth: np.ndarray, said: np.ndarray, draws: int = 50) -> float:
-    """Average precision of `said` for `truth`, with NaN put at random places of the ranking, mean over draws."""
-    silent, generator, found = np.isnan(said), np.random.default_rng(0), []
-    if not silent.any():
-        return float(average_precision_score(truth, said))
-    ranks = stats.rankdata(said[~silent])  # uniform among ranks, not among values, which may have a long tail
-    for _ in range(draws):
-        values = np.empty(len(said))
-        values[~silent] = ranks
-        values[silent] = generator.uniform(0.5, len(ranks) + 0.5, silent.sum())
-        found.append(average_precision_score(truth, values))
-    return float(np.mean(found))
-
-
-def output_scores(found: Tensor, twin: Tensor) -> dict[str, float]:
-    """How well a method tells the planted absences of a network's outputs.
-
-    Args:
-        found: [output, concept] what it says of a network on the scenes' rules.
-        twin: [output, concept] what it says of the twin.
+def outcomes_of(answers: pd.DataFrame) -> pd.DataFrame:
+    """Outcomes of the tasks sign and find by name, for every absence among the answers on networks that have any.
 
     Returns:
-        AUROC and average precision for "is this pair an absence" over all pairs; sign accuracy over the planted pairs
-        (silence counts half); false alarms, the share of the twin's pairs at or above the value at which 80 % of the
-        planted absences are found. A method that is silent about so many that it never finds them would have to call
-        every pair: its share is 1.
+        Columns `OUTCOMES`. Scores: "AUROC", the share of the other pairs of the same network and layer, presences and
+        none, that get a lower value (a tie counts half); and, among the concepts of the unit itself,
+        "name, reciprocal rank", "name, recall at 1" and "name, recall at 5" (other true absences of the unit are left
+        out; ties share the mean of their ranks).
     """
-    signs = planted_signs("rules")
-    absent = (signs < 0).flatten().numpy()
-    said, planted = found.flatten().double().numpy(), signs != 0
-    agrees = (found[planted].sign() == -signs[planted]).double()
-    agrees[found[planted].isnan() | (found[planted] == 0)] = 0.5
-    ranked = np.sort(np.nan_to_num(said[absent], nan=-np.inf))[::-1]
-    threshold = ranked[int(np.ceil(RECALL * len(ranked))) - 1]
-    alarms = np.nan_to_num(twin.flatten().double().numpy(), nan=-np.inf) >= threshold
+    own = answers[~answers.twin]
+    tables = [
+        _of_layer(group).assign(method=method, network=network, layer=layer)
+        for (method, network, layer), group in own.groupby(["method", "network", "layer"], sort=False)
+    ]
+    return pd.concat(tables, ignore_index=True)[OUTCOMES]
+
+
+def _of_layer(group: pd.DataFrame) -> pd.DataFrame:
+    said, truth, unit = group.value.to_numpy(), group.truth.to_numpy(), group.unit.to_numpy()
+    other, rows = np.isin(truth, ["presence", "none"]) & ~np.isnan(said), []
+    for index in np.flatnonzero(truth == "absence"):
+        beside = (unit == unit[index]) & (truth != "absence") & ~np.isnan(said)
+        area, rank = np.nan, np.nan
+        if not np.isnan(said[index]):
+            area = 1 - _above(said[other], said[index]) if other.any() else np.nan
+            rank = 1 + _above(said[beside], said[index]) * beside.sum() if beside.any() else np.nan
+        about = (unit[index], group.concept.iloc[index])
+        rows.append((*about, "AUROC", area))
+        rows += [(*about, f"name, {score}", value) for score, value in _of_rank(rank).items()]
+    return pd.DataFrame(rows, columns=["unit", "concept", "score", "value"])
+
+
+def _above(values: np.ndarray, threshold: float) -> float:
+    """Share of values above a threshold; those equal to it count half."""
+    return float(((np.sign(values - threshold) + 1) / 2).mean()) if len(values) else 0.0
+
+
+def _of_rank(rank: float) -> dict[str, float]:
+    silent = np.isnan(rank)
     return {
-        "AUROC": auroc_with_abstentions(said[absent], said[~absent]),
-        "average precision": average_precision_with_abstentions(absent, said),
-        "sign accuracy": agrees.mean().item(),
-        "false alarms": float(alarms.mean()),
+        "reciprocal rank": 1 / rank,
+        "recall at 1": np.nan if silent else float(rank < 1.5),
+        "recall at 5": np.nan if silent else float(rank < 5.5),
     }
 
 
-def map_scores(subject: BenchmarkTask, name: str, function: Callable) -> dict[str, float]:
-    """Where the negative evidence lies on non-target inputs that show the concept whose absence was planted.
+def window_outcomes(task: BenchmarkTask, said: Tensor, unit: int, concept: int) -> dict[str, float]:
+    """How soon the first window that shows the suppressor comes when a method ranks all: reciprocal rank, recall.
+
+    NaN where no window shows it. Ties are shared as in `outcomes_of`.
+
+    Args:
+        said: [unit, window], see `methods.Method`.
+        unit: which of the task's units.
+        concept: the suppressor's number.
+    """
+    shows, values = task.windows.shows[:, concept].numpy(), said[unit].numpy()
+    if not shows.any() or shows.all():
+        return {f"window, {score}": value for score, value in _of_rank(np.nan).items()}
+    others = values[~shows]
+    rank = 1 + _above(others, values[shows].max()) * len(others)
+    return {f"window, {score}": value for score, value in _of_rank(rank).items()}
+
+
+def map_outcomes(task: BenchmarkTask, maps: Tensor, unit: int, concept: int) -> dict[str, float]:
+    """Where the negative evidence lies on non-target inputs that show the suppressor.
+
+    Args:
+        maps: [unit, scene, height, width], see `maps`.
+        unit, concept: as in `window_outcomes`.
 
     Returns:
-        pointing game: share of images whose most negative pixel lies in the concept's mask (not among maps that are
-            nowhere negative, which miss); mask precision: area under the precision-recall curve of the negative
-            evidence, pixel by pixel, against the mask, mean over images.
+        "pointing game": share of scenes whose most negative pixel lies in the suppressor's mask (not among maps that
+        are nowhere negative, which miss); "mask precision": area under the precision-recall curve of the negative
+        evidence, pixel by pixel, against the mask, mean over scenes. NaN without such a scene.
     """
-    signs, hits, areas = planted_signs("rules"), [], []
-    for unit, column in (signs < 0).nonzero().tolist():
-        index = subject.units.index(unit)
-        rows, maps = subject.maps(name, function, index, False)
-        for row, values in zip(rows.tolist(), maps, strict=True):
-            mask = subject.scenes.masks[row, column].flatten()
-            if not mask.any():
-                continue
-            negative = (-values.flatten()).clamp(min=0)
-            hits.append(bool(negative.max() > 0 and mask[negative.argmax()]))
-            areas.append(average_precision_score(mask.numpy(), negative.double().numpy()))
+    hits, areas = [], []
+    for row in range(maps.shape[1]):
+        mask = task.scenes.masks[row, concept].flatten().numpy()
+        if task.target[row, unit] or not mask.any():
+            continue
+        negative = (-maps[unit, row].flatten()).clamp(min=0).numpy()
+        hits.append(bool(negative.max() > 0 and mask[negative.argmax()]))
+        areas.append(average_precision_score(mask, negative))
+    if not hits:
+        return {"pointing game": np.nan, "mask precision": np.nan}
     return {"pointing game": float(np.mean(hits)), "mask precision": float(np.mean(areas))}
 
 
-def hidden_correlation(found: Tensor, effects: Tensor) -> float:
-    """Spearman's rank correlation over units and concepts of minus what a method says with the measured effect.
-    Pairs of which it says nothing are left out."""
-    said, truth = (-found).flatten().double().numpy(), effects.flatten().double().numpy()
-    known = ~np.isnan(said)
-    if known.sum() < 3 or np.ptp(said[known]) == 0:
-        return 0.0
-    return float(stats.spearmanr(said[known], truth[known]).statistic)
+def false_alarms(found: np.ndarray, twins: np.ndarray) -> float:
+    """Share of the twins' pairs at or above the value at which 80 % of the planted absences are found.
+
+    Silence (NaN) is neither found nor a false alarm. NaN for a method that never finds that many.
+
+    Args:
+        found: what a method says of the planted absences.
+        twins: what it says of all pairs of the twins, which have none.
+    """
+    ranked = np.sort(np.nan_to_num(found, nan=-np.inf))[::-1]
+    threshold = ranked[int(np.ceil(RECALL * len(ranked))) - 1]
+    return (
+        float((np.nan_to_num(twins, nan=-np.inf) >= threshold).mean()) if np.isfinite(threshold) else np.nan
+    )

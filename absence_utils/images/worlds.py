@@ -34,7 +34,7 @@ from .glyphs import (
 )
 
 EXTRA = 6 + 2 * len(GLYPHS)  # draws beyond those of the concept scenes: of a photograph, and of free places
-PARTNERS = ((0, 1), (2, 3), (4, 5))  # concepts whose presences are correlated; the last one is alone
+CONTEXTS = ((0, 2, 4), (1, 3, 5))  # concepts that come together, as those of a kitchen or a street do
 
 
 def _blob(u, v):
@@ -112,7 +112,8 @@ class World:
     Attributes:
         concepts: "glyphs", "textures" (all in one outline) or "crops" (of photographs, in a disc): seven of each.
         backgrounds: "clouds", or "photographs" (parts without any of the crops).
-        correlation: of the presences of partners (`PARTNERS`), in -1..1. Each concept is in half of the scenes.
+        correlation: of the presences of any two concepts of one context (`CONTEXTS`), in 0..1; of two contexts it is
+            minus that. A concept of no context is independent. Each concept is in half of the scenes.
         overlap: concepts lie anywhere, and later ones hide earlier ones; otherwise each has a cell of its own.
         radius: smallest and largest, px; at most 9.5, the largest that fits its cell.
 
@@ -129,8 +130,8 @@ class World:
     def __post_init__(self):
         require_choice("concepts", self.concepts, LOOKS)
         require_choice("backgrounds", self.backgrounds, BACKGROUNDS)
-        if not -1 <= self.correlation <= 1:
-            raise InputError("correlation", f"got {self.correlation}", "Use -1 to 1.")
+        if not 0 <= self.correlation <= 1:
+            raise InputError("correlation", f"got {self.correlation}", "Use 0 to 1.")
         low, high = self.radius
         if not 2 <= low <= high <= RADIUS[1]:
             raise InputError("radius", f"got {self.radius}", f"Use 2 to {RADIUS[1]}, the smaller one first.")
@@ -141,13 +142,14 @@ class World:
         return tuple(LOOKS[self.concepts])
 
     def draw_presence(self, n: int, seed: int) -> Tensor:
-        """Presence vectors [scene, concept] bool: each concept with probability 1/2, partners correlated."""
+        """Presence vectors [scene, concept] bool: each scene is of one context, whose concepts are likelier."""
         generator = np.random.default_rng([seed, 1])
-        drawn = generator.random((n, len(self.names))) < 0.5
-        same = generator.random((n, len(PARTNERS))) < (1 + self.correlation) / 2
-        for pair, (first, second) in enumerate(PARTNERS):
-            drawn[:, second] = drawn[:, first] == same[:, pair]
-        return torch.from_numpy(drawn)
+        lean = np.zeros(len(self.names))  # which context makes a concept likelier
+        for side, context in zip((1, -1), CONTEXTS, strict=True):
+            lean[list(context)] = side
+        context = np.where(generator.random((n, 1)) < 0.5, 1, -1)
+        chance = (1 + self.correlation**0.5 * lean * context) / 2
+        return torch.from_numpy(generator.random((n, len(self.names))) < chance)
 
     def render(self, presence: Tensor, seed: int, first: int = 0) -> Scenes:
         """Render one scene for each presence vector.

@@ -1,6 +1,6 @@
 """The network of the concept scenes, and its training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from absence_utils.images.scenes import LOGIT, NORMALISATION, RULES, draw_presence, render_scenes, rule_logits
 
 from .training import fit
+
+CHANNELS = (16, 32, 64, 64)  # of the four blocks
 
 
 class ConceptNet(nn.Module):
@@ -25,20 +27,22 @@ class ConceptNet(nn.Module):
 
     normalisation = NORMALISATION
 
-    def __init__(self, outputs: int = len(RULES), columns: int = 1):
+    def __init__(self, outputs: int = len(RULES), columns: int = 1, channels: Sequence[int] = CHANNELS):
         """
         Args:
             outputs: logits.
             columns: of the image that are averaged on their own; with 1 the network hardly knows where a thing is.
+            channels: of the four blocks.
         """
         super().__init__()
-        self.block1, self.relu1 = nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU()  # 32 x 32
-        self.block2, self.relu2, self.pool2 = nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
-        self.block3, self.relu3, self.pool3 = nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
-        self.block4, self.relu4 = nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()
+        one, two, three, four = channels
+        self.block1, self.relu1 = nn.Conv2d(3, one, 5, stride=2, padding=2), nn.ReLU()  # 32 x 32
+        self.block2, self.relu2, self.pool2 = nn.Conv2d(one, two, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+        self.block3, self.relu3, self.pool3 = nn.Conv2d(two, three, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+        self.block4, self.relu4 = nn.Conv2d(three, four, 3, padding=1), nn.ReLU()
         self.pool4 = nn.AdaptiveAvgPool2d((1, columns))
         self.flatten = nn.Flatten()
-        self.hidden, self.relu5 = nn.Linear(64 * columns, 64), nn.ReLU()
+        self.hidden, self.relu5 = nn.Linear(four * columns, 64), nn.ReLU()
         self.fc = nn.Linear(64, outputs)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -100,6 +104,7 @@ def fit_concept_net(
     epochs: int = 10,
     seed: int = 0,
     columns: int = 1,
+    channels: Sequence[int] = CHANNELS,
     lr: float = 3e-3,
     batch_size: int = 64,
     noise: float = 0.05,
@@ -119,7 +124,7 @@ def fit_concept_net(
             afterwards. Features for concepts come sooner when their presence is hinted at.
         epochs, lr, batch_size: see `training.fit`.
         seed: of the first weights, the order and the disturbances.
-        columns: see `ConceptNet`.
+        columns, channels: see `ConceptNet`.
         noise: standard deviation of the pixel noise, pixel range 0..1.
         push: length of the push, Euclidean norm over the image in the pixel range 0..1; 0 leaves it out.
         warm_up: share of the steps before the first push.
@@ -129,7 +134,7 @@ def fit_concept_net(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = ConceptNet(wanted.shape[1], columns)
+        net = ConceptNet(wanted.shape[1], columns, channels)
         taught = net if hints is None else _WithHints(net, hints.shape[1])
     goals = wanted if hints is None else torch.cat((wanted, hints), dim=1)
     steps_left = int(warm_up * epochs * -(-len(images) // batch_size))

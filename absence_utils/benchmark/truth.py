@@ -1,0 +1,60 @@
+"""What is true of the networks on random rules: planted for outputs, measured on exact pairs for hidden units.
+
+A pair of unit and concept is an "absence" (the concept's presence lowers the unit), a "presence", "none", or left out
+of every score: "depends" (on other concepts; exclusive-or) or "unclear" (an effect between none and clear).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from absence_utils.images.scenes import NORMALISATION
+from absence_utils.images.worlds import World
+
+from .effects import CausalEffect, read
+from .rule_networks import rules_of
+
+CLEAR, NONE = 0.25, 0.1  # sd; an effect beyond the one is clear, one surely within the other is none
+
+
+def planted(name: str) -> np.ndarray:
+    """[output, concept] of a network or twin, from its rules."""
+    rules = rules_of(name)
+    wide = rules.effects().pivot(index="output", columns="concept", values="planted")
+    return wide[list(rules.world.names)].to_numpy()
+
+
+def pair_effects(
+    model: nn.Module, layers: list[str], world: World, pairs: int, seed: int = 500
+) -> dict[str, dict[str, CausalEffect]]:
+    """Effect of adding each concept on all units of layers, from exact pairs, in sd: layer to concept to effect.
+
+    Args:
+        model, layers: see `units.responses`.
+        world: of the scenes.
+        pairs: for each concept, at least 2.
+        seed: of the scenes.
+    """
+    found, usual = {layer: {} for layer in layers}, world.draw_presence(pairs, seed)
+    for number, concept in enumerate(world.names):
+        shown, hidden = (NORMALISATION.apply(each.pixels) for each in world.pairs(concept, pairs, seed))
+        for layer in layers:
+            halves = (read(model, layer, images) for images in (shown, hidden))
+            found[layer][concept] = CausalEffect.of_pairs(*halves, usual[:, number])
+    return found
+
+
+def measured(effects: dict[str, CausalEffect], units: list[int]) -> np.ndarray:
+    """[unit, concept] of hidden units, from the effects of one layer."""
+    tables = pd.concat([effect.table(concept) for concept, effect in effects.items()])
+    low, high, mean = (
+        tables.pivot(index="unit", columns="concept", values=column)[list(effects)].to_numpy()[units]
+        for column in ("low", "high", "effect")
+    )
+    kind = np.full(mean.shape, "unclear", dtype=object)
+    kind[(low > -NONE) & (high < NONE)] = "none"
+    kind[(mean < -CLEAR) & (high < -NONE)] = "absence"
+    kind[(mean > CLEAR) & (low > NONE)] = "presence"
+    return kind
