@@ -29,7 +29,9 @@ SAMPLES = 16  # of GradientSHAP for each image
 CELL = 8  # px, squares that RISE and Shapley values show or hide
 MASKS, SHOWN = 192, 0.5  # of RISE: how many, and the share of squares that each shows
 ORDERS = 1  # in which Shapley values add the squares, for each image
-OPTIONS = {"occlusion": {"stride": CELL, "batch_size": 256}}  # without: half overlapping, four times the passes
+OPTIONS = {
+    "occlusion": {"stride": CELL, "batch_size": 256}
+}  # without: half overlapping, four times the passes
 
 
 def of_each_unit(function: Callable[[Unit, Tensor], Tensor]) -> MapMethod:

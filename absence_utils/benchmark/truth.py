@@ -14,7 +14,8 @@ from absence_utils.images.scenes import NORMALISATION
 from absence_utils.images.worlds import World
 
 from .effects import CausalEffect, read
-from .rule_networks import rules_of
+from .rule_networks import TWIN, rules_of
+from .scores import OUTPUTS
 
 CLEAR, NONE = 0.25, 0.1  # sd; an effect beyond the one is clear, one surely within the other is none
 
@@ -24,6 +25,18 @@ def planted(name: str) -> np.ndarray:
     rules = rules_of(name)
     wide = rules.effects().pivot(index="output", columns="concept", values="planted")
     return wide[list(rules.world.names)].to_numpy()
+
+
+def planted_table(name: str) -> pd.DataFrame:
+    """The same as rows: network, layer, unit, concept, truth; all pairs of a twin are "none"."""
+    rules = rules_of(name)
+    kinds = planted(name)
+    unit, concept = np.indices(kinds.shape)
+    return pd.DataFrame({
+        "network": name, "layer": OUTPUTS, "unit": unit.ravel(),
+        "concept": np.array(rules.world.names)[concept.ravel()],
+        "truth": "none" if name.endswith(TWIN) else kinds.ravel(),
+    })  # fmt: skip
 
 
 def pair_effects(

@@ -192,29 +192,52 @@ def _usual_size(name: str) -> int:
 
 def _build_from_path(name: str, seed: int) -> tuple[nn.Module, object]:
     """Call the named function: (network, preprocessing or None)."""
+    with _importable(name), _time_limit(name):
+        return _call_factory(import_function(name), name, seed)
+
+
+def import_function(name: str, parameter: str = "model") -> Callable:
+    """The function of a name "module:function" or "folder/file.py:function"; its file is run.
+
+    Args:
+        name: of a module that is installed or in the working directory, or the path of a file.
+        parameter: what errors call it.
+
+    Raises:
+        InputError: no such file, module or function; code that fails when it is imported.
+    """
     place, _, attribute = name.rpartition(":")
-    file = Path(os.path.expanduser(place)) if place.endswith(".py") else None
+    if not place or not attribute:
+        raise InputError(
+            parameter, f"{name!r} names no function", "Give module:function or file.py:function."
+        )
+    file = _file(name)
     if file and not os.path.isfile(file):
-        raise InputError("model", f"there is no file {brief(str(file))}", "Give the path of a Python file.")
-    with _importable(file.parent if file else Path.cwd()), _time_limit(name):
+        raise InputError(parameter, f"there is no file {brief(str(file))}", "Give the path of a Python file.")
+    with _importable(name):
         try:
             module = _import_file(file) if file else importlib.import_module(place)
         except (Exception, SystemExit) as error:
             raise InputError(
-                "model",
+                parameter,
                 f"{place!r} cannot be imported ({type(error).__name__}: {str(error).partition(chr(10))[0]})",
                 "Make it run by itself first. A module is installed or in the working directory; a file is given as "
                 f"'folder/file.py:{attribute}'.",
             ) from error
-        function = getattr(module, attribute, None)
-        if not callable(function):
-            own = [
-                key for key, value in vars(module).items()
-                if callable(value) and getattr(value, "__module__", None) == module.__name__
-            ]  # fmt: skip
-            remedy = f"It has {', '.join(own)}." if own else "Define it there, without arguments."
-            raise InputError("model", f"{place!r} has no function {attribute!r}", remedy)
-        return _call_factory(function, name, seed)
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        own = [
+            key for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", None) == module.__name__
+        ]  # fmt: skip
+        remedy = f"It has {', '.join(own)}." if own else "Define it there."
+        raise InputError(parameter, f"{place!r} has no function {attribute!r}", remedy)
+    return function
+
+
+def _file(name: str) -> Path | None:
+    place, _, _ = name.rpartition(":")
+    return Path(os.path.expanduser(place)) if place.endswith(".py") else None
 
 
 def _call_factory(function: Callable, name: str, seed: int) -> tuple[nn.Module, object]:
@@ -279,9 +302,10 @@ def _seconds() -> float:
 
 
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def _importable(name: str) -> Iterator[None]:
     """Find modules beside the file, or in the working directory, while it is imported and its function runs."""
-    entry = str(folder.resolve())
+    file = _file(name)
+    entry = str((file.parent if file else Path.cwd()).resolve())
     sys.path.insert(0, entry)
     try:
         yield

@@ -1,9 +1,10 @@
-"""Figures of the benchmark: the leaderboard, false alarms, faithfulness curves, bookkeeping of predictions, gallery."""
+"""Figures of the benchmark: groups of methods, faithfulness curves, bookkeeping of predictions, gallery."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import PercentFormatter
 
 from .attribution import smoothed
 from .base import (
@@ -23,45 +24,50 @@ from .base import (
     to_numpy,
 )
 
-PANELS = {  # score: title, value of a method that knows nothing
-    "AUROC": ("detection of\nplanted absences\n(AUROC)", 0.5),
-    "sign accuracy": ("sign accuracy", 0.5),
-    "mask precision": ("localisation\n(AUPRC)", None),
-    "hidden correlation": ("hidden units:\nrank correlation\nwith effect", 0.0),
-    "false alarms": ("false alarms\non twins\n(lower is better)", None),
+FIND, ALARMS = "name, recall at 1", "false alarms"
+PANELS = {
+    FIND: "names the suppressor first\n(of 7 concepts)",
+    ALARMS: "false alarms on twins\n(lower is better)",
 }
 
 
-def leaderboard(table, reference=None):
-    """Methods by score, with 95 % intervals over networks where there are several.
+def groups(table, methods, members: dict[str, list[str]], chance: float | None = None):
+    """Groups of methods: how often each finds the suppressor first, and how often it calls one where none is.
 
     Args:
-        table: as `benchmark.leaderboard` gives it: method, score, mean, low, high.
-        reference: the same of the full run, drawn pale behind; None for none.
+        table: as `benchmark.by_group` gives it: method (a group), score, mean, low, high, coverage.
+        methods: as `benchmark.leaderboard` gives it, for the pale dots of single methods.
+        members: group to its methods, in the order of the rows.
+        chance: share of absences whose suppressor comes first by chance.
     """
-    methods = table.method.drop_duplicates().tolist()
+    names = [name for name in members if name in set(table.method)]
     with companion_style():
-        size = (WIDTH, 1.2 + 0.19 * len(methods))
-        fig, axes = plt.subplots(1, len(PANELS), figsize=size, sharey=True)
-        for ax, (score, (title, chance)) in zip(axes, PANELS.items(), strict=True):
-            for board, colour, size in ((reference, "#9ecae1", 5.5), (table, "black", 3.0)):
-                if board is not None:
-                    rows = board[board.score == score].set_index("method").reindex(methods)
-                    look = {"color": colour, "markersize": size}
-                    interval_points(ax, rows["mean"], np.arange(len(rows)), rows.low, rows.high, **look)
-            if chance is not None:
-                ax.axvline(chance, color="black", linewidth=0.6, linestyle=":")
-            ax.set_title(title, fontsize=8)
-            ax.set_xlim((-0.4, 1.05) if score == "hidden correlation" else (-0.05, 1.05))
-            ax.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
-            ax.tick_params(labelsize=7.5)
-            ax.grid(axis="y", color="#eeeeee")
+        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.9 + 0.5 * len(names)), sharey=True)
+        for ax, (score, title) in zip(axes, PANELS.items(), strict=True):
+            rows = table[table.score == score].set_index("method").reindex(names)
+            single = methods[methods.score == score].set_index("method")["mean"]
+            for place, name in enumerate(names):
+                dots = single.reindex(members[name]).dropna()
+                ax.plot(dots, np.full(len(dots), place - 0.22), "o", color="#9ecae1", markersize=3.5)
+            look = {"color": "black", "markersize": 5}
+            interval_points(ax, rows["mean"], np.arange(len(rows)), rows.low, rows.high, **look)
+            ax.set(title=title, xlim=(-0.03, 1.03), xticks=(0, 0.25, 0.5, 0.75, 1))
+            ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            ax.grid(axis="x", color="#eeeeee")
             ax.set_axisbelow(True)
-        name_rows(axes[0], methods, fontsize=7.5)
-        label = "black: this run; dotted: chance"
-        if reference is not None:
-            label += "\nblue: the full run that ships, mean and 95 % interval over five networks"
-        fig.supxlabel(label, fontsize=8)
+        found = table[table.score == FIND].set_index("method").reindex(names)
+        for place, share in enumerate(found.coverage):
+            if share < 0.95:
+                said = f"says nothing of {1 - share:.0%}"
+                axes[0].text(1.0, place + 0.3, said, ha="right", va="center", fontsize=7.5, color=NEUTRAL)
+        if chance is not None:
+            axes[0].axvline(chance, color="black", linewidth=0.6, linestyle=":")
+        name_rows(axes[0], [name.replace(" on ", "\non ").replace("visualisation by", "visualisation\nby")
+                            for name in names])  # fmt: skip
+        fig.supxlabel(
+            "black: mean of the group, 95 % over networks and rules; blue: its methods; dotted: chance",
+            fontsize=8,
+        )
     return fig
 
 
