@@ -98,10 +98,11 @@ def faithfulness_curves(results: dict, title: str = ""):
 
 
 def diagnosis_bars(table):
-    """Where the response of one prediction comes from: baseline, presence and absence evidence, and the verdict.
+    """Where the response of one prediction comes from: baseline, presence and absence evidence; and both verdicts.
 
     Args:
-        table: columns case, baseline_response, presence, absence, response, verdict; a row for each prediction.
+        table: columns case, baseline_response, presence, absence, response, verdict, after_showing; a row for each
+            prediction.
     """
     at = np.arange(len(table))
     with companion_style():
@@ -114,10 +115,15 @@ def diagnosis_bars(table):
         ax.plot(table.response, at, "k|", markersize=11, label="response")
         ax.axvline(0, color="black", linewidth=0.6)
         name_rows(ax, table.case, fontsize=7.5)
-        right = max(float(start.max()), float(table.response.max())) * 1.05
-        for place, verdict in zip(at, table.verdict, strict=True):
-            ax.text(right, place, verdict, va="center", fontsize=7.5)
-        ax.set_xlim(right=right * 1.35)
+        columns = {
+            "bookkeeping": table.verdict,
+            "after showing concepts": table.after_showing.replace("", "–"),
+        }
+        for x, (heading, said) in zip((1.02, 1.32), columns.items(), strict=True):
+            text = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 7.5}
+            ax.text(x, -1, heading, weight="bold", **text)
+            for place, verdict in zip(at, said, strict=True):
+                ax.text(x, place, verdict, **text)
         ax.set_xlabel("units of the layer (black baseline)")
         legend_above(fig, ax, 4)
     return fig
