@@ -53,7 +53,7 @@ EXPECTED = [
     ("count below k", None, 0, "A B", "held down", "the second concept ends it, and nothing can speak for it"),
     ("count below k", None, 0, "A B C D", "held down", "far above k"),
     ("count below k", "hidden", 0, "A", "baseline-driven", "2 - 1: half is taken, the rest is the baseline's"),
-    ("count below k", "hidden", 1, "A B", "held down", "1 - 2"),
+    ("count below k", "hidden", 1, "A B C D", "held down", "1 - 4"),
     ("A left of B", None, 0, "A left|B right", "presence-driven", "the wanted order"),
     ("A left of B", None, 0, "A right|B left", "held down", "the opposite order: below the baseline"),
     ("A left of B", None, 0, "A left|A right|B left|B right", "outweighed", "both orders: 1 for, 1 against"),

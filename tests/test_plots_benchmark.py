@@ -55,9 +55,9 @@ def test_bookkeeping_adds_up_in_the_picture():
     bars = figure.axes[0].containers
     ends = [c.get_x() + c.get_width() for c in bars[2]]
     np.testing.assert_allclose(ends, table.response, atol=0.15)  # up to the gap of the integration
-    texts = [text.get_text() for text in figure.axes[0].texts]
+    texts = [text.get_text() for text in figure.axes[1].texts]
     after = [said or "–" for said in table.after_showing]
-    assert texts == ["bookkeeping", *table.verdict, "after showing concepts", *after]
+    assert texts == ["the account\nalone says", *table.verdict, "after showing\nconcepts", *after]
 
 
 def test_both_verdicts_of_the_shown_cases():

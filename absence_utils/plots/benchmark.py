@@ -106,7 +106,8 @@ def diagnosis_bars(table):
     """
     at = np.arange(len(table))
     with companion_style():
-        fig, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.27 * len(table)))
+        size = (WIDTH, 1 + 0.27 * len(table))
+        fig, (ax, words) = plt.subplots(1, 2, figsize=size, sharey=True)
         base = table.baseline_response
         ax.barh(at, base, 0.6, color="#bdbdbd", label="baseline")
         ax.barh(at, table.presence, 0.6, left=base, color=PRESENCE, label="presence evidence")
@@ -115,15 +116,15 @@ def diagnosis_bars(table):
         ax.plot(table.response, at, "k|", markersize=11, label="response")
         ax.axvline(0, color="black", linewidth=0.6)
         name_rows(ax, table.case, fontsize=7.5)
-        columns = {
-            "bookkeeping": table.verdict,
-            "after showing concepts": table.after_showing.replace("", "–"),
+        words.set_axis_off()
+        headings = {
+            "the account\nalone says": table.verdict,
+            "after showing\nconcepts": table.after_showing,
         }
-        for x, (heading, said) in zip((1.02, 1.32), columns.items(), strict=True):
-            text = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 7.5}
-            ax.text(x, -1, heading, weight="bold", **text)
+        for x, (heading, said) in zip((0, 0.6), headings.items(), strict=True):
+            words.text(x, -1.1, heading, va="center", fontsize=7.5, weight="bold")
             for place, verdict in zip(at, said, strict=True):
-                ax.text(x, place, verdict, **text)
+                words.text(x, place, verdict or "–", va="center", fontsize=7.5)
         ax.set_xlabel("units of the layer (black baseline)")
         legend_above(fig, ax, 4)
     return fig
