@@ -125,6 +125,19 @@ def test_after_showing_concepts_the_verdict_is_right(name, layer, channel, shown
     assert said == LOOKALIKES.get(name, AFTER).get(verdict, ""), why
 
 
+def test_only_concepts_that_could_be_the_reason_are_asked():
+    """A lowers the unit and B ends it: not B, with interference from A."""
+    net = COMPILED["not B"]()
+    net.model.hidden.weight.data[0] = torch.tensor([-0.6, -1.0])
+    for verdict, shown, expected in (
+        ("held down", ("A",), "interference"),
+        ("held down", ("B",), "suppressed"),
+        ("baseline-driven", ("A",), "absence-driven"),
+        ("baseline-driven", ("B",), "bias-driven"),
+    ):
+        assert after_showing(net, Unit(net.model), verdict, shown) == expected
+
+
 def test_every_compiled_network_and_verdict_is_in_the_table():
     assert {row[0] for row in EXPECTED} == set(COMPILED)
     assert {row[4] for row in EXPECTED} == {*VERDICTS, DEPENDS} - {"undecided"}

@@ -76,8 +76,8 @@ def counterfactual_effects(
     - none: it never changes
 
     One pair is enough, because a veto acts in few contexts; `ended` of `firing` says in how many. Multiplying unit and
-    threshold by a positive number changes nothing: what is smaller than ROUNDING times the largest response (or the
-    threshold) is taken for 0.
+    threshold by a positive number changes nothing: what is smaller than ROUNDING times the largest response is taken
+    for 0.
 
     Args:
         unit: any unit, read before its nonlinearity (`Unit.signed` for an output that ends in one).
@@ -99,7 +99,7 @@ def counterfactual_effects(
     if not math.isfinite(threshold):
         raise InputError("threshold", f"{threshold}", "Give a finite response above which the unit fires.")
     read = {name: _responses(unit, name, pair, batch_size) for name, pair in pairs.items()}
-    largest = max(abs(threshold), *(float(values.abs().max()) for values in read.values()))
+    largest = max(float(values.abs().max()) for values in read.values())
     effects = tuple(_effect(name, *values, threshold, ROUNDING * largest) for name, values in read.items())
     if not any(effect.firing for effect in effects):
         highest = max(float(hidden.max()) for _, hidden in read.values())
