@@ -24,6 +24,8 @@ from absence_utils.benchmark.compiled import COMPILED
 from absence_utils.benchmark.gallery import SHOWN, after_showing
 from absence_utils.errors import InputError
 from absence_utils.images.base import IDENTITY
+from absence_utils.images.scenes import CONCEPTS, NORMALISATION, RULES, counterfactual_pairs
+from absence_utils.models import load_model
 from absence_utils.units import Unit
 
 CAPACITY = {"superposed decoy": 2}  # its rules hold for so many concepts at once
@@ -188,7 +190,7 @@ def test_both_steps_keep_their_verdicts_when_a_network_is_multiplied(factor):
 
 
 def test_what_rounding_leaves_is_no_response():
-    for left in (1e-8, -1e-8):
+    for left in (3e-7, -3e-7):
         unit = Unit(Sum([1.0, -1.0, left]))
         (effect,) = counterfactual_effects(unit, {"second": (pixels(1.0, 1.0, 1.0), pixels(1.0, 0.0, 0.0))})
         assert effect.effect == "ends"
@@ -198,7 +200,7 @@ def test_what_rounding_leaves_is_no_response():
         assert effect.effect == "none"
 
 
-def test_a_concept_that_acts_in_one_context_is_named_by_its_strongest_effect():
+def test_one_context_ends_and_the_mean_lowers_or_raises():
     def said(*changes):
         unit = Unit(Sum([1.0, 1.0]))
         without, shown = (
@@ -208,8 +210,18 @@ def test_a_concept_that_acts_in_one_context_is_named_by_its_strongest_effect():
         (effect,) = counterfactual_effects(unit, {"it": (torch.stack(shown), without)})
         return effect.effect, effect.ended
 
-    assert said(1.0, 0.0) == ("raises", 0) and said(1.0, -0.5) == ("lowers", 0)
-    assert said(1.0, -0.5, -1.0) == ("ends", 1) and said(0.0, 0.0) == ("none", 0)
+    assert said(0.5, -0.25) == ("raises", 0) and said(0.25, -0.5) == ("lowers", 0)
+    assert said(3.0, -0.5, -1.0) == ("ends", 1) and said(0.0, 0.0) == said(0.5, -0.5) == ("none", 0)
+
+
+def test_in_a_trained_network_a_concept_ends_a_logit_exactly_where_its_absence_is_planted():
+    model = load_model("concept_scenes")
+    scenes = {name: counterfactual_pairs(name, 12, seed=7) for name in CONCEPTS}
+    pairs = {name: tuple(NORMALISATION.apply(each.pixels) for each in pair) for name, pair in scenes.items()}
+    for logit, rule in enumerate(RULES.values()):
+        effects = counterfactual_effects(Unit(model, "logits", logit), pairs)
+        assert {effect.concept for effect in effects if effect.effect == "ends"} == set(rule.absent)
+        assert all(effect.ended == effect.firing for effect in effects if effect.effect == "ends")
 
 
 def effect(name, firing=1):

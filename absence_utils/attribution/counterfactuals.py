@@ -71,11 +71,10 @@ def counterfactual_effects(
 
     - does not fire: there is no such pair; the unit needs the concept, or the images are not for it
     - ends: with the concept, the response is at or below the threshold in at least one pair
-    - lowers: the response falls in at least one pair, and stays above the threshold in all
-    - raises: the response rises in at least one pair
-    - none: it never changes
+    - lowers, raises: the response falls or rises on average, and stays above the threshold in all pairs
+    - none: it does neither
 
-    One pair is enough, because a veto acts in few contexts; `ended` of `firing` says in how many. Multiplying unit and
+    One pair ends it, because a veto acts in few contexts; `ended` of `firing` says in how many. Multiplying unit and
     threshold by a positive number changes nothing: what is smaller than ROUNDING times the largest response is taken
     for 0.
 
@@ -158,13 +157,13 @@ def _effect(
 ) -> CounterfactualEffect:
     fires = hidden > threshold + rounding
     ended = fires & (shown <= threshold + rounding)
-    change = (shown - hidden)[fires]
-    if not len(change):
+    change = float((shown - hidden)[fires].mean())
+    if not fires.any():
         effect = "does not fire"
     elif ended.any():
         effect = "ends"
-    elif (change < -rounding).any():
-        effect = "lowers"
+    elif abs(change) <= rounding:
+        effect = "none"
     else:
-        effect = "raises" if (change > rounding).any() else "none"
-    return CounterfactualEffect(concept, effect, len(change), int(ended.sum()), float(change.mean()))
+        effect = "raises" if change > 0 else "lowers"
+    return CounterfactualEffect(concept, effect, int(fires.sum()), int(ended.sum()), change)
