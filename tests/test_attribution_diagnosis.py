@@ -19,6 +19,7 @@ from absence_utils.attribution.diagnosis import (
     diagnose,
 )
 from absence_utils.benchmark.compiled import COMPILED
+from absence_utils.benchmark.gallery import after_showing
 from absence_utils.errors import InputError
 from absence_utils.images.base import Normalisation
 from absence_utils.units import Unit
@@ -30,47 +31,61 @@ EXPECTED = [
     ("A", None, 0, "A", "presence-driven", "all of the response is A's pixels"),
     ("A", None, 0, "A B", "presence-driven", "B is not read"),
     ("A", None, 0, "B", DEPENDS, "nothing from black; grey shows a little A, whose loss is all there is to see"),
-    ("not B", None, 0, "", "absence-driven", "1 with nothing shown: no pixel differs from the baseline"),
-    ("not B", None, 0, "A", "absence-driven", "A is not read; that B's place is darker than grey counts for a ninth"),
-    ("not B", None, 0, "B", "suppressed", "B takes what the baseline gave, and nothing speaks for the unit"),
-    ("not B", None, 0, "A B", "suppressed", "the same, A is not read"),
+    ("not B", None, 0, "", "baseline-driven", "1 with nothing shown: no pixel differs from the baseline"),
+    ("not B", None, 0, "A", "baseline-driven", "A is not read; that B's place is darker than grey counts for a ninth"),
+    ("not B", None, 0, "B", "held down", "B takes what the baseline gave, and nothing speaks for the unit"),
+    ("not B", None, 0, "A B", "held down", "the same, A is not read"),
+    ("not B", "hidden", 0, "B", "held down", "as the output, which is rectified"),
     ("A and not B", None, 0, "", "silent", "as for A"),
     ("A and not B", None, 0, "A", "presence-driven", "no B to veto it"),
     ("A and not B", None, 0, "B", DEPENDS, "as for A: B acts only where A is, so it does not count here"),
-    ("A and not B", None, 0, "A B", "vetoed", "A speaks for it (1/2 on the path from black), B takes all of it"),
+    ("A and not B", None, 0, "A B", "outweighed", "A speaks for it (1/2 on the path from black), B takes all of it"),
     ("A and not B, rectified", None, 0, "A", "presence-driven", "no B to veto it"),
     ("A and not B, rectified", None, 0, "A B", "silent", "a veto, but behind a rectifier that is shut on every path"),
-    ("A and not B, rectified", "hidden", 0, "A B", "vetoed", "before the rectifier: A gives 1, B takes 2"),
-    ("A and not B, rectified", "hidden", 0, "B", "suppressed", "B takes 2, nothing speaks for the unit"),
+    ("A and not B, rectified", "hidden", 0, "A B", "outweighed", "before the rectifier: A gives 1, B takes 2"),
+    ("A and not B, rectified", "hidden", 0, "B", "held down", "B takes 2, nothing speaks for the unit"),
     ("A xor B", None, 0, "A", "presence-driven", "A alone fires it"),
     ("A xor B", None, 0, "B", "presence-driven", "B alone fires it"),
     ("A xor B", None, 0, "A B", DEPENDS, "from black the map must be empty: by symmetry A and B get the same, by "
      "completeness together 0. Grey shows a little of both, so it gives 4/9, which the image takes"),
-    ("count below k", None, 0, "", "absence-driven", "nothing is shown and it fires"),
-    ("count below k", None, 0, "A", "absence-driven", "one concept is still allowed and changes nothing"),
-    ("count below k", None, 0, "A B", "suppressed", "the second concept ends it, and nothing can speak for it"),
-    ("count below k", None, 0, "A B C D", "suppressed", "far above k"),
-    ("count below k", "hidden", 0, "A", "absence-driven", "2 - 1: half is taken, the rest is the baseline's"),
+    ("count below k", None, 0, "", "baseline-driven", "nothing is shown and it fires"),
+    ("count below k", None, 0, "A", "baseline-driven", "one concept is still allowed and changes nothing"),
+    ("count below k", None, 0, "A B", "held down", "the second concept ends it, and nothing can speak for it"),
+    ("count below k", None, 0, "A B C D", "held down", "far above k"),
+    ("count below k", "hidden", 0, "A", "baseline-driven", "2 - 1: half is taken, the rest is the baseline's"),
+    ("count below k", "hidden", 1, "A B C D", "held down", "1 - 4"),
     ("A left of B", None, 0, "A left|B right", "presence-driven", "the wanted order"),
-    ("A left of B", None, 0, "A right|B left", "suppressed", "the opposite order: below the baseline"),
-    ("A left of B", None, 0, "A left|A right|B left|B right", "vetoed", "both orders: 1 for, 1 against"),
+    ("A left of B", None, 0, "A right|B left", "held down", "the opposite order: below the baseline"),
+    ("A left of B", None, 0, "A left|A right|B left|B right", "outweighed", "both orders: 1 for, 1 against"),
     ("A left of B", None, 0, "A left|A right|B right", "presence-driven", "half an opposite order counts nothing"),
     ("A left of B", None, 0, "A left", "silent", "half an order, below both thresholds"),
     ("A left of B", "hidden", 0, "A left", "silent", "A raises it from -1 to 0: too little, and nothing is against"),
-    ("only the bias", None, 0, "", "absence-driven", "from the baseline, as in 'not B': one image cannot tell"),
-    ("only the bias", None, 0, "B", "absence-driven", "B changes nothing: comparing with 'not B' tells"),
-    ("only the bias", None, 0, "A", "absence-driven", "A adds 1/2 to the 1 that is there anyway"),
+    ("only the bias", None, 0, "", "baseline-driven", "from the baseline, as in 'not B': one image cannot tell"),
+    ("only the bias", None, 0, "B", "baseline-driven", "B changes nothing: comparing with 'not B' tells"),
+    ("only the bias", None, 0, "A", "baseline-driven", "A adds 1/2 to the 1 that is there anyway"),
+    ("only the bias", "hidden", 0, "B", "baseline-driven", "as the output"),
     ("superposed decoy", None, 0, "A", "presence-driven", "A read along its own direction"),
     ("superposed decoy", None, 0, "A B", "presence-driven", "B's interference takes half, half is left"),
-    ("superposed decoy", None, 0, "B", "suppressed", "interference: one prediction cannot tell it from an absence"),
-    ("superposed decoy", None, 0, "A B C", "vetoed", "1 for A, 1/2 against by each other one"),
+    ("superposed decoy", None, 0, "B", "held down", "interference: one prediction cannot tell it from an absence"),
+    ("superposed decoy", None, 0, "A B C", "outweighed", "1 for A, 1/2 against by each other one"),
+    ("superposed decoy", None, 2, "A B", "held down", "both interfere with C"),
     ("superposed decoy", None, 2, "C", "presence-driven", "C read along its own direction"),
 ]  # fmt: skip
 
+# What these verdicts turn out to be once concepts are shown, and in the two networks that only look like an absence.
+AFTER = {"baseline-driven": "absence-driven", "held down": "suppressed", "outweighed": "vetoed"}
+LOOKALIKES = {
+    "only the bias": {"baseline-driven": "bias-driven"},
+    "superposed decoy": {"held down": "interference", "outweighed": "interference"},
+}
+
+
+def shown_names(net, shown):
+    return tuple(shown.split("|") if "|" in shown or shown in net.concepts else shown.split())
+
 
 def shown_image(net, shown):
-    names = shown.split("|") if "|" in shown or shown in net.concepts else shown.split()
-    return net.render(net.present(*names))[0]
+    return net.render(net.present(*shown_names(net, shown)))[0]
 
 
 def blurred_by_hand(image, sd, radius):
@@ -101,6 +116,26 @@ def test_verdict_is_right_on_compiled_networks(name, layer, channel, shown, verd
     net = COMPILED[name]()
     found = diagnose(Unit(net.model, layer, channel), shown_image(net, shown))
     assert found.verdict == verdict, (why, found.table())
+
+
+@pytest.mark.parametrize("name, layer, channel, shown, verdict, why", EXPECTED)
+def test_after_showing_concepts_the_verdict_is_right(name, layer, channel, shown, verdict, why):
+    net = COMPILED[name]()
+    said = after_showing(net, Unit(net.model, layer, channel), verdict, shown_names(net, shown))
+    assert said == LOOKALIKES.get(name, AFTER).get(verdict, ""), why
+
+
+def test_only_concepts_that_could_be_the_reason_are_asked():
+    """A lowers the unit and B ends it: not B, with interference from A."""
+    net = COMPILED["not B"]()
+    net.model.hidden.weight.data[0] = torch.tensor([-0.6, -1.0])
+    for verdict, shown, expected in (
+        ("held down", ("A",), "interference"),
+        ("held down", ("B",), "suppressed"),
+        ("baseline-driven", ("A",), "absence-driven"),
+        ("baseline-driven", ("B",), "bias-driven"),
+    ):
+        assert after_showing(net, Unit(net.model), verdict, shown) == expected
 
 
 def test_every_compiled_network_and_verdict_is_in_the_table():
@@ -165,18 +200,18 @@ def test_the_numbers_of_a_veto():
     ((1.0, 0.0, 1.12, 0.0), "undecided"),
     ((1.0, 0.0, 1.10, 0.0), "presence-driven"),
     ((1.0, 0.5, 0.5, 0.0), "presence-driven"),  # a tie
-    ((1.0, 0.51, 0.49, 0.0), "absence-driven"),
+    ((1.0, 0.51, 0.49, 0.0), "baseline-driven"),
     ((0.12, 0.0, 0.56, 0.44), "presence-driven"),
-    ((0.08, 0.0, 0.54, 0.46), "vetoed"),
-    ((-0.5, 0.0, 0.25, 0.75), "vetoed"),
-    ((-0.7, 0.0, 0.15, 0.85), "suppressed"),  # presence below a fifth
-    ((-1.0, -0.5, 0.0, 0.5), "suppressed"),
+    ((0.08, 0.0, 0.54, 0.46), "outweighed"),
+    ((-0.5, 0.0, 0.25, 0.75), "outweighed"),
+    ((-0.7, 0.0, 0.15, 0.85), "held down"),  # presence below a fifth
+    ((-1.0, -0.5, 0.0, 0.5), "held down"),
     ((-2.0, -1.9, 0.0, 0.1), "silent"),  # negative by itself
     ((-1.0, -3.0, 2.0, 0.0), "silent"),  # not enough evidence
     ((-0.2, -0.6, 0.5, 0.1), "silent"),  # presence outweighs absence, yet not the baseline
     ((1.0, -1.0, 2.0, 0.0), "presence-driven"),
-    ((0.0, 1.0, 0.0, 1.0), "suppressed"),
-    ((0.0, 0.2, 0.3, 0.5), "vetoed"),
+    ((0.0, 1.0, 0.0, 1.0), "held down"),
+    ((0.0, 0.2, 0.3, 0.5), "outweighed"),
 ])  # fmt: skip
 def test_rules_of_one_baseline(numbers, verdict):
     row = decompose("own", *numbers)
@@ -200,9 +235,9 @@ def test_the_verdict_over_baselines():
     lit = torch.ones(1, 6, 6)
     found = diagnose(unit, image, {"white": lit, "black": 0 * lit})
     # from white A's pixels do not change: the response is the baseline's
-    assert [row.verdict for row in found.rows] == ["absence-driven", "presence-driven"]
+    assert [row.verdict for row in found.rows] == ["baseline-driven", "presence-driven"]
     assert found.verdict == DEPENDS
-    assert diagnose(unit, image, {"white": lit}).verdict == "absence-driven"
+    assert diagnose(unit, image, {"white": lit}).verdict == "baseline-driven"
     assert diagnose(unit, image, ["black"]).verdict == "presence-driven"
 
 

@@ -111,6 +111,26 @@ def test_outputs_tell_the_truth_of_the_rule(name):
             assert told_here == [bool(true) for true in TRUE[name](presence)]
 
 
+@pytest.mark.parametrize("name", COMPILED)
+def test_pairs_are_all_that_differ_in_one_concept_and_keep_to_the_rules(name):
+    net = COMPILED[name]()
+    for index, concept in enumerate(net.concepts):
+        shown, without = net.pairs(concept)
+        seen = [
+            net.masks.float().flatten(1) @ half.flatten(1).T / 4 for half in (without, shown)
+        ]  # [concept, pair]
+        change = torch.zeros(len(net.concepts), len(without))
+        change[index] = 1
+        torch.testing.assert_close(seen[1] - seen[0], change, atol=0, rtol=0)
+        contexts = {tuple(presence) for presence in seen[0].bool().T.tolist()}
+        every = [tuple(p) for p in vectors(len(net.concepts)) if not p[index]]
+        wanted = {p for p in every if not (name == "superposed decoy" and sum(p) == 2)}
+        assert contexts == wanted and len(without) == len(wanted)
+        # within the capacity an output is above the threshold where its rule is true
+        told = (net.model(shown) > net.threshold).tolist()
+        assert told == [[bool(true) for true in TRUE[name](p)] for p in seen[1].bool().T.tolist()]
+
+
 @pytest.mark.parametrize("name, layer", EVERY)
 def test_effects_are_those_counted_on_paper_and_by_loops(name, layer):
     net = COMPILED[name]()
@@ -230,6 +250,7 @@ def test_decoy_packs_three_concepts_in_two_dimensions():
     (lambda net: net.render([[True, False]]), "presence"),
     (lambda net: net.render(torch.ones(1, 3).bool()), "presence"),  # too many
     (lambda net: net.present("A", "C"), "names"),
+    (lambda net: net.pairs("C"), "concept"),
     (lambda net: count_below_k(0, 3), "k"),
     (lambda net: count_below_k(1, 1), "n"),
     (lambda net: count_below_k(1, 10), "n"),

@@ -17,7 +17,7 @@ from absence_utils.benchmark.scores import output_scores
 from absence_utils.images.scenes import CONCEPTS, RULES
 
 IG, EDGES = "integrated gradients", "edge detector"
-WORDS = ("presence-driven", "absence-driven", "suppressed", "vetoed")
+WORDS = ("presence-driven", "baseline-driven", "held down", "outweighed")
 
 
 @pytest.fixture(scope="module")

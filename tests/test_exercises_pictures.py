@@ -52,12 +52,15 @@ def test_a_row_mixes_images_and_maps():
 
 def test_every_term_of_an_account_is_a_bar_of_its_own_with_its_number():
     columns = ("case", "verdict", "baseline_response", "presence", "absence", "response")
-    rows = [("not B, shows B", "suppressed", 1.0, 0.0, 1.0, 0.0), ("two", "vetoed", 0.0, 0.5, 0.5001, -1e-5)]
+    rows = [
+        ("not B, shows B", "held down", 1.0, 0.0, 1.0, 0.0),
+        ("two", "outweighed", 0.0, 0.5, 0.5001, -1e-5),
+    ]
     fig = account_bars(pd.DataFrame(rows, columns=columns))
     first, second = fig.axes
     assert [bar.get_width() for bar in first.patches] == [1, 0, -1, 0]
     assert {bar.get_x() for bar in first.patches} == {0}, "none starts where another ends"
     assert len({bar.get_y() for bar in first.patches}) == 4
     assert [text.get_text() for text in second.texts] == ["0", "0.5", "−0.5", "0"]
-    assert [ax.get_title() for ax in fig.axes] == ["not B\nshows B\nsuppressed", "two\nvetoed"]
+    assert [ax.get_title() for ax in fig.axes] == ["not B\nshows B\nheld down", "two\noutweighed"]
     assert first.get_xlim() == second.get_xlim() and first.yaxis_inverted()

@@ -55,17 +55,26 @@ def test_bookkeeping_adds_up_in_the_picture():
     bars = figure.axes[0].containers
     ends = [c.get_x() + c.get_width() for c in bars[2]]
     np.testing.assert_allclose(ends, table.response, atol=0.15)  # up to the gap of the integration
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts == table.verdict.tolist()
+    texts = [text.get_text() for text in figure.axes[1].texts]
+    after = [said or "–" for said in table.after_showing]
+    assert texts == ["the account\nalone says", *table.verdict, "after showing\nconcepts", *after]
 
 
-def test_every_verdict_of_the_shown_cases():
-    verdicts = shown.compiled_diagnoses().set_index("case").verdict.to_dict()
-    assert (
-        verdicts["A: shows A"] == "presence-driven" and verdicts["not B: shows nothing"] == "absence-driven"
-    )
-    assert verdicts["A and not B: shows A + B"] == "vetoed" and verdicts["not B: shows B"] == "suppressed"
-    assert verdicts["A xor B: shows A + B"] == "depends on the baseline"
+def test_both_verdicts_of_the_shown_cases():
+    table = shown.compiled_diagnoses().set_index("case")
+    said = dict(zip(table.index, zip(table.verdict, table.after_showing, strict=True), strict=True))
+    assert said == {
+        "A: shows A": ("presence-driven", ""),
+        "not B: shows nothing": ("baseline-driven", "absence-driven"),
+        "not B: shows B": ("held down", "suppressed"),
+        "A and not B: shows A": ("presence-driven", ""),
+        "A and not B: shows A + B": ("outweighed", "vetoed"),
+        "A xor B: shows A + B": ("depends on the baseline", ""),
+        "count below k: shows A": ("baseline-driven", "absence-driven"),
+        "A left of B: shows A right + B left": ("held down", "suppressed"),
+        "only the bias: shows B": ("baseline-driven", "bias-driven"),
+        "superposed decoy: shows B": ("held down", "interference"),
+    }
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submod_attrs={
         "baselines": ["BASELINES", "baseline_images"],
         "columns": ["matrix_columns", "top_columns"],
+        "counterfactuals": ["CounterfactualEffect", "counterfactual_effects", "resolve_verdict"],
         "diagnosis": ["Diagnosis", "diagnose"],
         "evidence": ["absence_evidence", "presence_evidence", "region_sums"],
         "maps": ["draw_maps", "maps_table"],

@@ -9,9 +9,9 @@ response is then what the baseline gave, minus what the image took away. Which o
 depends on the baseline, so the question is put to several, and where they disagree that is the answer.
 
 What one prediction cannot tell: whether a response that comes from the baseline is an encoded absence or only a bias,
-and whether negative evidence is part of a rule or interference. Both need the concept to be shown: see `insertion`.
-Nor whether the response is high for this unit, for which its other responses are needed. And no gradient finds evidence
-behind a rectifier that is shut along the whole path: diagnose the unit before it.
+and whether negative evidence is part of a rule or interference. So no verdict says it; both need the concept to be
+shown, see `counterfactuals`. Nor whether the response is high for this unit, for which its other responses are needed.
+And no gradient finds evidence behind a rectifier that is shut along the whole path: diagnose the unit before it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LOW = 0.1
 # A fifth: grey and blurred baselines show a little of every concept, and gaining or losing that is mostly less.
 EVIDENCE = 0.2
 
-VERDICTS = ("presence-driven", "absence-driven", "vetoed", "suppressed", "silent", "undecided")
+VERDICTS = ("presence-driven", "baseline-driven", "outweighed", "held down", "silent", "undecided")
 DEPENDS = "depends on the baseline"
 
 
@@ -117,15 +117,16 @@ def diagnose(
     - silent: S and |f(x)| <= SILENT, nothing speaks for or against the unit
     - undecided: |gap| > GAP_SHARE S, the attribution explains something else than the response
     - presence-driven: f(x) > LOW S, presence >= f(b); the response is there, and most of what speaks for it is seen
-    - absence-driven: f(x) > LOW S, presence < f(b); it is there although little or nothing speaks for it: it comes
-      from the baseline (an encoded absence, or a bias)
-    - vetoed: presence > EVIDENCE S, and absence >= presence - LOW S; something speaks for the unit, and absence
-      evidence outweighs it
-    - suppressed: absence > EVIDENCE S and >= presence - LOW S; hardly anything speaks for the unit, and absence
-      evidence takes what the baseline gave, or goes below it
-    - silent: otherwise; the response is low for lack of evidence, and absence evidence is not the reason
+    - baseline-driven: f(x) > LOW S, presence < f(b); it is there although little or nothing speaks for it: it comes
+      from the baseline (an encoded absence, or only a bias)
+    - outweighed: presence > EVIDENCE S, and absence >= presence - LOW S; something speaks for the unit, and absence
+      evidence (an encoded absence, or interference) outweighs it
+    - held down: absence > EVIDENCE S and >= presence - LOW S; hardly anything speaks for the unit, and absence
+      evidence (likewise) takes what the baseline gave, or goes below it
+    - silent: otherwise; the response is low for lack of evidence, and no absence evidence is seen that is the reason
 
-    Over all baselines: "undecided" if one is; else the common verdict; else "depends on the baseline".
+    Over all baselines: "undecided" if one is; else the common verdict; else "depends on the baseline". What is in
+    brackets above is told apart by showing concepts: `counterfactual_effects`, then `resolve_verdict`.
 
     Args:
         unit: any unit, read before its nonlinearity (`Unit.signed` for an output that ends in one).
@@ -191,11 +192,11 @@ def decompose(
     elif abs(gap) > GAP_SHARE * scale:
         verdict = "undecided"
     elif response > LOW * scale:
-        verdict = "presence-driven" if presence >= baseline_response else "absence-driven"
+        verdict = "presence-driven" if presence >= baseline_response else "baseline-driven"
     elif outweighed and presence > EVIDENCE * scale:
-        verdict = "vetoed"
+        verdict = "outweighed"
     elif outweighed and absence > EVIDENCE * scale:
-        verdict = "suppressed"
+        verdict = "held down"
     else:
         verdict = "silent"
     return Decomposition(baseline, response, baseline_response, presence, absence, gap, share, verdict)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,15 @@ class Compiled:
             output [batch, unit], signed. The layer `hidden`, where there is one, is read before its rectification.
         concepts: names, in the order of all concept axes.
         masks: [concept, height, width] bool, disjoint: the pixels that are lit where the concept is present.
+        threshold: a unit, hidden or output, fires where its response is above it.
+        capacity: the outputs keep to their rules while at most that many concepts are shown; None: always.
     """
 
     model: nn.Module
     concepts: tuple[str, ...]
     masks: Tensor
+    threshold: float = 0.0
+    capacity: int | None = None
 
     def render(self, presence: Tensor) -> Tensor:
         """Images of presence vectors: [batch, concept] bool -> [batch, 1, height, width], pixels 0 or 1.
@@ -69,6 +74,22 @@ class Compiled:
         for name in names:
             require_choice("names", name, self.concepts)
         return torch.tensor([[concept in names for concept in self.concepts]])
+
+    def pairs(self, concept: str) -> tuple[Tensor, Tensor]:
+        """All exact counterfactual pairs of a concept, up to the capacity: images that show it, and the same without.
+
+        Returns:
+            Twice [pair, 1, height, width].
+
+        Raises:
+            InputError: no such concept.
+        """
+        require_choice("concept", concept, self.concepts)
+        added = self.present(concept)
+        every = torch.tensor(list(product([False, True], repeat=len(self.concepts))))
+        fits = every.sum(dim=1) < (self.capacity or len(self.concepts))  # one more comes in
+        hidden = every[fits & ~(every & added).any(dim=1)]
+        return self.render(hidden | added), self.render(hidden)
 
 
 # -- the networks
@@ -168,8 +189,8 @@ def superposed_decoy() -> Compiled:
 
     Output [batch, 3] for A, B and C: 1 for the concept itself minus 1/2 for each other one. An output above 1/4 tells
     its concept exactly while at most two are present; all three cancel to nothing. The rule of output A does not ask
-    for B, yet B lowers it: interference (Elhage et al., Toy Models of Superposition, 2022), not an encoded absence,
-    though no effect on this unit alone can tell.
+    for B, yet B lowers it: interference (Elhage et al., Toy Models of Superposition, 2022), not an encoded absence. The
+    change alone cannot tell. That A with B still gives 1/2, which is above 1/4, can.
     """
     concepts = ("A", "B", "C")
     directions = [[1, 0], [-1 / 2, 3**0.5 / 2], [-1 / 2, -(3**0.5) / 2]]  # [concept, axis of the plane]
@@ -179,7 +200,7 @@ def superposed_decoy() -> Compiled:
         plane=_linear([list(axis) for axis in zip(*directions, strict=True)]),
         readout=_linear(directions),
     )
-    return Compiled(model, concepts, masks)
+    return Compiled(model, concepts, masks, threshold=1 / 4, capacity=2)
 
 
 COMPILED: dict[str, Callable[[], Compiled]] = {

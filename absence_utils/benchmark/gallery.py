@@ -6,6 +6,7 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
+from absence_utils.attribution.counterfactuals import RESOLVED, counterfactual_effects, resolve_verdict
 from absence_utils.attribution.diagnosis import diagnose
 from absence_utils.attribution.methods import attribute
 from absence_utils.images.base import IDENTITY, Normalisation
@@ -21,7 +22,7 @@ from absence_utils.images.scenes import (
 from absence_utils.images.worlds import World
 from absence_utils.units import Unit
 
-from .compiled import COMPILED
+from .compiled import COMPILED, Compiled
 from .faithfulness import Faithfulness, descending_score, faithfulness, oracle_map, random_map
 from .networks import load_benchmark_network
 from .tasks import BenchmarkTask
@@ -168,18 +169,35 @@ def faithfulness_table(results: dict[str, dict[str, Faithfulness]]) -> pd.DataFr
     return pd.DataFrame(rows, columns=["map", "fill", "score", "low", "high", "images"])
 
 
+def after_showing(compiled: Compiled, unit: Unit, verdict: str, shown: tuple[str, ...]) -> str:
+    """What a verdict on an image with these concepts turns out to be once concepts are shown; "" where none is needed.
+
+    A response from the baseline is asked about the concepts that the image lacks, one held down about those it shows,
+    each in all exact pairs there are.
+    """
+    if verdict not in RESOLVED:
+        return ""
+    asked = [name for name in compiled.concepts if (name in shown) != (verdict == "baseline-driven")]
+    pairs = {name: compiled.pairs(name) for name in asked}
+    return resolve_verdict(verdict, counterfactual_effects(unit, pairs, compiled.threshold))
+
+
 def compiled_diagnoses(normalisation: Normalisation = IDENTITY) -> pd.DataFrame:
-    """The bookkeeping of `SHOWN`: columns case, baseline_response, presence, absence, response (all against black),
-    verdict (over all baselines)."""
+    """The bookkeeping of `SHOWN`, and what showing concepts makes of it.
+
+    Columns case, baseline_response, presence, absence, response (all against black), verdict (over all baselines),
+    after_showing (see `after_showing`).
+    """
     rows = []
     for name, layer, concepts in SHOWN:
         compiled = COMPILED[name]()
-        image = compiled.render(compiled.present(*concepts))[0]
-        found = diagnose(Unit(compiled.model, layer, 0), image, normalisation=normalisation)
+        unit, image = Unit(compiled.model, layer, 0), compiled.render(compiled.present(*concepts))[0]
+        found = diagnose(unit, image, normalisation=normalisation)
         black = found.table().iloc[0]
         rows.append({
             "case": f"{name}: shows {' + '.join(concepts) or 'nothing'}",
             **{column: black[column] for column in ("baseline_response", "presence", "absence", "response")},
             "verdict": found.verdict,
+            "after_showing": after_showing(compiled, unit, found.verdict, concepts),
         })  # fmt: skip
     return pd.DataFrame(rows)

@@ -104,14 +104,16 @@ def faithfulness_curves(results: dict, title: str = ""):
 
 
 def diagnosis_bars(table):
-    """Where the response of one prediction comes from: baseline, presence and absence evidence, and the verdict.
+    """Where the response of one prediction comes from: baseline, presence and absence evidence; and both verdicts.
 
     Args:
-        table: columns case, baseline_response, presence, absence, response, verdict; a row for each prediction.
+        table: columns case, baseline_response, presence, absence, response, verdict, after_showing; a row for each
+            prediction.
     """
     at = np.arange(len(table))
     with companion_style():
-        fig, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.27 * len(table)))
+        size = (WIDTH, 1 + 0.27 * len(table))
+        fig, (ax, words) = plt.subplots(1, 2, figsize=size, sharey=True)
         base = table.baseline_response
         ax.barh(at, base, 0.6, color="#bdbdbd", label="baseline")
         ax.barh(at, table.presence, 0.6, left=base, color=PRESENCE, label="presence evidence")
@@ -120,10 +122,15 @@ def diagnosis_bars(table):
         ax.plot(table.response, at, "k|", markersize=11, label="response")
         ax.axvline(0, color="black", linewidth=0.6)
         name_rows(ax, table.case, fontsize=7.5)
-        right = max(float(start.max()), float(table.response.max())) * 1.05
-        for place, verdict in zip(at, table.verdict, strict=True):
-            ax.text(right, place, verdict, va="center", fontsize=7.5)
-        ax.set_xlim(right=right * 1.35)
+        words.set_axis_off()
+        headings = {
+            "the account\nalone says": table.verdict,
+            "after showing\nconcepts": table.after_showing,
+        }
+        for x, (heading, said) in zip((0, 0.6), headings.items(), strict=True):
+            words.text(x, -1.1, heading, va="center", fontsize=7.5, weight="bold")
+            for place, verdict in zip(at, said, strict=True):
+                words.text(x, place, verdict or "–", va="center", fontsize=7.5)
         ax.set_xlabel("units of the layer (black baseline)")
         legend_above(fig, ax, 4)
     return fig

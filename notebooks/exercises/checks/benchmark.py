@@ -92,9 +92,9 @@ def _why_not(case: str) -> dict[str, str]:
     )
     reasons = {
         "presence-driven": "a response is presence-driven if it is there and evidence seen in the image carries it",
-        "absence-driven": "a response is absence-driven if it is there though hardly anything seen speaks for it",
-        "vetoed": "a veto takes away what something else in the image speaks for",
-        "suppressed": "suppressed means that the response is gone and hardly anything in the image speaks for it",
+        "baseline-driven": "a response is baseline-driven if it is there though hardly anything seen speaks for it",
+        "outweighed": "outweighed means that absence evidence takes away what something in the image speaks for",
+        "held down": "held down means that the response is gone and hardly anything in the image speaks for it",
         "silent": "silent means that hardly anything speaks for the unit and nothing that is seen holds it down",
     }
     return {

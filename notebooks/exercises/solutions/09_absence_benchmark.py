@@ -3,9 +3,9 @@
 # %% predict
 # "Not B" fires at black, so B can only take away: an all-negative map. In "A and not B" the A speaks for it first.
 case_1 = "presence-driven"
-case_2 = "absence-driven"
-case_3 = "suppressed"
-case_4 = "vetoed"
+case_2 = "baseline-driven"
+case_3 = "held down"
+case_4 = "outweighed"
 
 # %% bias
 # Only showing the concept tells a bias from an absence.
