@@ -17,7 +17,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton $(addprefix nvidia-,cu
 	nvshmem-cu13 nvtx)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help figures smoke compare reference docs check test bench networks lint lab lock clean
+.PHONY: help figures smoke compare reference docs check test bench networks benchmark lint lab lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -82,6 +82,9 @@ bench: $(READY)  ## measure mining against the bare forward pass and the release
 
 networks: $(READY)  ## train the networks on random rules in data/rule_networks/ (an hour on two cores)
 	@$(BIN)/snakemake --snakefile cluster/rule_networks.smk --cores $(JOBS)
+
+benchmark: $(READY)  ## run the benchmark on all networks, and renew its tables (an hour on two cores)
+	@$(BIN)/snakemake --snakefile cluster/benchmark.smk --cores $(JOBS)
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks --LabApp.news_url=None $(ARGS)

@@ -1,9 +1,9 @@
-"""Run the benchmark with all five seeds: data/reference/09_leaderboard_five_seeds.csv and its manifest entry.
+"""Run the benchmark on all networks: the tables 09_benchmark*.csv in data/reference/ and their manifest entries.
 
-    python data/make_benchmark_reference.py
+    make benchmark                                              all, side by side, an hour on two cores
+    python data/make_benchmark_reference.py --only "plain/0"     one network with its twin, into data/parts/
 
-About 13 minutes of one core. `--seed 3` writes the scores of one seed into data/parts/, so that several can run side by
-side; without it, parts that are there are used.
+Without `--only`, parts that are there are used.
 """
 
 import argparse
@@ -13,41 +13,80 @@ import pandas as pd
 import torch
 from manifest import entry_of, write_entry
 
-from absence_utils.benchmark.leaderboard import BenchmarkConfig, leaderboard, run_seed
-from absence_utils.benchmark.methods import MAPS, METHODS
-from absence_utils.benchmark.networks import SEEDS
+from absence_utils.benchmark.leaderboard import (
+    all_outcomes,
+    by_correlation,
+    by_group,
+    by_world,
+    compare,
+    leaderboard,
+    order_stability,
+)
+from absence_utils.benchmark.rule_networks import NAMES, part_name
+from absence_utils.benchmark.running import BenchmarkConfig, run_network
+from absence_utils.benchmark.scores import PAIR
 from absence_utils.paths import DATA
 
-SETTING = BenchmarkConfig(
-    SEEDS, scenes=256, images_for_maps=12, steps=48, hidden=12, pairs=200
-)  # as notebook 09
+SETTING = BenchmarkConfig(networks=40, scenes=256, images_for_maps=24, steps=48, hidden=3, pairs=100)
+KINDS = ("answers", "findings")
+COMPARED = ("AUROC", "name, recall at 1")
+
+
+def part_of(kind: str, name: str, parts: Path) -> Path:
+    """The file of a network's answers or findings."""
+    return parts / f"{kind}-{part_name(name)}.csv"
+
+
+def tables_of(answers: pd.DataFrame, findings: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The tables that ship, by name."""
+    outcomes = all_outcomes(answers, findings)
+    differences = [compare(outcomes, score).assign(score=score) for score in COMPARED]
+    wide = outcomes.pivot(index=["score", *PAIR], columns="method", values="value").reset_index()
+    return {
+        "09_benchmark": leaderboard(answers, outcomes),
+        "09_benchmark_groups": by_group(answers, outcomes),
+        "09_benchmark_worlds": by_world(outcomes).reset_index(),
+        "09_benchmark_correlations": by_correlation(outcomes).reset_index(),
+        "09_benchmark_differences": pd.concat(
+            [table.assign(against=table.attrs["against"]) for table in differences], ignore_index=True
+        ),
+        "09_benchmark_outcomes": wide,
+    }
+
+
+def collect(parts: Path, folder: Path = DATA / "reference", manifest: Path = DATA / "manifest.json") -> None:
+    """Put the parts together into tables with their entries."""
+    answers, findings = (
+        pd.concat([pd.read_csv(part_of(kind, name, parts)) for name in NAMES], ignore_index=True)
+        for kind in KINDS
+    )
+    stable = order_stability(all_outcomes(answers, findings)).round(4).to_dict()
+    for name, table in tables_of(answers, findings).items():
+        path = folder / f"{name}.csv"
+        table.to_csv(path, index=False, float_format="%.5g", lineterminator="\n")
+        facts = {"networks": len(NAMES)} | (
+            {"order of methods, rank correlation": stable} if name == "09_benchmark" else {}
+        )
+        origin = "computed by this project from data/rule_networks"
+        write_entry(manifest, entry_of(path, origin, "make benchmark", facts))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, choices=range(SEEDS), help="one seed into --parts")
+    parser.add_argument("--only", choices=NAMES, help="run one network and its twin into --parts")
     parser.add_argument(
-        "--parts", type=Path, default=DATA / "parts", help="folder of single seeds, not in git"
+        "--parts", type=Path, default=DATA / "parts", help="folder of single networks, not in git"
     )
     options = parser.parse_args()
     options.parts.mkdir(exist_ok=True)
     torch.set_num_threads(1)
-    for seed in range(SEEDS) if options.seed is None else [options.seed]:
-        part = options.parts / f"scores-{seed}.csv"
-        if not part.is_file():
-            run_seed(seed, SETTING, METHODS, MAPS).to_csv(part, index=False)
-    if options.seed is not None:
-        return
-    scores = pd.concat([pd.read_csv(options.parts / f"scores-{seed}.csv") for seed in range(SEEDS)])
-    path = DATA / "reference" / "09_leaderboard_five_seeds.csv"
-    path.parent.mkdir(exist_ok=True)
-    board = leaderboard(scores)
-    board.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-    best = board[board.score == "AUROC"].set_index("method")["mean"].round(3).to_dict()
-    origin = "computed by this project from data/benchmark_networks.safetensors, five seeds"
-    facts = {"seeds": SEEDS, "AUROC": best}
-    entry = entry_of(path, origin, "python data/make_benchmark_reference.py", facts)
-    write_entry(DATA / "manifest.json", entry)
+    for name in [options.only] if options.only else NAMES:
+        if options.only or not part_of(KINDS[-1], name, options.parts).is_file():
+            for kind, table in zip(KINDS, run_network(name, SETTING), strict=True):
+                table.to_csv(part_of(kind, name, options.parts), index=False, float_format="%.6g")
+            print(name, "done", flush=True)
+    if not options.only:
+        collect(options.parts)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "networks": ["WEIGHTS", "load_benchmark_network"],
         "rule_networks": ["load_rule_network", "network_names", "rules_of", "train_rule_network"],
         "rules": ["RandomRule", "RuleSet", "draw_rules"],
-        "running": ["BenchmarkConfig", "run_network"],
+        "running": ["BenchmarkConfig", "run_benchmark", "run_network"],
         "tasks": ["BenchmarkTask"],
     },
 )

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from .methods import GROUPS
-from .rule_networks import TWIN
+from .rule_networks import TWIN, world_of
 from .scores import OUTPUTS, PAIR, false_alarms, outcomes_of
 
 DRAWS = 2000  # of networks and rules
@@ -201,3 +201,10 @@ def by_world(outcomes: pd.DataFrame, score: str = "AUROC") -> pd.DataFrame:
     own = outcomes[outcomes.score == score]
     world = own.network.str.partition("/")[0].rename("world")
     return own.groupby(["method", world], sort=False).value.mean().unstack()
+
+
+def by_correlation(outcomes: pd.DataFrame, score: str = "AUROC") -> pd.DataFrame:
+    """Mean of a score for each method and correlation of concepts that come together: [method, correlation]."""
+    own = outcomes[outcomes.score == score]
+    together = own.network.map(lambda name: world_of(name).correlation).rename("correlation")
+    return own.groupby(["method", together]).value.mean().unstack()

@@ -165,3 +165,11 @@ def _findings(label: str, name: str, task: BenchmarkTask, method: Method, truth:
             for score, value in scores.items()
         ]
     return rows
+
+
+def run_benchmark(
+    setting: BenchmarkConfig, methods: Mapping[str, Method] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`run_network` on all networks of a setting: answers and findings."""
+    parts = [run_network(name, setting, methods) for name in setting.names]
+    return tuple(pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))

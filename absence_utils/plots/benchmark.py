@@ -31,7 +31,7 @@ PANELS = {
 }
 
 
-def groups(table, methods, members: dict[str, list[str]], chance: float | None = None):
+def groups(table, methods, members: dict[str, list[str]], chance: float | None = None, run=None):
     """Groups of methods: how often each finds the suppressor first, and how often it calls one where none is.
 
     Args:
@@ -39,6 +39,7 @@ def groups(table, methods, members: dict[str, list[str]], chance: float | None =
         methods: as `benchmark.leaderboard` gives it, for the pale dots of single methods.
         members: group to its methods, in the order of the rows.
         chance: share of absences whose suppressor comes first by chance.
+        run: like table, of a smaller run that is drawn beside it; None for none.
     """
     names = [name for name in members if name in set(table.method)]
     with companion_style():
@@ -49,6 +50,9 @@ def groups(table, methods, members: dict[str, list[str]], chance: float | None =
             for place, name in enumerate(names):
                 dots = single.reindex(members[name]).dropna()
                 ax.plot(dots, np.full(len(dots), place - 0.22), "o", color="#9ecae1", markersize=3.5)
+            if run is not None:
+                small = run[run.score == score].set_index("method")["mean"].reindex(names)
+                ax.plot(small, np.arange(len(names)) + 0.22, "D", color=ORANGE, markersize=4)
             look = {"color": "black", "markersize": 5}
             interval_points(ax, rows["mean"], np.arange(len(rows)), rows.low, rows.high, **look)
             ax.set(title=title, xlim=(-0.03, 1.03), xticks=(0, 0.25, 0.5, 0.75, 1))
@@ -64,10 +68,8 @@ def groups(table, methods, members: dict[str, list[str]], chance: float | None =
             axes[0].axvline(chance, color="black", linewidth=0.6, linestyle=":")
         name_rows(axes[0], [name.replace(" on ", "\non ").replace("visualisation by", "visualisation\nby")
                             for name in names])  # fmt: skip
-        fig.supxlabel(
-            "black: mean of the group, 95 % over networks and rules; blue: its methods; dotted: chance",
-            fontsize=8,
-        )
+        note = "black: mean of the group, 95 % over networks and rules; blue: its methods; dotted: chance"
+        fig.supxlabel(note if run is None else f"{note}\norange: this run", fontsize=8)
     return fig
 
 
