@@ -64,9 +64,9 @@ def collect(parts: Path, folder: Path = DATA / "reference", manifest: Path = DAT
     for name, table in tables_of(answers, findings).items():
         path = folder / f"{name}.csv"
         table.to_csv(path, index=False, float_format="%.5g", lineterminator="\n")
-        facts = {"networks": len(NAMES)} | (
-            {"order of methods, rank correlation": stable} if name == "09_benchmark" else {}
-        )
+        facts = {"networks": len(NAMES)}
+        if name == "09_benchmark":
+            facts["order of methods, rank correlation"] = stable
         origin = "computed by this project from data/rule_networks"
         write_entry(manifest, entry_of(path, origin, "make benchmark", facts))
 
