@@ -23,8 +23,13 @@ from .running import BenchmarkConfig, run_network
 from .scores import OUTCOMES, OUTPUTS, PAIR
 from .truth import planted_table
 
-REFERENCE = DATA / "reference" / "09_benchmark.csv"
-OUTCOME_TABLE = DATA / "reference" / "09_benchmark_outcomes.csv"
+SHIPPED = {  # tables of the full run
+    name: DATA / "reference" / f"09_benchmark{suffix}.csv"
+    for name, suffix in {
+        "methods": "", "groups": "_groups", "correlations": "_correlations", "worlds": "_worlds",
+        "differences": "_differences", "outcomes": "_outcomes",
+    }.items()
+}  # fmt: skip
 COLUMNS = ["network", "layer", "unit", "concept", "value"]
 
 
@@ -114,16 +119,21 @@ def append_row(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     name = rows.method.iloc[0]
     if name in METHODS:
         raise InputError("name", f"{name!r} is a method that ships", "Give it a name of its own.")
-    board = pd.read_csv(path if path.is_file() else REFERENCE)
+    board = pd.read_csv(path if path.is_file() else SHIPPED["methods"])
     board = pd.concat([board[board.method != name], rows], ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, board.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
     return board
 
 
+def shipped_tables() -> dict[str, pd.DataFrame]:
+    """The tables of the full run, by the names of `SHIPPED`."""
+    return {name: pd.read_csv(path) for name, path in SHIPPED.items()}
+
+
 def shipped_outcomes() -> pd.DataFrame:
     """Outcomes of the methods that ship, on all networks; columns as `scores.OUTCOMES`."""
-    wide = pd.read_csv(OUTCOME_TABLE)
+    wide = pd.read_csv(SHIPPED["outcomes"])
     return wide.melt(["score", *PAIR], var_name="method", value_name="value")[OUTCOMES]
 
 
