@@ -1,0 +1,104 @@
+"""The networks and tables of the benchmark that ship: whole, as accurate as said, and what is claimed of them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from absence_utils.benchmark import rule_networks as rn
+from absence_utils.benchmark import submission
+from absence_utils.benchmark.leaderboard import order_stability
+from absence_utils.benchmark.methods import GROUPS, METHODS
+from absence_utils.benchmark.running import BenchmarkConfig, run_network
+from absence_utils.benchmark.scores import OUTPUTS, PAIR
+from absence_utils.benchmark.truth import planted
+from absence_utils.paths import DATA
+
+EVERY = [*rn.network_names(), *rn.network_names(twins=True), *rn.detector_names()]
+
+
+@pytest.fixture(scope="module")
+def full():
+    return submission.shipped_tables()
+
+
+@pytest.fixture(scope="module")
+def accuracy():
+    entries = json.loads((DATA / "manifest.json").read_text())["files"]
+    found = {}
+    for entry in entries:
+        if entry["path"].startswith("data/rule_networks/"):
+            found |= entry["facts"]["accuracy"]
+    return found
+
+
+def test_every_network_twin_and_detector_ships_and_says_how_right_it_is(accuracy):
+    assert set(accuracy) == set(EVERY)
+    for name in EVERY:
+        assert list(accuracy[name]) == rn.output_names(name)
+    values = pd.DataFrame([(name, *item) for name in EVERY for item in accuracy[name].items()])[2]
+    assert values.median() > 0.95 and values.quantile(0.05) > 0.8
+    name = "together/0"
+    again = rn.output_accuracy(rn.load_rule_network(name), name, n=400)
+    assert np.abs(again.numpy() - list(accuracy[name].values())).max() < 0.05
+
+
+def test_weights_are_small(accuracy):
+    sizes = [path.stat().st_size for path in rn.FOLDER.glob("*.safetensors")]
+    assert len(sizes) == len(rn.WORLDS) and max(sizes) < 4e6
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file() and "parts" not in path.parts) < 20e6
+
+
+def test_positives_are_enough_and_every_method_was_asked_for_all_of_them(full):
+    board, outcomes = full["methods"], submission.shipped_outcomes()
+    assert set(board.method) == set(METHODS)
+    area = board[board.score == "AUROC"]
+    assert (area.absences >= 60).all() and (area.networks == 40).all()
+    assert area.low.notna().sum() == area["mean"].notna().sum()
+    asked = outcomes[(outcomes.score == "AUROC") & (outcomes.method == "insertion, absence score")][PAIR]
+    named = [
+        (name, OUTPUTS, unit, rn.world_of(name).names[concept])
+        for name in rn.NAMES
+        for unit, concept in np.argwhere(planted(name) == "absence").tolist()
+    ]
+    assert sorted(asked.itertuples(index=False, name=None)) == sorted(named)
+
+
+def test_the_benchmark_separates(full):
+    """Where concepts come together the difference by label fails and something does not; the order is no accident."""
+    together = full["correlations"].set_index("method")["0.6"]
+    assert together["difference by label"] < 0.8 and together.max() > 0.9
+    assert together["regression on labels"] > together["difference by label"]
+    stable = order_stability(submission.shipped_outcomes())
+    assert stable["half against all"] > 0.9
+    area = full["methods"][full["methods"].score == "AUROC"].set_index("method")
+    assert area.low["insertion, absence score"] > area.high["difference by label"]
+    assert area.low["random_map, all"] < 0.5 < area.high["random_map, all"]
+    assert set(full["groups"].method) == set(GROUPS)
+
+
+@pytest.mark.slow
+def test_running_a_shipped_network_again_gives_the_shipped_outcomes(full):
+    name, chosen = "together/0", ["insertion, absence score", "difference by label", "input_x_gradient, all"]
+    methods = {label: METHODS[label] for label in chosen}
+    answers, _ = run_network(name, BenchmarkConfig(networks=40, hidden=0), methods)
+    own = submission.all_outcomes(answers)
+    shipped = submission.shipped_outcomes()
+    both = own.merge(shipped, on=["method", "score", *PAIR], suffixes=("", "_shipped"))
+    assert len(both) == len(own) > 0
+    np.testing.assert_allclose(both.value, both.value_shipped, atol=0.02)
+
+
+@pytest.mark.slow
+def test_trained_networks_encode_what_was_planted():
+    """By exact pairs on a network: planted absences lower its outputs, and what no rule asks for does little."""
+    from absence_utils.benchmark.truth import pair_effects
+
+    for name in ("plain/0", "together/0"):
+        network, truth = rn.load_rule_network(name), planted(name)
+        effects = pair_effects(network, [None], rn.world_of(name), 40)[None]
+        mean = torch.stack([effect.mean for effect in effects.values()], dim=1).numpy()
+        assert (mean[truth == "absence"] < -0.25).all()
+        assert np.abs(mean[truth == "none"]).max() < 0.35
