@@ -40,7 +40,8 @@ CHOSEN = [number and number.zfill(2) for number in str(config.get("notebooks", "
 SHARDS = str(config.get("shards", 0))
 SHARDED, MINE = "06_extreme_patches", "notebooks/shards/mine_shard.ipynb"
 # What notebooks read. The reference numbers and the manifest are no part of it: taking a run as reference changes no run.
-DATA = [*glob.glob("data/*.safetensors"), "data/reference/09_leaderboard_five_seeds.csv",
+DATA = [*glob.glob("data/*.safetensors"), *glob.glob("data/rule_networks/*.safetensors"),
+        *glob.glob("data/reference/09_benchmark*.csv"),
         *(f"data/measured/{name}.csv" for name in ("green_pixel_seeds", "power", "published_insertion_table"))]
 
 

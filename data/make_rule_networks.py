@@ -42,6 +42,10 @@ def train(name: str, parts: Path, **options) -> None:
     save_file({key: value.half() for key, value in state.items()}, part_of(name, parts))
 
 
+def _accuracies(name: str, folder: Path) -> list[float]:
+    return [round(share, 4) for share in output_accuracy(load_rule_network(name, folder), name).tolist()]
+
+
 def collect(parts: Path, folder: Path = FOLDER, manifest: Path = DATA / "manifest.json") -> None:
     """Put the parts together, one file for each world, and their accuracies into the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +59,7 @@ def collect(parts: Path, folder: Path = FOLDER, manifest: Path = DATA / "manifes
         path.chmod(0o644)
         accuracy = {
             name: dict(
-                zip(output_names(name), output_accuracy(load_rule_network(name, folder), name).tolist(), strict=True)
+                zip(output_names(name), _accuracies(name, folder), strict=True)
             )
             for name in names
         }  # fmt: skip
