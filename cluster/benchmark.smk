@@ -11,7 +11,7 @@ PARTS = {part_name(name): name for name in NAMES}
 
 rule all:
     input:
-        expand("data/parts/findings-{part}.csv", part=PARTS),
+        expand("data/parts/truth-{part}.csv", part=PARTS),
     params:
         python=sys.executable,
     shell:
@@ -22,6 +22,7 @@ rule run:
     output:
         "data/parts/answers-{part}.csv",
         "data/parts/findings-{part}.csv",
+        "data/parts/truth-{part}.csv",
     params:
         python=sys.executable,
         name=lambda wildcards: PARTS[wildcards.part],

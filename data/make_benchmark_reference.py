@@ -22,22 +22,32 @@ from absence_utils.benchmark.leaderboard import (
     leaderboard,
     order_stability,
 )
-from absence_utils.benchmark.rule_networks import NAMES, part_name
+from absence_utils.benchmark.rule_networks import NAMES, load_rule_network, part_name, rules_of, world_of
 from absence_utils.benchmark.running import BenchmarkConfig, run_network
 from absence_utils.benchmark.scores import PAIR
+from absence_utils.benchmark.truth import pair_effects, planted_table
 from absence_utils.paths import DATA
 
-SETTING = BenchmarkConfig(networks=40, scenes=256, images_for_maps=24, steps=48, hidden=3, pairs=100)
-KINDS = ("answers", "findings")
+SETTING = BenchmarkConfig(networks=40, scenes=256, images_for_maps=20, steps=48, hidden=2, pairs=100)
+KINDS = ("answers", "findings", "truth")
 COMPARED = ("AUROC", "name, recall at 1")
 
 
 def part_of(kind: str, name: str, parts: Path) -> Path:
-    """The file of a network's answers or findings."""
+    """The file of a network's answers, findings or truth."""
     return parts / f"{kind}-{part_name(name)}.csv"
 
 
-def tables_of(answers: pd.DataFrame, findings: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def truth_of(name: str) -> pd.DataFrame:
+    """What is planted beside what exact pairs measure on the trained network: effect in sd with its 95 % interval."""
+    planted = planted_table(name)
+    planted["rule"] = planted.unit.map(dict(enumerate(rules_of(name).names)))
+    effects = pair_effects(load_rule_network(name), [None], world_of(name), SETTING.pairs)[None]
+    measured = pd.concat([effect.table(concept) for concept, effect in effects.items()])
+    return planted.merge(measured, on=["unit", "concept"])
+
+
+def tables_of(answers: pd.DataFrame, findings: pd.DataFrame, truth: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The tables that ship, by name."""
     outcomes = all_outcomes(answers, findings)
     differences = [compare(outcomes, score).assign(score=score) for score in COMPARED]
@@ -51,17 +61,18 @@ def tables_of(answers: pd.DataFrame, findings: pd.DataFrame) -> dict[str, pd.Dat
             [table.assign(against=table.attrs["against"]) for table in differences], ignore_index=True
         ),
         "09_benchmark_outcomes": wide,
+        "09_benchmark_truth": truth,
     }
 
 
 def collect(parts: Path, folder: Path = DATA / "reference", manifest: Path = DATA / "manifest.json") -> None:
     """Put the parts together into tables with their entries."""
-    answers, findings = (
+    answers, findings, truth = (
         pd.concat([pd.read_csv(part_of(kind, name, parts)) for name in NAMES], ignore_index=True)
         for kind in KINDS
     )
     stable = order_stability(all_outcomes(answers, findings)).round(4).to_dict()
-    for name, table in tables_of(answers, findings).items():
+    for name, table in tables_of(answers, findings, truth).items():
         path = folder / f"{name}.csv"
         table.to_csv(path, index=False, float_format="%.5g", lineterminator="\n")
         facts = {"networks": len(NAMES)}
@@ -82,7 +93,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in [options.only] if options.only else NAMES:
         if options.only or not part_of(KINDS[-1], name, options.parts).is_file():
-            for kind, table in zip(KINDS, run_network(name, SETTING), strict=True):
+            for kind, table in zip(KINDS, (*run_network(name, SETTING), truth_of(name)), strict=True):
                 table.to_csv(part_of(kind, name, options.parts), index=False, float_format="%.6g")
             print(name, "done", flush=True)
     if not options.only:

@@ -27,7 +27,7 @@ SHIPPED = {  # tables of the full run
     name: DATA / "reference" / f"09_benchmark{suffix}.csv"
     for name, suffix in {
         "methods": "", "groups": "_groups", "correlations": "_correlations", "worlds": "_worlds",
-        "differences": "_differences", "outcomes": "_outcomes",
+        "differences": "_differences", "outcomes": "_outcomes", "truth": "_truth",
     }.items()
 }  # fmt: skip
 COLUMNS = ["network", "layer", "unit", "concept", "value"]
