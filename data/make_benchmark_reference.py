@@ -28,7 +28,7 @@ from absence_utils.benchmark.scores import PAIR
 from absence_utils.benchmark.truth import pair_effects, planted_table
 from absence_utils.paths import DATA
 
-SETTING = BenchmarkConfig(networks=40, scenes=256, images_for_maps=20, steps=48, hidden=2, pairs=100)
+SETTING = BenchmarkConfig(networks=40)  # all else as notebook 09
 KINDS = ("answers", "findings", "truth")
 COMPARED = ("AUROC", "name, recall at 1")
 

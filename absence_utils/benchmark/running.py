@@ -43,11 +43,11 @@ class BenchmarkConfig:
         pairs: exact pairs for each concept behind the truth of hidden units.
     """
 
-    networks: int = 4
+    networks: int = 2
     scenes: int = 256
-    images_for_maps: int = 24
+    images_for_maps: int = 20
     steps: int = 48
-    hidden: int = 4
+    hidden: int = 2
     pairs: int = 100
 
     def __post_init__(self):
