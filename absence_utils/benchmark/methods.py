@@ -186,10 +186,15 @@ def insertion(task: BenchmarkTask) -> Tensor:
 
 
 def veto(task: BenchmarkTask) -> Tensor:
-    """Absence score on the unit's target images beyond that of the same crops on its non-target images."""
+    """Absence score on the unit's target images beyond that of the same crops on its non-target images.
+
+    NaN for a unit without images of either.
+    """
     drop = -_changes(task).mean(dim=3)
     target = task.target[: len(drop)].double()[:, :, None]
-    on, off = ((drop * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1) for weight in (target, 1 - target))
+    on, off = (
+        (drop * weight).sum(dim=0) / weight.sum(dim=0) for weight in (target, 1 - target)
+    )  # 0 / 0 is NaN
     return on - off
 
 

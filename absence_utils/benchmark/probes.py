@@ -43,13 +43,21 @@ def _features(task: BenchmarkTask) -> tuple[np.ndarray, np.ndarray]:
     return ((features - features.mean(dim=0)) / spread).numpy(), spread.numpy()
 
 
+def _direction(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[channel] coefficients of a linear probe, NaN where all labels are the same."""
+    if labels.min() == labels.max():
+        return np.full(features.shape[1], np.nan)
+    return LogisticRegression(C=0.1, max_iter=500).fit(features, labels).coef_[0]
+
+
 def concept_probe(task: BenchmarkTask) -> Tensor:
     """Concept activation vector (Kim et al., ICML 2018): a linear probe for each concept on the mean responses of
-    block4; minus the mean derivative of the unit along it, in sd of the unit."""
+    block4; minus the mean derivative of the unit along it, in sd of the unit. NaN for a concept that all scenes show or
+    none."""
     features, spread = _features(task)
     labels = task.scenes.presence.numpy().T
-    fits = [LogisticRegression(C=0.1, max_iter=500).fit(features, label).coef_[0] for label in labels]
-    vectors = torch.tensor(np.array(fits) * spread)  # [concept, channel], in the units of the layer
+    fits = [_direction(features, label) * spread for label in labels]
+    vectors = torch.tensor(np.array(fits))  # [concept, channel], in the units of the layer
     return -(_slopes(task).mean(dim=1) @ vectors.T) / task.spread[:, None]
 
 
@@ -59,11 +67,12 @@ def tcav(task: BenchmarkTask) -> Tensor:
     Ten vectors for each concept, its scenes against random ones, and ten of random scenes against others. 1 minus twice
     the share of target inputs on which the derivative is positive, mean over the concept's vectors; 0 where a t-test
     cannot tell the concept's shares from the random ones (5 %, Bonferroni over concepts). NaN for a unit that has no
-    target inputs.
+    target inputs, and for a concept that no scene shows.
     """
     features, spread = _features(task)
     generator, presence = np.random.default_rng([task.seed, 17]), task.scenes.presence.numpy()
-    slopes, target = _slopes(task), task.target.T
+    slopes = _slopes(task)
+    inputs = task.target[: slopes.shape[1]].T
 
     def shares(positives: np.ndarray) -> np.ndarray:
         """[vector, unit] share of target inputs with a positive derivative."""
@@ -72,10 +81,9 @@ def tcav(task: BenchmarkTask) -> Tensor:
             shown = generator.permutation(positives)[:EXAMPLES]
             others = generator.permutation(np.setdiff1d(np.arange(len(features)), shown))[:EXAMPLES]
             labels = np.repeat([1, 0], [len(shown), len(others)])
-            fit = LogisticRegression(C=0.1, max_iter=500).fit(features[np.r_[shown, others]], labels)
-            positive = slopes @ torch.tensor(fit.coef_[0] * spread) > 0  # [unit, image]
-            inputs = target[:, : positive.shape[1]]
-            found.append(((positive & inputs).sum(dim=1) / inputs.sum(dim=1)).numpy())
+            vector = torch.tensor(_direction(features[np.r_[shown, others]], labels) * spread)
+            along = torch.where(inputs, slopes @ vector, torch.nan)  # [unit, image]
+            found.append(torch.where(along.isnan(), along, (along > 0).double()).nanmean(dim=1).numpy())
         return np.array(found)
 
     at_random, columns = shares(np.arange(len(features))), []
