@@ -1,11 +1,15 @@
 """What a method sees: windows by loops, responses, and that nothing is computed twice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from helpers.benchmark_units import bright_task
 
+from absence_utils.benchmark.methods import METHODS
 from absence_utils.benchmark.tasks import WINDOW, square_around
+from absence_utils.errors import InputError
 from absence_utils.images.scenes import NORMALISATION
 
 
@@ -22,8 +26,6 @@ def test_responses_are_means_of_red_and_their_spread(subject):
 
 
 def test_only_the_chosen_units_are_read(subject):
-    from dataclasses import replace
-
     other = replace(subject, units=[1], memory={})
     torch.testing.assert_close(other.read(subject.images[:4])[:, 0], subject.response[:4, 1])
     assert other.unit(0).channel == 1
@@ -102,3 +104,20 @@ def test_maps_are_drawn_once_for_each_function_on_the_first_scenes(subject):
     first, again = subject.maps(method), subject.maps(method)
     assert calls == [8] and first is again and first.dtype == torch.float64
     assert subject.maps(lambda task, images: torch.zeros(2, 8, 64, 64)).sum() == 0
+
+
+def test_a_unit_that_is_dead_on_noise_has_no_synthesised_image(subject):
+    class Dead(torch.nn.Module):
+        def forward(self, images):
+            red = images[:, 0].mean(dim=(1, 2))
+            return torch.stack((red, 0 * red), dim=1)
+
+    task = replace(subject, model=Dead().eval(), steps=1, memory={})
+    assert [pair is None for pair in task.pairs] == [False, True]
+    found = METHODS["minimisation"].concepts(task)
+    assert found.isnan().all(dim=1).tolist() == [False, True] and not found[0].isnan().any()
+
+
+def test_bad_settings_of_synthesis_are_still_refused(subject):
+    with pytest.raises(InputError, match="steps"):
+        _ = replace(subject, steps=0, memory={}).pairs

@@ -12,7 +12,8 @@ from .effects import read
 from .tasks import BenchmarkTask
 
 PROBED = "block4"  # of every network here
-VECTORS, EXAMPLES = 10, 48  # of TCAV: vectors of each concept and at random, scenes on either side of each
+VECTORS, AT_RANDOM = 10, 30  # of TCAV, of each concept and of random scenes
+EXAMPLES = 48  # scenes on either side of a vector
 LEVEL = 0.05
 
 
@@ -64,20 +65,22 @@ def concept_probe(task: BenchmarkTask) -> Tensor:
 def tcav(task: BenchmarkTask) -> Tensor:
     """TCAV with its test (Kim et al., ICML 2018): on how many target inputs does a step to the concept lower the unit?
 
-    Ten vectors for each concept, its scenes against random ones, and ten of random scenes against others. 1 minus twice
+    Ten vectors for each concept, its scenes against random ones, and thirty of random scenes against others (with ten,
+    the test could not call even a linear unit along its own direction: half of the random shares are 1). 1 minus twice
     the share of target inputs on which the derivative is positive, mean over the concept's vectors; 0 where a t-test
     cannot tell the concept's shares from the random ones (5 %, Bonferroni over concepts). NaN for a unit that has no
-    target inputs, and for a concept that no scene shows.
+    target inputs, and for a concept that no scene shows. The vectors of a concept share scenes where there are few, so
+    the test calls more than 5 %.
     """
     features, spread = _features(task)
     generator, presence = np.random.default_rng([task.seed, 17]), task.scenes.presence.numpy()
     slopes = _slopes(task)
     inputs = task.target[: slopes.shape[1]].T
 
-    def shares(positives: np.ndarray) -> np.ndarray:
+    def shares(positives: np.ndarray, vectors: int) -> np.ndarray:
         """[vector, unit] share of target inputs with a positive derivative."""
         found = []
-        for _ in range(VECTORS):
+        for _ in range(vectors):
             shown = generator.permutation(positives)[:EXAMPLES]
             others = generator.permutation(np.setdiff1d(np.arange(len(features)), shown))[:EXAMPLES]
             labels = np.repeat([1, 0], [len(shown), len(others)])
@@ -86,9 +89,9 @@ def tcav(task: BenchmarkTask) -> Tensor:
             found.append(torch.where(along.isnan(), along, (along > 0).double()).nanmean(dim=1).numpy())
         return np.array(found)
 
-    at_random, columns = shares(np.arange(len(features))), []
+    at_random, columns = shares(np.arange(len(features)), AT_RANDOM), []
     for column in range(len(task.concepts)):
-        share = shares(np.flatnonzero(presence[:, column]))
+        share = shares(np.flatnonzero(presence[:, column]), VECTORS)
         with np.errstate(invalid="ignore", divide="ignore"):
             p = stats.ttest_ind(share, at_random, equal_var=False).pvalue * len(task.concepts)
         value = 1 - 2 * share.mean(axis=0)
