@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, brief
 from absence_utils.models.opening import import_function
 from absence_utils.paths import RESULTS
 
@@ -70,7 +70,12 @@ def _score(options) -> None:
             "answers", f"there is no file {options.answers.name}", "Fill in the archive's template."
         )
     name = options.name or options.answers.stem
-    _report(name, *score_answers(name, pd.read_csv(options.answers)), options.table)
+    try:
+        given = pd.read_csv(options.answers)
+    except ValueError as error:  # of text that is no table, or no text
+        problem = f"{options.answers.name} is no table ({brief(str(error), 80)})"
+        raise InputError("answers", problem, "Fill in the archive's template.") from error
+    _report(name, *score_answers(name, given), options.table)
 
 
 def _report(name: str, rows: pd.DataFrame, outcomes: pd.DataFrame, table: Path) -> None:

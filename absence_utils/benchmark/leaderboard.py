@@ -165,7 +165,7 @@ def compare(
     differences = (-wide.drop(columns=one)).add(wide[one], axis=0).dropna(axis=1, how="all")
     drawn = draw_means(differences, draws, seed)
     tail = np.minimum((drawn <= 0).sum(), (drawn >= 0).sum())
-    p = np.minimum(1, 2 * (tail + 1) / (draws + 1))
+    p = np.minimum(1, 2 * (tail + 1) / (drawn.notna().sum() + 1))  # no draw without an absence to compare on
     found = pd.DataFrame({
         "difference": differences.mean(), "low": drawn.quantile((1 - LEVEL) / 2),
         "high": drawn.quantile((1 + LEVEL) / 2), "p": p, "q": stats.false_discovery_control(p),

@@ -2,7 +2,8 @@
 
 A map method is a function (task, images [image, channel, height, width]) -> [unit, image, height, width], positive
 where pixels raise the unit, negative where they lower it. A function (unit, images) -> [image, height, width] becomes
-one by `of_each_unit`. Attributions are `attribution.attribute`'s or captum's, against black where they need a baseline.
+one by `of_each_unit`. Attributions are `attribution.attribute`'s or captum's. What is taken away becomes 0, the mean
+colour of the scenes (`scenes.NORMALISATION`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from captum.attr import LRP, GradientShap, GuidedBackprop, ShapleyValueSampling
+from captum.attr import LRP, GradientShap, GuidedBackprop
 from captum.attr._utils.lrp_rules import EpsilonRule
 from torch import Tensor, nn
 
-from absence_utils.attribution.baselines import baseline_images
 from absence_utils.attribution.methods import METHODS as ATTRIBUTIONS
 from absence_utils.attribution.methods import attribute
 from absence_utils.images.scenes import NORMALISATION
@@ -26,12 +27,9 @@ from absence_utils.units import Unit
 from .tasks import BenchmarkTask, MapMethod
 
 SAMPLES = 16  # of GradientSHAP for each image
-CELL = 8  # px, squares that RISE and Shapley values show or hide
+CELL = 8  # px, squares that occlusion, RISE and Shapley values show or hide
 MASKS, SHOWN = 192, 0.5  # of RISE: how many, and the share of squares that each shows
-ORDERS = 1  # in which Shapley values add the squares, for each image
-OPTIONS = {
-    "occlusion": {"stride": CELL, "batch_size": 256}
-}  # without: half overlapping, four times the passes
+ORDERS = 1  # in which Shapley values add the squares
 
 
 def of_each_unit(function: Callable[[Unit, Tensor], Tensor]) -> MapMethod:
@@ -56,7 +54,7 @@ class _Response(nn.Module):
 
 def attribution(name: str, unit: Unit, images: Tensor) -> Tensor:
     """One of `attribution.METHODS`, summed over channels."""
-    return attribute(unit, images, name, **OPTIONS.get(name, {})).sum(dim=1)
+    return attribute(unit, images, name).sum(dim=1)
 
 
 def gradient_sign(unit: Unit, images: Tensor) -> Tensor:
@@ -67,15 +65,18 @@ def gradient_sign(unit: Unit, images: Tensor) -> Tensor:
 
 
 def gradient_shap(unit: Unit, images: Tensor) -> Tensor:
-    """GradientSHAP (captum; Lundberg and Lee, NeurIPS 2017), against the other images."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(unit.channel)
-        maps = [
-            GradientShap(unit.response).attribute(
-                image, baselines=images, n_samples=SAMPLES, stdevs=0.1 / NORMALISATION.std[0]
-            )
-            for image in images.split(1)
-        ]
+    """GradientSHAP (captum; Lundberg and Lee, NeurIPS 2017), against all of the images."""
+    state, noise = np.random.get_state(), 0.1 / NORMALISATION.std[0]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(
+                0
+            )  # captum draws noise from the one and images from the other: the same for every unit
+            np.random.seed(0)
+            method = GradientShap(unit.response)
+            maps = [method.attribute(image, images, SAMPLES, noise) for image in images.split(1)]
+    finally:
+        np.random.set_state(state)
     return torch.cat(maps).sum(dim=1)
 
 
@@ -97,24 +98,43 @@ def lrp(unit: Unit, images: Tensor) -> Tensor:
             vars(module).pop("rule", None)
 
 
-def shapley_grid(unit: Unit, images: Tensor) -> Tensor:
-    """Shapley values of squares (captum; sampled orders, Castro et al., 2009), spread evenly over their pixels."""
-    height, width = images.shape[-2:]
-    squares = torch.arange(height * width).view(1, 1, height, width)
-    row, column = squares // width, squares % width
-    number = row // CELL * -(-width // CELL) + column // CELL
-    black = baseline_images(unit, images, "black")
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(unit.channel)
-        values = ShapleyValueSampling(unit.response).attribute(
-            images, baselines=black, feature_mask=number, n_samples=ORDERS, perturbations_per_eval=8
-        )
-    return values[:, 0] / CELL**2
+def _squares(edge: int) -> list[tuple[slice, slice]]:
+    """Rows and columns of the squares of an image."""
+    starts = range(0, edge, CELL)
+    return [(slice(top, top + CELL), slice(left, left + CELL)) for top in starts for left in starts]
+
+
+@torch.no_grad()
+def occlusion(task: BenchmarkTask, images: Tensor) -> Tensor:
+    """`attribution`'s occlusion by squares that do not overlap, of all units from the same passes."""
+    whole, maps = task.read(images), torch.zeros(len(task.units), len(images), *images.shape[-2:]).double()
+    for rows, columns in _squares(images.shape[-1]):
+        covered = images.clone()
+        covered[:, :, rows, columns] = 0
+        maps[:, :, rows, columns] = (whole - task.read(covered)).T[:, :, None, None] / CELL**2
+    return maps
+
+
+@torch.no_grad()
+def shapley_grid(task: BenchmarkTask, images: Tensor) -> Tensor:
+    """Shapley values of squares (sampled orders, Castro et al., 2009), spread evenly over their pixels."""
+    generator, squares = torch.Generator().manual_seed(task.seed), _squares(images.shape[-1])
+    maps = torch.zeros(len(task.units), len(images), *images.shape[-2:]).double()
+    for _ in range(ORDERS):
+        shown = torch.zeros_like(images)
+        before = task.read(shown)
+        for number in torch.randperm(len(squares), generator=generator).tolist():
+            rows, columns = squares[number]
+            shown[:, :, rows, columns] = images[:, :, rows, columns]
+            after = task.read(shown)
+            maps[:, :, rows, columns] += (after - before).T[:, :, None, None] / CELL**2 / ORDERS
+            before = after
+    return maps
 
 
 @torch.no_grad()
 def rise(task: BenchmarkTask, images: Tensor) -> Tensor:
-    """RISE (Petsiuk et al., BMVC 2018): covariance of the response with random smooth masks over black.
+    """RISE (Petsiuk et al., BMVC 2018): covariance of the response with random smooth masks.
 
     The covariance and not the mean, which would add the response itself to every pixel.
     """
@@ -126,19 +146,18 @@ def rise(task: BenchmarkTask, images: Tensor) -> Tensor:
     masks = torch.stack([
         each[:, top : top + edge, left : left + edge] for each, (top, left) in zip(large, shifts, strict=True)
     ])  # fmt: skip
-    black = NORMALISATION.apply(torch.zeros_like(images[:1]))
     centred, maps = (masks - masks.mean(dim=0))[:, 0].flatten(1).double(), []
     for image in images:
-        values = task.read(image * masks + black * (1 - masks))
+        values = task.read(image * masks)
         slopes = (values - values.mean(dim=0)).T @ centred / centred.square().mean() / MASKS
         maps.append(slopes.view(-1, edge, edge))
     return torch.stack(maps, dim=1)
 
 
-def random_map(unit: Unit, images: Tensor) -> Tensor:
-    """Noise: the baseline that knows nothing."""
-    generator = torch.Generator().manual_seed(unit.channel)
-    return torch.randn(len(images), *images.shape[-2:], generator=generator)
+def random_map(task: BenchmarkTask, images: Tensor) -> Tensor:
+    """Noise, another for every network: the baseline that knows nothing."""
+    generator = torch.Generator().manual_seed(task.seed)
+    return torch.randn(len(task.units), len(images), *images.shape[-2:], generator=generator)
 
 
 def edges(unit: Unit, images: Tensor) -> Tensor:
@@ -166,8 +185,9 @@ MAPS: dict[str, MapMethod] = {
     "gradient_shap": of_each_unit(_quiet(gradient_shap)),
     "guided_backprop": of_each_unit(_quiet(guided_backprop)),
     "lrp": of_each_unit(_quiet(lrp)),
+    "occlusion": occlusion,
     "rise": rise,
-    "shapley_grid": of_each_unit(_quiet(shapley_grid)),
-    "random_map": of_each_unit(random_map),
+    "shapley_grid": shapley_grid,
+    "random_map": random_map,
     "edge_detector": of_each_unit(edges),
 }  # fmt: skip

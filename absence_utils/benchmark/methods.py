@@ -94,12 +94,16 @@ def synthesised(highest: bool, task: BenchmarkTask) -> Tensor:
 
     The detector is used and not a matched filter: synthesised images repeat and deform concepts at many places and
     sizes, which a filter of one size misses. Its logits on such images are far from calibrated, so each concept's are
-    taken relative to their mean over units.
+    taken relative to their mean over units. NaN for a unit that has no image.
     """
-    pixels = torch.stack([(pair.highest if highest else pair.lowest).image[0] for pair in task.pairs])
-    logits = read(task.detector, None, NORMALISATION.apply(pixels))
-    logits = logits - logits.mean(dim=0)
-    return -logits if highest else logits
+    found = torch.full((len(task.units), len(task.concepts)), torch.nan, dtype=torch.float64)
+    images = [pair and (pair.highest if highest else pair.lowest).image[0] for pair in task.pairs]
+    alive = [index for index, image in enumerate(images) if image is not None]
+    if alive:
+        pixels = torch.stack([images[index] for index in alive])
+        logits = read(task.detector, None, NORMALISATION.apply(pixels))
+        found[alive] = (logits - logits.mean(dim=0)) * (-1 if highest else 1)
+    return found
 
 
 def extreme_patches(highest: bool, task: BenchmarkTask) -> Tensor:
@@ -186,10 +190,15 @@ def insertion(task: BenchmarkTask) -> Tensor:
 
 
 def veto(task: BenchmarkTask) -> Tensor:
-    """Absence score on the unit's target images beyond that of the same crops on its non-target images."""
+    """Absence score on the unit's target images beyond that of the same crops on its non-target images.
+
+    NaN for a unit without images of either.
+    """
     drop = -_changes(task).mean(dim=3)
     target = task.target[: len(drop)].double()[:, :, None]
-    on, off = ((drop * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1) for weight in (target, 1 - target))
+    on, off = (
+        (drop * weight).sum(dim=0) / weight.sum(dim=0) for weight in (target, 1 - target)
+    )  # 0 / 0 is NaN
     return on - off
 
 

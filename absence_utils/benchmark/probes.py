@@ -12,7 +12,8 @@ from .effects import read
 from .tasks import BenchmarkTask
 
 PROBED = "block4"  # of every network here
-VECTORS, EXAMPLES = 10, 48  # of TCAV: vectors of each concept and at random, scenes on either side of each
+VECTORS, AT_RANDOM = 10, 30  # of TCAV, of each concept and of random scenes
+EXAMPLES = 48  # scenes on either side of a vector
 LEVEL = 0.05
 
 
@@ -43,44 +44,54 @@ def _features(task: BenchmarkTask) -> tuple[np.ndarray, np.ndarray]:
     return ((features - features.mean(dim=0)) / spread).numpy(), spread.numpy()
 
 
+def _direction(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[channel] coefficients of a linear probe, NaN where all labels are the same."""
+    if labels.min() == labels.max():
+        return np.full(features.shape[1], np.nan)
+    return LogisticRegression(C=0.1, max_iter=500).fit(features, labels).coef_[0]
+
+
 def concept_probe(task: BenchmarkTask) -> Tensor:
     """Concept activation vector (Kim et al., ICML 2018): a linear probe for each concept on the mean responses of
-    block4; minus the mean derivative of the unit along it, in sd of the unit."""
+    block4; minus the mean derivative of the unit along it, in sd of the unit. NaN for a concept that all scenes show or
+    none."""
     features, spread = _features(task)
     labels = task.scenes.presence.numpy().T
-    fits = [LogisticRegression(C=0.1, max_iter=500).fit(features, label).coef_[0] for label in labels]
-    vectors = torch.tensor(np.array(fits) * spread)  # [concept, channel], in the units of the layer
+    fits = [_direction(features, label) * spread for label in labels]
+    vectors = torch.tensor(np.array(fits))  # [concept, channel], in the units of the layer
     return -(_slopes(task).mean(dim=1) @ vectors.T) / task.spread[:, None]
 
 
 def tcav(task: BenchmarkTask) -> Tensor:
     """TCAV with its test (Kim et al., ICML 2018): on how many target inputs does a step to the concept lower the unit?
 
-    Ten vectors for each concept, its scenes against random ones, and ten of random scenes against others. 1 minus twice
+    Ten vectors for each concept, its scenes against random ones, and thirty of random scenes against others (with ten,
+    the test could not call even a linear unit along its own direction: half of the random shares are 1). 1 minus twice
     the share of target inputs on which the derivative is positive, mean over the concept's vectors; 0 where a t-test
     cannot tell the concept's shares from the random ones (5 %, Bonferroni over concepts). NaN for a unit that has no
-    target inputs.
+    target inputs, and for a concept that no scene shows. The vectors of a concept share scenes where there are few, so
+    the test calls more than 5 %.
     """
     features, spread = _features(task)
     generator, presence = np.random.default_rng([task.seed, 17]), task.scenes.presence.numpy()
-    slopes, target = _slopes(task), task.target.T
+    slopes = _slopes(task)
+    inputs = task.target[: slopes.shape[1]].T
 
-    def shares(positives: np.ndarray) -> np.ndarray:
+    def shares(positives: np.ndarray, vectors: int) -> np.ndarray:
         """[vector, unit] share of target inputs with a positive derivative."""
         found = []
-        for _ in range(VECTORS):
+        for _ in range(vectors):
             shown = generator.permutation(positives)[:EXAMPLES]
             others = generator.permutation(np.setdiff1d(np.arange(len(features)), shown))[:EXAMPLES]
             labels = np.repeat([1, 0], [len(shown), len(others)])
-            fit = LogisticRegression(C=0.1, max_iter=500).fit(features[np.r_[shown, others]], labels)
-            positive = slopes @ torch.tensor(fit.coef_[0] * spread) > 0  # [unit, image]
-            inputs = target[:, : positive.shape[1]]
-            found.append(((positive & inputs).sum(dim=1) / inputs.sum(dim=1)).numpy())
+            vector = torch.tensor(_direction(features[np.r_[shown, others]], labels) * spread)
+            along = torch.where(inputs, slopes @ vector, torch.nan)  # [unit, image]
+            found.append(torch.where(along.isnan(), along, (along > 0).double()).nanmean(dim=1).numpy())
         return np.array(found)
 
-    at_random, columns = shares(np.arange(len(features))), []
+    at_random, columns = shares(np.arange(len(features)), AT_RANDOM), []
     for column in range(len(task.concepts)):
-        share = shares(np.flatnonzero(presence[:, column]))
+        share = shares(np.flatnonzero(presence[:, column]), VECTORS)
         with np.errstate(invalid="ignore", divide="ignore"):
             p = stats.ttest_ind(share, at_random, equal_var=False).pvalue * len(task.concepts)
         value = 1 - 2 * share.mean(axis=0)

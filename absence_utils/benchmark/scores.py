@@ -28,8 +28,8 @@ def outcomes_of(answers: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns `OUTCOMES`. Scores: "AUROC", the share of the other pairs of the same network and layer, presences and
         none, that get a lower value (a tie counts half); and, among the concepts of the unit itself,
-        "name, reciprocal rank", "name, recall at 1" and "name, recall at 5" (other true absences of the unit are left
-        out; ties share the mean of their ranks).
+        "name, reciprocal rank", "name, recall at 1" and "name, recall at 5" (other true absences of the unit, and
+        pairs that are neither, are left out; ties share the mean of their ranks).
     """
     own = answers[~answers.twin]
     tables = [
@@ -43,8 +43,7 @@ def _of_layer(group: pd.DataFrame) -> pd.DataFrame:
     said, truth, unit = group.value.to_numpy(), group.truth.to_numpy(), group.unit.to_numpy()
     other, rows = np.isin(truth, ["presence", "none"]) & ~np.isnan(said), []
     for index in np.flatnonzero(truth == "absence"):
-        beside = (unit == unit[index]) & (truth != "absence") & ~np.isnan(said)
-        area, rank = np.nan, np.nan
+        beside, area, rank = other & (unit == unit[index]), np.nan, np.nan
         if not np.isnan(said[index]):
             area = 1 - _above(said[other], said[index]) if other.any() else np.nan
             rank = 1 + _above(said[beside], said[index]) * beside.sum() if beside.any() else np.nan
@@ -56,7 +55,7 @@ def _of_layer(group: pd.DataFrame) -> pd.DataFrame:
 
 def _above(values: np.ndarray, threshold: float) -> float:
     """Share of values above a threshold; those equal to it count half."""
-    return float(((np.sign(values - threshold) + 1) / 2).mean()) if len(values) else 0.0
+    return float(((values > threshold) + 0.5 * (values == threshold)).mean()) if len(values) else 0.0
 
 
 def _of_rank(rank: float) -> dict[str, float]:
@@ -71,14 +70,16 @@ def _of_rank(rank: float) -> dict[str, float]:
 def window_outcomes(task: BenchmarkTask, said: Tensor, unit: int, concept: int) -> dict[str, float]:
     """How soon the first window that shows the suppressor comes when a method ranks all: reciprocal rank, recall.
 
-    NaN where no window shows it. Ties are shared as in `outcomes_of`.
+    Windows of which the method says nothing (NaN) are left out; NaN where none or all of the rest show it. Ties are
+    shared as in `outcomes_of`.
 
     Args:
         said: [unit, window], see `methods.Method`.
         unit: which of the task's units.
         concept: the suppressor's number.
     """
-    shows, values = task.windows.shows[:, concept].numpy(), said[unit].numpy()
+    known = ~said[unit].isnan().numpy()
+    shows, values = task.windows.shows[:, concept].numpy()[known], said[unit].numpy()[known]
     if not shows.any() or shows.all():
         return {f"window, {score}": value for score, value in _of_rank(np.nan).items()}
     others = values[~shows]

@@ -48,8 +48,9 @@ def run_method(name: str, method: Method, setting: BenchmarkConfig) -> tuple[pd.
     """Its leaderboard rows and its outcomes.
 
     Raises:
-        InputError: the method fails or answers with a wrong shape.
+        InputError: the method fails or answers with a wrong shape; the name of one that ships.
     """
+    _require_own(name)  # before the long run
     parts = []
     for network in setting.names:
         try:
@@ -75,17 +76,21 @@ def score_answers(name: str, given: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
             unit; empty: it says nothing); for each network that it is about all pairs, and those of its twin.
 
     Raises:
-        InputError: columns, networks or pairs that are missing, unknown or there twice; values that are no numbers.
+        InputError: columns, networks or pairs that are missing, unknown or there twice; values that are no numbers;
+            the name of a method that ships.
     """
+    _require_own(name)
     missing = [column for column in COLUMNS if column not in given]
     if missing:
         raise InputError("answers", f"there is no column {', '.join(missing)}", f"Give {', '.join(COLUMNS)}.")
     given = given[COLUMNS].assign(
-        value=pd.to_numeric(given.value, errors="coerce").where(given.value.notna())
+        value=_numbers(given.value), unit=pd.to_numeric(given.unit, errors="coerce")
     )
+    if given.empty:
+        raise InputError("answers", "there are none", "Fill in the archive's template.")
     names = sorted({str(network).removesuffix(TWIN) for network in given.network}, key=_number)
     wanted = pd.concat([planted_table(name) for own in names for name in (own, own + TWIN)])
-    joined = wanted.merge(given, on=PAIR, how="outer", indicator=True, validate=None)
+    joined = wanted.merge(given, on=PAIR, how="outer", indicator=True)
     twice = given.duplicated(PAIR)
     for problem, rows in (
         ("is there twice", given[twice]),
@@ -99,6 +104,22 @@ def score_answers(name: str, given: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
     answers = joined.drop(columns="_merge").assign(method=name, twin=joined.network.str.endswith(TWIN))
     outcomes = all_outcomes(answers)
     return leaderboard(answers, outcomes), outcomes
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    """As float64, NaN where empty."""
+    said = values.where(values != "")
+    numbers = pd.to_numeric(said, errors="coerce").astype(float)
+    wrong = said[said.notna() & ~np.isfinite(numbers)]
+    if len(wrong):
+        problem = f"{len(wrong)} values are no numbers, first {wrong.iloc[0]!r}"
+        raise InputError("answers", problem, "Leave the value empty where the method says nothing.")
+    return numbers
+
+
+def _require_own(name: str) -> None:
+    if name in METHODS:
+        raise InputError("name", f"{name!r} is a method that ships", "Give it a name of its own.")
 
 
 def _number(name: str) -> int:
@@ -117,8 +138,7 @@ def append_row(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
         InputError: the name of a method that ships.
     """
     name = rows.method.iloc[0]
-    if name in METHODS:
-        raise InputError("name", f"{name!r} is a method that ships", "Give it a name of its own.")
+    _require_own(name)
     board = pd.read_csv(path if path.is_file() else SHIPPED["methods"])
     board = pd.concat([board[board.method != name], rows], ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from absence_utils.errors import InputError
 from absence_utils.images.base import TensorImages
 from absence_utils.images.scenes import NORMALISATION, Scenes
 from absence_utils.images.worlds import World
 from absence_utils.patches.mining import mine_patches
 from absence_utils.units import Unit
-from absence_utils.visualization.rendering import render_pair
+from absence_utils.visualization.rendering import RenderedPair, render_pair
 
 from .effects import read
 
@@ -114,10 +115,17 @@ class BenchmarkTask:
         return self.memory[method]
 
     @cached_property
-    def pairs(self):
-        """Highest and lowest synthesised image of every unit."""
-        return [render_pair(self.unit(index), self.steps, self.images.shape[-1], self.seed)
-                for index in range(len(self.units))]  # fmt: skip
+    def pairs(self) -> list[RenderedPair | None]:
+        """Highest and lowest synthesised image of every unit; None for one that is dead on the first noise."""
+        return [self._pair(self.unit(index)) for index in range(len(self.units))]
+
+    def _pair(self, unit: Unit) -> RenderedPair | None:
+        try:
+            return render_pair(unit, self.steps, self.images.shape[-1], self.seed)
+        except InputError as error:
+            if error.parameter != "unit":
+                raise
+            return None  # no gradient: rectified maps of some units are 0 wherever their concept is not
 
     @cached_property
     def book(self):
