@@ -90,19 +90,20 @@ def method_of_maps(maps: MapMethod, side: str) -> Method:
 
 
 def synthesised(highest: bool, task: BenchmarkTask) -> Tensor:
-    """What a held-out detector of concepts says of the synthesised image, relative to those of the other units.
+    """What a held-out detector of concepts says of the synthesised image, relative to all that were synthesised.
 
     The detector is used and not a matched filter: synthesised images repeat and deform concepts at many places and
     sizes, which a filter of one size misses. Its logits on such images are far from calibrated, so each concept's are
-    taken relative to their mean over units. NaN for a unit that has no image.
+    taken relative to their mean over the highest and lowest images of all units. NaN for a unit that has no image.
     """
     found = torch.full((len(task.units), len(task.concepts)), torch.nan, dtype=torch.float64)
-    images = [pair and (pair.highest if highest else pair.lowest).image[0] for pair in task.pairs]
-    alive = [index for index, image in enumerate(images) if image is not None]
+    alive = [index for index, pair in enumerate(task.pairs) if pair is not None]
     if alive:
-        pixels = torch.stack([images[index] for index in alive])
+        poles = [[pair.highest, pair.lowest] for pair in (task.pairs[index] for index in alive)]
+        pixels = torch.stack([pole.image[0] for pair in poles for pole in pair])
         logits = read(task.detector, None, NORMALISATION.apply(pixels))
-        found[alive] = (logits - logits.mean(dim=0)) * (-1 if highest else 1)
+        relative = (logits - logits.mean(dim=0)).view(len(alive), 2, -1)
+        found[alive] = -relative[:, 0] if highest else relative[:, 1]
     return found
 
 
