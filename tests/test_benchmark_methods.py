@@ -197,7 +197,9 @@ def test_naming_says_minus_the_signed_effect_by_name(bright, monkeypatch):
     monkeypatch.setattr(bm, "name_absence", naming)
     expected = torch.stack([-torch.arange(6.0, -1, -1), -torch.arange(16.0, 9, -1)])
     assert torch.equal(bm.naming(bright).float(), expected)
-    assert len(asked["hosts"]) == bm.MIXED and asked["units"] == [0, 1] and (asked["concepts"].own == -1).all()
+    assert (
+        len(asked["hosts"]) == bm.MIXED and asked["units"] == [0, 1] and (asked["concepts"].own == -1).all()
+    )
 
 
 class Vetoed(torch.nn.Module):
@@ -270,7 +272,9 @@ def test_difference_and_regression_by_hand(bright):
 
 
 def test_regression_on_a_single_unit(bright):
-    task = BenchmarkTask(bright.model, None, [1], bright.world, bright.scenes, bright.target[:, 1:], bright.model)
+    task = BenchmarkTask(
+        bright.model, None, [1], bright.world, bright.scenes, bright.target[:, 1:], bright.model
+    )
     torch.testing.assert_close(bm.regression_on_labels(task), bm.regression_on_labels(bright)[1:])
 
 

@@ -59,7 +59,9 @@ def test_probe_of_a_unit_that_is_a_direction(painted):
 
 def test_the_slope_of_a_linear_head_is_its_weight():
     """Through a mean over 8 x 8 positions: moving a channel everywhere by 1 moves the mean by 1."""
-    task = BenchmarkTask(Painted().eval(), None, [0, 1], World(), None, torch.zeros(0), None, images_for_maps=2)
+    task = BenchmarkTask(
+        Painted().eval(), None, [0, 1], World(), None, torch.zeros(0), None, images_for_maps=2
+    )
     task.images = torch.randn(6, 8, 8, 8)
     slopes = probes._slopes(task)
     assert slopes.shape == (2, 4, 8)

@@ -87,7 +87,10 @@ def test_a_detector_tells_the_concepts_of_its_world():
     assert torch.allclose(found, truth)
 
 
-@pytest.mark.parametrize(("name", "said"), [("plain/9", "plain/9"), ("textures/0", r"textures.safetensors"), ("moon/detector", "moon")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("plain/9", "plain/9"), ("textures/0", r"textures.safetensors"), ("moon/detector", "moon")],
+)
 def test_networks_that_are_not_there_are_named(tmp_path, name, said):
     with pytest.raises(InputError, match=said):
         rn.load_rule_network(name, tmp_path)
