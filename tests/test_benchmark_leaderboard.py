@@ -23,7 +23,7 @@ def outcomes(values, networks, score="AUROC", layer="outputs"):
 
 
 def answers(values, networks, twins):
-    """What is said of absences, as in `outcomes`, and of the pairs of every network's twin {method: [network][pair]}."""
+    """What is said of absences, as in `outcomes`, and of the pairs of the twins {method: [network][pair]}."""
     rows = [
         (method, f"plain/{network}", False, "outputs", number, "a", value, "absence")
         for method, said in values.items()

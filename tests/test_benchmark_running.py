@@ -5,7 +5,6 @@ import pytest
 import torch
 from helpers.untrained import untrained, without_files
 
-from absence_utils.benchmark import running
 from absence_utils.benchmark.methods import METHODS, Method
 from absence_utils.benchmark.rule_networks import NAMES, WORLDS, rules_of
 from absence_utils.benchmark.running import BenchmarkConfig, hidden_task, output_task, run_network

@@ -13,7 +13,7 @@ from absence_utils.errors import InputError
 from absence_utils.images import photographs
 from absence_utils.images import scenes as sc
 from absence_utils.images.glyphs import RADIUS
-from absence_utils.images.worlds import BACKGROUNDS, LOOKS, CONTEXTS, World
+from absence_utils.images.worlds import BACKGROUNDS, CONTEXTS, LOOKS, World
 
 worlds = st.builds(
     World,

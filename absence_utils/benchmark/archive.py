@@ -47,8 +47,8 @@ output. Say for every output and concept how strongly that is so, and score the 
   called "WORLD/number", its twin "WORLD/number twin", and "WORLD/detector" tells the seven concepts apart.
 - `networks.json`: layers in their order, input normalisation, concepts of each world.
 - `worlds/WORLD.npz`: `pixels` uint8 [scene, height, width, channel]; `presence` bool [scene, concept]; `masks` packed
-  bits of `mask_shape`, [scene, concept, height, width] (numpy.unpackbits); `place` [scene, concept, (row, column)], px; `with` and
-  `without`: uint8 [concept, pair, height, width, channel], the same scene with and without that one concept.
+  bits of `mask_shape`, [scene, concept, height, width] (numpy.unpackbits); `place` [scene, concept, (row, column)], px;
+  `with` and `without`: uint8 [concept, pair, height, width, channel], the same scene with and without that one concept.
 - `answers_template.csv`: network, layer, unit, concept, value; fill in the value. Positive: the concept's presence
   lowers the unit. Empty: the method says nothing. Only the order within a network counts, and for false alarms that
   over all networks, so give values in standard deviations of the unit over the scenes if you can.

@@ -24,6 +24,7 @@ from .base import (
     to_numpy,
 )
 
+METHOD = "#9ecae1"  # dots of single methods
 FIND, ALARMS = "name, recall at 1", "false alarms"
 PANELS = {
     FIND: "names the suppressor first\n(of 7 concepts)",
@@ -48,7 +49,7 @@ def groups(table, methods, members: dict[str, list[str]], chance: float | None =
             single = methods[methods.score == score].set_index("method")["mean"]
             for place, name in enumerate(names):
                 dots = single.reindex(members[name]).dropna()
-                ax.plot(dots, np.full(len(dots), place - 0.22), "o", color="#9ecae1", markersize=3.5)
+                ax.plot(dots, np.full(len(dots), place - 0.22), "o", color=METHOD, markersize=3.5)
             look = {"color": "black", "markersize": 5}
             interval_points(ax, rows["mean"], np.arange(len(rows)), rows.low, rows.high, **look)
             ax.set(title=title, xlim=(-0.03, 1.03), xticks=(0, 0.25, 0.5, 0.75, 1))
@@ -65,7 +66,8 @@ def groups(table, methods, members: dict[str, list[str]], chance: float | None =
         name_rows(axes[0], [name.replace(" on ", "\non ").replace("visualisation by", "visualisation\nby")
                             for name in names])  # fmt: skip
         fig.supxlabel(
-            "black: mean of the group, 95 % over networks and rules; blue: its methods; dotted: chance",
+            "black: mean of the group, 95 % over networks and rules; blue: its methods"
+            + ("" if chance is None else "; dotted: chance"),
             fontsize=8,
         )
     return fig
