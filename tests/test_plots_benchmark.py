@@ -5,38 +5,60 @@ import pandas as pd
 import pytest
 import torch
 
+from absence_utils import InputError
 from absence_utils.benchmark import gallery as shown
 from absence_utils.benchmark.faithfulness import Faithfulness
-from absence_utils.benchmark.leaderboard import BenchmarkConfig, task_of
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, RULES
 from absence_utils.plots import benchmark as plots
 
 
 @pytest.fixture(scope="module")
 def subject():
-    return task_of("rules", 0, None, list(range(5)), BenchmarkConfig(1, 256, 4, 2, 0, 10))
+    return shown.scene_task(256, 2)
 
 
-def board(shift=0.0):
+MEMBERS = {"one": ["a", "b"], "not run": ["z"], "two on three": ["c"]}
+
+
+def tables():
+    """Groups and single methods, in another order than that of the rows."""
+    shown = [("two on three", 0.6, 0.3), ("one", 0.2, 1.0)]
     rows = [
-        (method, score, 0.1 * place + shift, 0.1 * place + shift - 0.05, 0.1 * place + shift + 0.02)
-        for place, method in enumerate(("a", "b", "c"))
-        for score in plots.PANELS
+        (name, score, mean + shift, mean + shift - 0.1, mean + shift + 0.05, coverage)
+        for score, shift in zip(plots.PANELS, (0.0, 0.3), strict=True) for name, mean, coverage in shown
+    ]  # fmt: skip
+    single = [(name, score, value + shift) for score, shift in zip(plots.PANELS, (0.0, 0.3), strict=True)
+              for name, value in (("c", 0.6), ("b", 0.1), ("a", 0.3))]  # fmt: skip
+    return (
+        pd.DataFrame(rows, columns=["method", "score", "mean", "low", "high", "coverage"]),
+        pd.DataFrame(single, columns=["method", "score", "mean"]),
+    )
+
+
+def test_groups_draw_means_intervals_and_single_methods_in_the_order_of_the_members():
+    figure = plots.groups(*tables(), MEMBERS, chance=1 / 7)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["one", "two\non three"], "the group that was not run has no row"
+    for ax, shift in zip(figure.axes, (0.0, 0.3), strict=True):
+        (points,) = ax.containers
+        np.testing.assert_allclose(points.lines[0].get_xdata(), [0.2 + shift, 0.6 + shift])
+        np.testing.assert_allclose(points.lines[0].get_ydata(), [0, 1])
+        (bars,) = points.lines[2]
+        np.testing.assert_allclose(bars.get_segments()[1][:, 0], [0.5 + shift, 0.65 + shift])
+        dots = [line for line in ax.lines if line.get_color() == plots.METHOD]
+        np.testing.assert_allclose(dots[0].get_xdata(), [0.3 + shift, 0.1 + shift])
+        np.testing.assert_allclose(dots[1].get_xdata(), [0.6 + shift])
+    (chance,) = [line for line in figure.axes[0].lines if line.get_linestyle() == ":"]
+    assert chance.get_xdata() == [1 / 7, 1 / 7] and not [
+        line for line in figure.axes[1].lines if line.get_linestyle() == ":"
     ]
-    return pd.DataFrame(rows, columns=["method", "score", "mean", "low", "high"])
 
 
-def test_leaderboard_draws_this_run_over_the_reference():
-    reference = board(0.3).iloc[::-1]  # in another order
-    figure = plots.leaderboard(board(), reference)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
-    for ax in figure.axes:
-        pale, own = ax.containers
-        np.testing.assert_allclose(own.lines[0].get_xdata(), [0.0, 0.1, 0.2])
-        np.testing.assert_allclose(pale.lines[0].get_xdata(), [0.3, 0.4, 0.5])
-        (bars,) = own.lines[2]
-        np.testing.assert_allclose(bars.get_segments()[1][:, 0], [0.05, 0.12])
-    assert "blue" not in plots.leaderboard(board())._supxlabel.get_text()
+def test_groups_say_of_how_many_absences_they_are_silent():
+    figure = plots.groups(*tables(), MEMBERS)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["says nothing of 70%"]
+    assert figure.axes[0].texts[0].get_position()[1] > 0.5, "beside the second row"
+    assert "dotted" not in figure._supxlabel.get_text()
 
 
 def test_faithfulness_curves_are_means_over_images():
@@ -75,6 +97,15 @@ def test_both_verdicts_of_the_shown_cases():
         "only the bias: shows B": ("baseline-driven", "bias-driven"),
         "superposed decoy: shows B": ("held down", "interference"),
     }
+
+
+def test_the_twin_has_the_same_scenes_and_its_own_rules(subject):
+    twin = shown.scene_task(256, 2, kind="twin")
+    assert torch.equal(twin.images, subject.images) and not torch.equal(twin.target, subject.target)
+    assert ((twin.response > 0) == twin.target).double().mean() > 0.97
+    assert ((subject.response > 0) == subject.target).double().mean() > 0.97
+    with pytest.raises(InputError, match="kind"):
+        shown.scene_task(8, kind="rule")
 
 
 @pytest.mark.slow

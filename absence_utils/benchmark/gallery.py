@@ -9,6 +9,7 @@ import torch
 from absence_utils.attribution.counterfactuals import RESOLVED, counterfactual_effects, resolve_verdict
 from absence_utils.attribution.diagnosis import diagnose
 from absence_utils.attribution.methods import attribute
+from absence_utils.errors import require_choice
 from absence_utils.images.base import IDENTITY, Normalisation
 from absence_utils.images.scenes import (
     CONCEPTS,
@@ -24,7 +25,7 @@ from absence_utils.units import Unit
 
 from .compiled import COMPILED, Compiled
 from .faithfulness import Faithfulness, descending_score, faithfulness, oracle_map, random_map
-from .networks import load_benchmark_network
+from .networks import TWIN_RULES, load_benchmark_network
 from .tasks import BenchmarkTask
 
 SHOWN = (  # network, layer, concepts shown: predictions that end in different verdicts
@@ -41,18 +42,27 @@ SHOWN = (  # network, layer, concepts shown: predictions that end in different v
 )
 
 
-def scene_task(scenes: int = 256, steps: int = 160, seed: int = 0) -> BenchmarkTask:
+TASKS = {"rules": RULES, "twin": TWIN_RULES}
+
+
+def scene_task(scenes: int = 256, steps: int = 160, seed: int = 0, kind: str = "rules") -> BenchmarkTask:
     """The outputs of a network trained on the rules of the concept scenes, in random scenes of theirs.
 
     Args:
         scenes: how many.
         steps: of synthesis.
         seed: of the network, see `networks.load_benchmark_network`.
+        kind: "rules", or "twin" for the network whose rules ask for no absence.
+
+    Raises:
+        InputError: an unknown kind, or a seed that does not ship.
     """
+    require_choice("kind", kind, TASKS)
+    rules = TASKS[kind]
     presence = draw_presence(scenes, 600 + seed)
     return BenchmarkTask(
-        load_benchmark_network("rules", seed), None, range(len(RULES)), World(),
-        render_scenes(presence, 600 + seed), rule_truth(presence), load_benchmark_network("detector"), seed,
+        load_benchmark_network(kind, seed), None, range(len(rules)), World(),
+        render_scenes(presence, 600 + seed), rule_truth(presence, rules), load_benchmark_network("detector"), seed,
         steps=steps,
     )  # fmt: skip
 

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from absence_utils.errors import require_choice
+
 from .methods import GROUPS
 from .rule_networks import TWIN, world_of
 from .scores import OUTPUTS, PAIR, false_alarms, outcomes_of
@@ -131,9 +133,11 @@ def draw_alarms(
     network = found.index.get_level_values("network").to_numpy()
     of_twin = twins.index.get_level_values("network").str.removesuffix(TWIN).to_numpy()
     weights, drawn = _weights(network, draws, seed).astype(int), []
-    for weight in weights:
-        total = pd.Series(weight).groupby(network).mean().round().astype(int)  # how often a network was drawn
-        there = np.repeat(np.arange(len(twins)), total.reindex(of_twin).to_numpy())
+    copies = (
+        pd.DataFrame(weights.T).groupby(network).mean().round().astype(int)
+    )  # how often a network was drawn
+    for weight, total in zip(weights, copies.reindex(of_twin).to_numpy().T, strict=True):
+        there = np.repeat(np.arange(len(twins)), total)
         own = np.repeat(np.arange(len(found)), weight)
         drawn.append([
             false_alarms(said[own], calls[there])
@@ -159,9 +163,14 @@ def compare(
     Returns:
         Columns method, difference (the one minus this one), low, high, p (two-sided, from the draws), q (Benjamini and
         Hochberg, over the methods), absences; the smallest difference first. The name of the one in `attrs["against"]`.
+
+    Raises:
+        InputError: an unknown score or method.
     """
+    require_choice("score", score, outcomes.score.unique())
     wide = outcomes[outcomes.score == score].pivot(index=PAIR, columns="method", values="value")
     one = against or wide[wide.columns[wide.notna().mean() > 0.5]].mean().idxmax()
+    require_choice("against", one, wide.columns)
     differences = (-wide.drop(columns=one)).add(wide[one], axis=0).dropna(axis=1, how="all")
     drawn = draw_means(differences, draws, seed)
     tail = np.minimum((drawn <= 0).sum(), (drawn >= 0).sum())

@@ -78,9 +78,8 @@ def scenes_of(world: World, n: int) -> Scenes:
 
 def output_task(name: str, setting: BenchmarkConfig) -> BenchmarkTask:
     """The outputs of a network or twin, with random scenes; target inputs are those in which a rule holds."""
-    world, number = world_of(name), NAMES.index(name.removesuffix(TWIN))
-    scenes = scenes_of(world, setting.scenes)
-    rules = rules_of(name)
+    rules, world = rules_of(name), world_of(name)
+    number, scenes = NAMES.index(name.removesuffix(TWIN)), scenes_of(world, setting.scenes)
     detector = load_rule_network(name.partition("/")[0] + DETECTOR)
     return BenchmarkTask(
         load_rule_network(name), None, range(len(rules.rules)), world, scenes,
@@ -110,6 +109,9 @@ def run_network(
 
     Returns:
         Answers and findings, see `scores`.
+
+    Raises:
+        InputError: an unknown network; a method that answers with a wrong shape.
     """
     methods = METHODS if methods is None else methods
     own = output_task(name, setting)
@@ -117,17 +119,17 @@ def run_network(
         (name, OUTPUTS, own, planted(name)),
         (name + TWIN, OUTPUTS, output_task(name + TWIN, setting), None),
     ]
-    if setting.hidden:
-        units = np.linspace(0, UNITS - 1, setting.hidden).round().astype(int).tolist()
-        effects = pair_effects(own.model, list(READINGS.values()), own.world, setting.pairs)
-        parts += [
-            (name, reading, hidden_task(own, layer, units), measured(effects[layer], units))
-            for reading, layer in READINGS.items()
-        ]
     answers, findings = [], []
     with warnings.catch_warnings():
         # "passed on" is read where it cannot fall below 0, and some maps are rough: that is what is measured here
         warnings.simplefilter("ignore", UserWarning)
+        if setting.hidden:
+            units = np.linspace(0, UNITS - 1, setting.hidden).round().astype(int).tolist()
+            effects = pair_effects(own.model, list(READINGS.values()), own.world, setting.pairs)
+            parts += [
+                (name, reading, hidden_task(own, layer, units), measured(effects[layer], units))
+                for reading, layer in READINGS.items()
+            ]
         for label, method in progress(methods.items(), name, len(methods)):
             for network, layer, task, truth in parts:
                 answers.append(
@@ -136,7 +138,8 @@ def run_network(
             findings += _findings(label, name, own, method, parts[0][3])
     answers = pd.concat(answers, ignore_index=True)
     answers["twin"] = answers.network.str.endswith(TWIN)
-    return answers[ANSWERS], pd.DataFrame(findings, columns=OUTCOMES)
+    found = pd.DataFrame(findings, columns=OUTCOMES)
+    return answers[ANSWERS], found.astype({"unit": int, "value": float})  # also where there are none
 
 
 def _answers(method: Method, task: BenchmarkTask, truth: np.ndarray | None) -> pd.DataFrame:

@@ -112,7 +112,7 @@ def _numbers(values: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(said, errors="coerce").astype(float)
     wrong = said[said.notna() & ~np.isfinite(numbers)]
     if len(wrong):
-        problem = f"{len(wrong)} values are no numbers, first {wrong.iloc[0]!r}"
+        problem = f"{len(wrong)} values are no numbers, first {brief(str(wrong.iloc[0]), 40)}"
         raise InputError("answers", problem, "Leave the value empty where the method says nothing.")
     return numbers
 

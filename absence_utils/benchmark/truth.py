@@ -6,6 +6,8 @@ of every score: "depends" (on other concepts; exclusive-or) or "unclear" (an eff
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 from torch import nn
@@ -20,8 +22,9 @@ from .scores import OUTPUTS
 CLEAR, NONE = 0.25, 0.1  # sd; an effect beyond the one is clear, one surely within the other is none
 
 
+@cache
 def planted(name: str) -> np.ndarray:
-    """[output, concept] of a network or twin, from its rules."""
+    """[output, concept] of a network or twin, from its rules; not to be written to."""
     rules = rules_of(name)
     wide = rules.effects().pivot(index="output", columns="concept", values="planted")
     return wide[list(rules.world.names)].to_numpy()
@@ -30,12 +33,11 @@ def planted(name: str) -> np.ndarray:
 def planted_table(name: str) -> pd.DataFrame:
     """The same as rows: network, layer, unit, concept, truth; all pairs of a twin are "none"."""
     rules = rules_of(name)
-    kinds = planted(name)
-    unit, concept = np.indices(kinds.shape)
+    unit, concept = np.indices((len(rules.rules), len(rules.world.names)))
     return pd.DataFrame({
         "network": name, "layer": OUTPUTS, "unit": unit.ravel(),
         "concept": np.array(rules.world.names)[concept.ravel()],
-        "truth": "none" if name.endswith(TWIN) else kinds.ravel(),
+        "truth": "none" if name.endswith(TWIN) else planted(name).ravel(),
     })  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from .base import (
     to_numpy,
 )
 
+METHOD = "#9ecae1"  # dots of single methods
 FIND, ALARMS = "name, recall at 1", "false alarms"
 PANELS = {
     FIND: "names the suppressor first\n(of 7 concepts)",
@@ -49,7 +50,7 @@ def groups(table, methods, members: dict[str, list[str]], chance: float | None =
             single = methods[methods.score == score].set_index("method")["mean"]
             for place, name in enumerate(names):
                 dots = single.reindex(members[name]).dropna()
-                ax.plot(dots, np.full(len(dots), place - 0.22), "o", color="#9ecae1", markersize=3.5)
+                ax.plot(dots, np.full(len(dots), place - 0.22), "o", color=METHOD, markersize=3.5)
             if run is not None:
                 small = run[run.score == score].set_index("method")["mean"].reindex(names)
                 ax.plot(small, np.arange(len(names)) + 0.22, "D", color=ORANGE, markersize=4)
@@ -68,8 +69,9 @@ def groups(table, methods, members: dict[str, list[str]], chance: float | None =
             axes[0].axvline(chance, color="black", linewidth=0.6, linestyle=":")
         name_rows(axes[0], [name.replace(" on ", "\non ").replace("visualisation by", "visualisation\nby")
                             for name in names])  # fmt: skip
-        note = "black: mean of the group, 95 % over networks and rules; blue: its methods; dotted: chance"
-        fig.supxlabel(note if run is None else f"{note}\norange: this run", fontsize=8)
+        note = "black: mean of the group, 95 % over networks and rules; blue: its methods"
+        note += ("" if chance is None else "; dotted: chance") + ("" if run is None else "\norange: this run")
+        fig.supxlabel(note, fontsize=8)
     return fig
 
 

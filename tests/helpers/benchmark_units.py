@@ -1,5 +1,4 @@
-"""Networks on which the answer of a method of the benchmark has a closed form: units that add up the red of an image,
-and units that are opposites."""
+"""Networks on which what a method must say is known: units that add up the red of an image, and opposite units."""
 
 import torch
 from torch import nn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,10 @@ from absence_utils.attribution.diagnosis import Diagnosis, diagnose
 from absence_utils.attribution.methods import attribute
 from absence_utils.benchmark.compiled import COMPILED
 from absence_utils.benchmark.effects import planted_signs
-from absence_utils.benchmark.leaderboard import BenchmarkConfig, task_of
-from absence_utils.benchmark.methods import MAPS, BenchmarkTask, on_non_targets, on_targets
-from absence_utils.benchmark.scores import auroc_with_abstentions
+from absence_utils.benchmark.gallery import scene_task
+from absence_utils.benchmark.maps import edges, gradient_sign, of_each_unit
+from absence_utils.benchmark.methods import method_of_maps
+from absence_utils.benchmark.tasks import BenchmarkTask
 from absence_utils.images.scenes import CONCEPTS, RULES
 from absence_utils.plots.base import to_numpy
 from absence_utils.units import Unit
@@ -160,17 +161,27 @@ def put_it_in(effect_not_b, effect_bias, encodes) -> Correct:
 # -- scoring methods
 
 METHODS = {
-    "integrated gradients": lambda unit, images, pixels: attribute(
+    "integrated gradients": lambda unit, images: attribute(
         unit, images, "integrated_gradients", steps=16
     ).sum(dim=1),
-    "gradient sign": MAPS["gradient sign"],
-    "edge detector": MAPS["edge detector"],
+    "gradient sign": gradient_sign,
+    "edge detector": edges,
 }
 
 
-def subject(kind: str, seed: int = 0, images: int = 8) -> BenchmarkTask:
-    """All outputs of the benchmark network of a kind ("rules" or "twin"); maps look at `images` scenes of each side."""
-    return task_of(kind, seed, None, list(range(len(RULES))), BenchmarkConfig(1, 192, images, 1, 0, 2))
+def subject(kind: str, seed: int = 0, images: int = 24) -> BenchmarkTask:
+    """All outputs of the benchmark network of a kind ("rules" or "twin"); maps look at the first `images` scenes."""
+    return replace(scene_task(192, 1, seed, kind), images_for_maps=images)
+
+
+def on_targets(function, who: BenchmarkTask) -> Tensor:
+    """What a map (unit, images) -> [image, height, width] says on target inputs: [unit, concept], NaN for nothing."""
+    return method_of_maps(of_each_unit(function), "target").concepts(who)
+
+
+def on_non_targets(function, who: BenchmarkTask) -> Tensor:
+    """The same on non-target inputs."""
+    return method_of_maps(of_each_unit(function), "non-target").concepts(who)
 
 
 def planted() -> Tensor:
@@ -180,8 +191,9 @@ def planted() -> Tensor:
 
 def auroc(said: Tensor) -> float:
     """How often a planted absence ranks above any other pair of unit and concept; NaN (it says nothing) counts half."""
-    said, absent = torch.as_tensor(said).double().numpy(), planted().numpy()
-    return auroc_with_abstentions(said[absent], said[~absent])
+    said, absent = torch.as_tensor(said).double(), planted()
+    gaps = said[absent][:, None] - said[~absent]
+    return float(torch.where(gaps.isnan(), 0.5, (gaps.sign() + 1) / 2).mean())
 
 
 def table(said) -> pd.DataFrame:
@@ -214,14 +226,8 @@ def _filled(said):
 
 
 def _said(who: BenchmarkTask, name: str, target: bool, change=None) -> Tensor:
-    function = METHODS[name]
-    if change is not None:
-        name, function = f"{change.__name__} of {name}", partial(_changed, function, change)
-    return (on_targets if target else on_non_targets)(name, function)(who)
-
-
-def _changed(function, change, unit, images, pixels):
-    return change(function(unit, images, pixels))
+    function = METHODS[name] if change is None else lambda *given: change(METHODS[name](*given))
+    return (on_targets if target else on_non_targets)(function, who)
 
 
 def on_its_own_class(said, silent, who: BenchmarkTask) -> Correct:
@@ -233,7 +239,7 @@ def on_its_own_class(said, silent, who: BenchmarkTask) -> Correct:
         (_filled(_said(who, name, False)), "You know better already! First make the mistake: use `on_targets`."),
         (_filled(_said(who, "edge detector", True)), 'That is the edge detector. Use METHODS["integrated gradients"].'),
     ]  # fmt: skip
-    look = "`on_targets(name, METHODS[name])` is a method, and a method is called with `rules`."
+    look = "`on_targets(METHODS[name], rules)`."
     compare("said", _filled(said), _filled(truth), mistakes=mistakes, look=look)
     count = int(truth[absent].isnan().sum())
     mistakes = [
@@ -259,7 +265,7 @@ def without_sign(unsigned, winner, who: BenchmarkTask) -> Correct:
         (_filled(_said(who, name, True, torch.abs)), "Those are target inputs. Use `on_non_targets`."),
         (_filled(-truth), "With a minus every pixel speaks against the unit. Take `.abs()` as plots do."),
     ]  # fmt: skip
-    look = "A map method: `lambda unit, images, pixels: METHODS[name](unit, images, pixels).abs()`."
+    look = "A map method: `lambda unit, images: METHODS[name](unit, images).abs()`."
     compare("unsigned", _filled(unsigned), _filled(truth), mistakes=mistakes, look=look)
     found, edge = auroc(truth), auroc(_said(who, "edge detector", False))
     best, other = ("edge detector", name) if edge > found else (name, "edge detector")

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from absence_utils.benchmark.methods import glyph_box
 from absence_utils.benchmark.networks import load_benchmark_network
+from absence_utils.benchmark.tasks import square_around
 from absence_utils.images.cache import stack_images
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes, scene_dataset
 from absence_utils.insertion.design import InsertionConfig, as_array
@@ -177,7 +177,7 @@ def centred_scenes(seed: int = 0, count: int = 240) -> Centred:
     alone = torch.zeros(1, len(CONCEPTS), dtype=torch.bool)
     alone[0, CONCEPTS.index("ring")] = True
     shown, hidden = (render_scenes(given, 7000 + seed) for given in (alone, alone & False))
-    top, left = glyph_box(shown.masks[0, CONCEPTS.index("ring")], PATCH)
+    top, left = square_around(shown.masks[0, CONCEPTS.index("ring")], PATCH)
     ring, empty = (
         NORMALISATION.apply(given.pixels[0, :, top : top + PATCH, left : left + PATCH])
         for given in (shown, hidden)

@@ -16,20 +16,20 @@ check.print_numbers(effect_not_b=effect_not_b, effect_bias=effect_bias)
 
 # %% targets
 # The mistake: on target inputs the concept that must be absent is absent, and no map can lie on it.
-said = on_targets(name, METHODS[name])(rules)
+said = on_targets(METHODS[name], rules)
 silent = said[absent].isnan().sum()
 check.print_scores(integrated_gradients=said)
 
 # %% unsigned
 # The mistake: without its sign, what suppresses most looks like what drives most, and ranks last.
-unsigned = on_non_targets("absolute", lambda *given: METHODS[name](*given).abs())(rules)
-edges = on_non_targets("edge detector", METHODS["edge detector"])(rules)
+unsigned = on_non_targets(lambda *given: METHODS[name](*given).abs(), rules)
+edges = on_non_targets(METHODS["edge detector"], rules)
 winner = "edge detector" if check.auroc(edges) > check.auroc(unsigned) else name
 check.print_scores(absolute_integrated_gradients=unsigned, edge_detector=edges)
 
 # %% signed
 # Non-target inputs show what suppresses, and the sign says that it does.
-signed = on_non_targets(name, METHODS[name])(rules)
+signed = on_non_targets(METHODS[name], rules)
 finds = (signed[absent] > 0).sum()
 check.print_scores(integrated_gradients=signed)
 
