@@ -212,10 +212,8 @@ def test_the_same_weights_with_another_readout_or_scale_are_another_network():
     assert len({model_fingerprint(model) for model in made}) == len(made)
 
 
-def test_the_networks_are_left_in_the_mode_they_came_in():
-    model = FakeTwin().train()
-    twin(model)
-    assert all(module.training for module in model.modules())
+def test_the_twin_is_in_eval_mode():
+    assert not any(module.training for module in twin(FakeTwin().train()).modules())
 
 
 class Fails(nn.Module):
@@ -272,11 +270,15 @@ def test_values_below_the_floor_that_only_some_images_show_are_an_error_too():
 def test_the_recipes_of_the_page_run(monkeypatch):
     text = (ROOT / "docs" / "neuroscience.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    images = torch.cat([bars(1, 0), bars(0, 1), bars(1, 2)])
-    images = F.pad(images, (24, 24, 24, 24))[:, :, 0:]  # 64 px, the neurons look at their row and column 8
-    loads = SimpleNamespace(load_models=lambda: [FakeTwin(), FakeTwin()], load_images=lambda: images)
+    images = F.pad(torch.cat([bars(1, 0), bars(0, 1), bars(1, 2)]), (0, 48, 0, 48))  # 64 px
+    members = [FakeTwin(neurons={"session_7": NEURONS["monkey"]}) for _ in range(2)]
+    loads = SimpleNamespace(load_models=lambda: members, load_images=lambda: images)
     monkeypatch.setitem(sys.modules, "my_lab", loads)
     names = {}
     for block in blocks:
         exec(block.replace("steps=256", "steps=3"), names)
-    assert len(blocks) == 3
+    assert names["blank"].item() == pytest.approx(-1, abs=1e-5)  # the baseline of neuron 2
+    assert names["suppression"].shape == (3, 64, 64) and names["suppression"][1].sum() > 5
+    assert names["curve"][15][1] < names["curve"][0][1] == pytest.approx(-1, abs=1e-5)
+    made, preprocessing = names["make_twin"]()
+    assert open_model(made, preprocessing=preprocessing).preprocessing.size == 64

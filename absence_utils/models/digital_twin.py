@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from absence_utils.errors import InputError, brief, require_at_least, require_choice
 from absence_utils.images.base import Normalisation, set_input_spec
-from absence_utils.units import reading, to_network
+from absence_utils.units import to_network
 
 UNDO = ("elu+1", "nothing")
 
@@ -31,7 +31,7 @@ class DigitalTwin(nn.Module):
 
     Images are normalised by the mean grey, which is the blank: 0. They are squares of the longer edge of `size`, of
     which the twins see the centre, or have that size. (Synthesised images and those of `open_model` are squares.)
-    The weights are those of the networks: nothing is copied.
+    The networks are taken as they are, in eval mode; nothing is copied.
 
     Args:
         models: one network or several, each called as `model(images, data_key=data_key)` with images
@@ -92,7 +92,7 @@ class DigitalTwin(nn.Module):
         # Buffers are part of a network's fingerprint: the same weights with another readout are another network.
         settings = repr((data_key, undo, channels, frames, self.height, self.width))
         self.register_buffer("settings", torch.tensor(list(settings.encode()), dtype=torch.uint8))
-        self._try_models()
+        self.eval()._try_models()
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [batch, channel * frame, height, width], normalised, to responses [batch, neuron]."""
@@ -139,8 +139,7 @@ class DigitalTwin(nn.Module):
         neurons = []
         for number, model in enumerate(self.models):
             try:
-                with reading(self):
-                    found = model(blank, data_key=self.data_key)
+                found = model(blank, data_key=self.data_key)
             except Exception as error:  # a network of someone else's may raise anything
                 if isinstance(error, KeyError) and error.args == (self.data_key,):
                     raise _unknown_key(self.data_key, model) from error
@@ -155,8 +154,7 @@ class DigitalTwin(nn.Module):
         if len(set(neurons)) > 1:
             problem = f"they have {', '.join(map(str, neurons))} neurons for data_key={self.data_key!r}"
             raise InputError("models", problem, "Give networks that were trained on the same recording.")
-        with reading(self):
-            self(blank.flatten(1, -3))  # says whether responses are below the floor
+        self(blank.flatten(1, -3))  # says whether responses are below the floor
 
 
 def undo_elu(responses: Tensor) -> Tensor:
@@ -176,7 +174,7 @@ def undo_elu(responses: Tensor) -> Tensor:
         problem = f"'elu+1', but a response is {responses.min().item():.4g}, below the floor of ELU(x) + 1, which is 0"
         raise InputError("undo", problem, "Give 'nothing' for networks that end otherwise.")
     least = torch.finfo(responses.dtype).eps
-    return torch.where(responses > 1, responses - 1, responses.clamp(least, 1).log())
+    return torch.where(responses > 1, responses - 1, responses.clamp(min=least).log())
 
 
 def _for_channels(name: str, values, channels: int) -> tuple[float, ...]:
