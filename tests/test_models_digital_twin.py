@@ -9,7 +9,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import fake_twin
-from helpers.fake_twin import BAR, EDGE, MIDDLE, NEURONS, FakeMovieTwin, FakeTwin, bars, oriented_filters, twin
+from helpers.fake_twin import (
+    BAR,
+    EDGE,
+    MIDDLE,
+    NEURONS,
+    FakeMovieTwin,
+    FakeTwin,
+    bars,
+    oriented_filters,
+    twin,
+)
 from torch import nn
 
 from absence_utils import (
@@ -59,7 +69,9 @@ def test_a_response_that_was_rounded_to_zero_stays_at_the_end_of_the_scale():
 def test_responses_are_those_before_the_nonlinearity(data_key, vertical, horizontal):
     found = twin(data_key=data_key)(bars(vertical, horizontal))[0].tolist()
     rows = NEURONS[data_key]
-    assert found == pytest.approx([up * abs(vertical) - down * horizontal + b for up, down, b in rows], abs=1e-4)
+    assert found == pytest.approx(
+        [up * abs(vertical) - down * horizontal + b for up, down, b in rows], abs=1e-4
+    )
 
 
 def test_every_way_to_ask_for_the_output_stays_in_front_of_the_floor():
@@ -119,7 +131,10 @@ def test_negative_evidence_lies_on_the_suppressor_and_grows_with_it():
 
 
 def test_an_ensemble_is_the_mean_of_the_predicted_responses():
-    members, images = [FakeTwin(), FakeTwin(gain=2.0)], torch.cat([bars(1, 0), bars(0, 1), bars(0, 2), bars()])
+    members, images = (
+        [FakeTwin(), FakeTwin(gain=2.0)],
+        torch.cat([bars(1, 0), bars(0, 1), bars(0, 2), bars()]),
+    )
     mean = torch.stack([member(images, data_key="monkey") for member in members]).mean(0)
     assert torch.allclose(twin(members, undo="nothing")(images), mean)
     signed = twin(members)(images)

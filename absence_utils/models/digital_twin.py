@@ -84,7 +84,9 @@ class DigitalTwin(nn.Module):
         self.data_key, self.channels, self.frames = data_key, channels, frames
         self.signed_output = undo == "elu+1"
         means, stds = (_for_channels(name, each, channels) for name, each in (("mean", mean), ("std", std)))
-        normalisation = Normalisation(*(tuple(v for v in each for _ in range(frames)) for each in (means, stds)))
+        normalisation = Normalisation(
+            *(tuple(v for v in each for _ in range(frames)) for each in (means, stds))
+        )
         set_input_spec(self, normalisation, channels * frames)
         edge = max(self.height, self.width)
         self.preprocessing = {"mean": means, "std": stds, "size": edge, "resize": edge, "channels": channels}
@@ -143,7 +145,9 @@ class DigitalTwin(nn.Module):
             except Exception as error:  # a network of someone else's may raise anything
                 if isinstance(error, KeyError) and error.args == (self.data_key,):
                     raise _unknown_key(self.data_key, model) from error
-                problem = f"number {number} fails on a blank {tuple(blank.shape)} with data_key={self.data_key!r}"
+                problem = (
+                    f"number {number} fails on a blank {tuple(blank.shape)} with data_key={self.data_key!r}"
+                )
                 remedy = "It is called as model(images, data_key=...): check `size`, `channels` and `frames`."
                 raise InputError("models", f"{problem} ({brief(str(error), 160)})", remedy) from error
             if not isinstance(found, Tensor) or found.ndim not in (2, 3) or len(found) != 1:
@@ -180,7 +184,9 @@ def undo_elu(responses: Tensor) -> Tensor:
 def _for_channels(name: str, values, channels: int) -> tuple[float, ...]:
     values = tuple(map(float, values)) if isinstance(values, Sequence) else (float(values),) * channels
     if len(values) != channels:
-        raise InputError(name, f"{len(values)} values for {channels} channels", "Give a number, or one for each.")
+        raise InputError(
+            name, f"{len(values)} values for {channels} channels", "Give a number, or one for each."
+        )
     if not all(0 <= value <= 1 for value in values) or name == "std" and 0 in values:
         problem = f"{values} is not of pixels in 0..1"
         raise InputError(name, problem, "Divide by 255 what was measured on grey levels; a std is above 0.")
@@ -196,7 +202,9 @@ def _checked_mask(mask: Tensor | None, height: int, width: int) -> Tensor:
         raise InputError("mask", f"it has shape {tuple(mask.shape)}", remedy)
     if not (mask >= 0).all() or not (mask <= 1).all() or not mask.any():
         problem = f"its values lie in {mask.min().item():.4g}..{mask.max().item():.4g}"
-        raise InputError("mask", problem, "Use 1 inside the receptive field, 0 outside, between them at its edge.")
+        raise InputError(
+            "mask", problem, "Use 1 inside the receptive field, 0 outside, between them at its edge."
+        )
     return mask
 
 
