@@ -48,10 +48,7 @@ def test_every_network_twin_and_detector_ships_and_says_how_right_it_is(accuracy
 def test_weights_are_small(accuracy):
     sizes = [path.stat().st_size for path in rn.FOLDER.glob("*.safetensors")]
     assert len(sizes) == len(rn.WORLDS) and max(sizes) < 4e6
-    assert (
-        sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file() and "parts" not in path.parts)
-        < 20e6
-    )
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file() and "parts" not in path.parts) < 20e6
 
 
 def test_positives_are_enough_and_every_method_was_asked_for_all_of_them(full):
