@@ -67,7 +67,8 @@ def feature_map(model: nn.Module, layer: str | None, images: Tensor) -> Tensor:
         layer: a name from `layer_names`, with ":n" for the n-th call of a layer that runs several times;
             None for the model's output exactly as it is; "logits" for the model's output with a final rectification
             undone (SqueezeNet ends in ReLU and average pooling: its outputs are never negative, and the signed logit
-            is the same average taken before the ReLU). For most networks None and "logits" agree.
+            is the same average taken before the ReLU). For most networks None and "logits" agree, and for those that
+            say so by an attribute `signed_output = True`, as `models.DigitalTwin` does.
         images: [batch, channel, height, width], normalised as the network expects.
 
     Returns:

@@ -66,7 +66,7 @@ def find_plan(model: nn.Module, layer: str | None, image: Tensor, modules: tuple
     layout = _layout(model, layer, image, alone.output, watch, declared)
     search = Search(through_averages=layer == "logits")
     try:
-        if layer is None or isinstance(model, torch.jit.ScriptModule):
+        if layer is None or isinstance(model, torch.jit.ScriptModule) or _says_signed(model, layer):
             step = None
         elif watch.value is None:
             raise CannotExplain("its last calls cannot be followed, as in a scripted part")
@@ -84,6 +84,11 @@ def find_plan(model: nn.Module, layer: str | None, image: Tensor, modules: tuple
         hold(follow, layer, watch.before())
         let_go(repeated_calls(plan.steps))
     return plan
+
+
+def _says_signed(model: nn.Module, layer: str | None) -> bool:
+    """Whether the network undoes its last nonlinearity itself: the search would go back behind it once more."""
+    return layer == "logits" and getattr(model, "signed_output", False) is True
 
 
 def _plan_of(step, recorder: Recorder, watch: _Watch, layout: Layout, averages: bool, modules: tuple) -> Plan:

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "concept_net": ["ConceptNet", "train_concept_net"],
+        "digital_twin": ["DigitalTwin", "undo_elu"],
         "heads": ["new_head", "two_class_network"],
         "load": ["load_model", "model_fingerprint", "read_weights"],
         "opening": ["LoadedModel", "open_model"],
