@@ -115,6 +115,14 @@ def test_official_weights_without_a_network_say_which_file_goes_where(monkeypatc
         load_model("resnet18", "torchvision:V9")
 
 
+def test_a_fingerprint_of_a_single_value_with_a_stride():
+    net = torch.nn.Module()
+    net.register_buffer("value", torch.arange(6.0).view(1, 6)[:, 2:3])
+    whole = torch.nn.Module()
+    whole.register_buffer("value", torch.full((1, 1), 2.0))
+    assert model_fingerprint(net) == model_fingerprint(whole)
+
+
 def test_fingerprint_sees_one_changed_value():
     net = nn.Linear(3, 2)
     before = model_fingerprint(net)

@@ -207,5 +207,7 @@ def model_fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        # a copy: a single value may have any stride and still be called contiguous
+        values = value.detach().cpu().clone(memory_format=torch.contiguous_format).view(-1)
+        digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
