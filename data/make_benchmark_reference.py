@@ -24,8 +24,8 @@ from absence_utils.benchmark.leaderboard import (
 )
 from absence_utils.benchmark.rule_networks import NAMES, load_rule_network, part_name, rules_of, world_of
 from absence_utils.benchmark.running import BenchmarkConfig, run_network
-from absence_utils.benchmark.scores import PAIR
-from absence_utils.benchmark.truth import pair_effects, planted_table
+from absence_utils.benchmark.scores import OUTPUTS, PAIR
+from absence_utils.benchmark.truth import learnt, pair_effects, planted
 from absence_utils.paths import DATA
 
 SETTING = BenchmarkConfig(networks=40)  # all else as notebook 09
@@ -39,12 +39,24 @@ def part_of(kind: str, name: str, parts: Path) -> Path:
 
 
 def truth_of(name: str) -> pd.DataFrame:
-    """What is planted beside what exact pairs measure on the trained network: effect in sd with its 95 % interval."""
-    planted = planted_table(name)
-    planted["rule"] = planted.unit.map(dict(enumerate(rules_of(name).names)))
+    """What is planted and learnt beside what exact pairs measure on the trained network: effect in sd with its 95 %
+    interval."""
     effects = pair_effects(load_rule_network(name), [None], world_of(name), SETTING.pairs)[None]
-    measured = pd.concat([effect.table(concept) for concept, effect in effects.items()])
-    return planted.merge(measured, on=["unit", "concept"])
+    table = pd.concat([effect.table(concept).assign(column=number)
+                       for number, (concept, effect) in enumerate(effects.items())], ignore_index=True)  # fmt: skip
+    kinds = planted(name)[table.unit, table.column]
+    table["truth"] = learnt(kinds, table.high.to_numpy())
+    table["rule"] = table.unit.map(dict(enumerate(rules_of(name).names)))
+    return table.assign(network=name, layer=OUTPUTS)[[*PAIR, "rule", "truth", "effect", "low", "high"]]
+
+
+def only_learnt(
+    answers: pd.DataFrame, findings: pd.DataFrame, truth: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Answers and findings with the truth of the table: what was planted and not learnt counts in no score."""
+    unclear = pd.MultiIndex.from_frame(truth.loc[truth.truth == "unclear", PAIR])
+    asked, found = (pd.MultiIndex.from_frame(table[PAIR]).isin(unclear) for table in (answers, findings))
+    return answers.assign(truth=answers.truth.mask(asked, "unclear")), findings[~found]
 
 
 def tables_of(answers: pd.DataFrame, findings: pd.DataFrame, truth: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -71,6 +83,7 @@ def collect(parts: Path, folder: Path = DATA / "reference", manifest: Path = DAT
         pd.concat([pd.read_csv(part_of(kind, name, parts)) for name in NAMES], ignore_index=True)
         for kind in KINDS
     )
+    answers, findings = only_learnt(answers, findings, truth)
     stable = order_stability(all_outcomes(answers, findings)).round(4).to_dict()
     for name, table in tables_of(answers, findings, truth).items():
         path = folder / f"{name}.csv"
@@ -93,7 +106,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in [options.only] if options.only else NAMES:
         if options.only or not part_of(KINDS[-1], name, options.parts).is_file():
-            for kind, table in zip(KINDS, (*run_network(name, SETTING), truth_of(name)), strict=True):
+            found = run_network(name, SETTING, truth=planted(name))
+            for kind, table in zip(KINDS, (*found, truth_of(name)), strict=True):
                 table.to_csv(part_of(kind, name, options.parts), index=False, float_format="%.6g")
             print(name, "done", flush=True)
     if not options.only:

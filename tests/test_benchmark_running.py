@@ -9,7 +9,7 @@ from absence_utils.benchmark.methods import METHODS, Method
 from absence_utils.benchmark.rule_networks import NAMES, WORLDS, rules_of
 from absence_utils.benchmark.running import BenchmarkConfig, hidden_task, output_task, run_network
 from absence_utils.benchmark.scores import ANSWERS, OUTCOMES
-from absence_utils.benchmark.truth import planted
+from absence_utils.benchmark.truth import output_truth
 from absence_utils.errors import InputError
 
 NAME = "together/1"
@@ -99,7 +99,7 @@ def test_answers_stand_beside_their_unit_concept_and_truth(run):
     names = list(rules_of(NAME).world.names)
     assert (own.value == own.unit * 10 + own.concept.map(names.index)).all()
     outputs = own[(own.layer == "outputs") & ~own.twin]
-    assert (outputs.truth.to_numpy().reshape(4, 7) == planted(NAME)).all()
+    assert (outputs.truth.to_numpy().reshape(4, 7) == output_truth(NAME)).all()
     assert set(own[own.twin].truth) == {"none"}
 
 
@@ -108,7 +108,7 @@ def test_findings_are_about_planted_absences_of_methods_that_have_windows_or_map
     assert findings.columns.tolist() == OUTCOMES and set(findings.method) == {"input_x_gradient, all"}
     absences = {
         (unit, rules_of(NAME).world.names[concept])
-        for unit, concept in np.argwhere(planted(NAME) == "absence")
+        for unit, concept in np.argwhere(output_truth(NAME) == "absence")
     }
     assert {*zip(findings.unit, findings.concept, strict=True)} == absences
     assert len(findings) == 5 * len(absences)

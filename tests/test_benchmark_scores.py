@@ -85,6 +85,13 @@ def test_silence_about_an_absence_is_no_outcome_and_about_others_is_left_out():
     assert value[0, "a"].isna().all(), "nothing to compare with"
 
 
+def test_values_stay_numbers_where_a_layer_has_no_absence():
+    nothing = answers_of([[1.0, 2.0]], [["none", "presence"]], layer="hidden, signed")
+    some = answers_of([[1.0, 2.0]], [["absence", "none"]])
+    assert outcomes_of(pd.concat([nothing, some])).value.dtype == float
+    assert outcomes_of(nothing).empty
+
+
 def test_infinite_values_have_an_order_too():
     value = found([[np.inf, np.inf, -np.inf, 0.0]], [["absence", "none", "none", "none"]])
     assert value[0, "a", "AUROC"] == pytest.approx(2.5 / 3)

@@ -12,7 +12,7 @@ from absence_utils.benchmark.leaderboard import order_stability
 from absence_utils.benchmark.methods import GROUPS, METHODS
 from absence_utils.benchmark.running import BenchmarkConfig, run_network
 from absence_utils.benchmark.scores import OUTPUTS, PAIR
-from absence_utils.benchmark.truth import pair_effects, planted
+from absence_utils.benchmark.truth import output_truth, pair_effects
 from absence_utils.paths import DATA
 
 EVERY = [*rn.network_names(), *rn.network_names(twins=True), *rn.detector_names()]
@@ -63,7 +63,7 @@ def test_positives_are_enough_and_every_method_was_asked_for_all_of_them(full):
     named = [
         (name, OUTPUTS, unit, rn.world_of(name).names[concept])
         for name in rn.NAMES
-        for unit, concept in np.argwhere(planted(name) == "absence").tolist()
+        for unit, concept in np.argwhere(output_truth(name) == "absence").tolist()
     ]
     assert sorted(asked.itertuples(index=False, name=None)) == sorted(named)
 

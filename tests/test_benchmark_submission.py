@@ -8,7 +8,7 @@ from helpers.untrained import without_files
 from absence_utils.benchmark import __main__ as command
 from absence_utils.benchmark import submission as sub
 from absence_utils.benchmark.running import BenchmarkConfig
-from absence_utils.benchmark.truth import planted, planted_table
+from absence_utils.benchmark.truth import output_truth, truth_table
 from absence_utils.errors import InputError
 
 SMALL = BenchmarkConfig(2, 64, 2, 1, 0, 2)
@@ -24,7 +24,7 @@ def no_files(tmp_path_factory):
 
 def template(networks=NETWORKS):
     every = [name for own in networks for name in (own, own + " twin")]
-    return pd.concat([planted_table(name) for name in every], ignore_index=True)
+    return pd.concat([truth_table(name) for name in every], ignore_index=True)
 
 
 def perfect(sign=1):
@@ -42,7 +42,7 @@ def test_perfect_answers_and_their_opposite():
         scores(rows)["AUROC"] == scores(rows)["name, recall at 1"] == 1 and scores(rows)["false alarms"] == 0
     )
     assert set(rows.networks) == {2} and set(rows.method) == {"own"}
-    assert rows.absences.iloc[0] == sum((planted(name) == "absence").sum() for name in NETWORKS)
+    assert rows.absences.iloc[0] == sum((output_truth(name) == "absence").sum() for name in NETWORKS)
     assert (outcomes.value == 1).all()
     rows, _ = sub.score_answers("own", perfect(-1))
     assert scores(rows)["AUROC"] == 0 and scores(rows)["false alarms"] == 1
@@ -156,7 +156,7 @@ def test_a_method_is_compared_over_its_own_absences(shipped):
     _, outcomes = sub.score_answers("own", perfect()[lambda a: a.network.str.startswith("plain/0")])
     found = sub.against_shipped(outcomes).set_index("method")
     assert found.difference.to_dict() == {"insertion, absence score": 0, "lrp, all": 1}
-    assert set(found.absences) == {(planted("plain/0") == "absence").sum()}
+    assert set(found.absences) == {(output_truth("plain/0") == "absence").sum()}
 
 
 def test_the_command_scores_a_file(shipped, capsys):

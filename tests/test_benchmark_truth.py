@@ -1,12 +1,21 @@
 """The truth: what rules plant, and thresholds on measured effects by hand."""
 
 import numpy as np
+import pandas as pd
 import torch
 from helpers.untrained import untrained
 
 from absence_utils.benchmark.effects import CausalEffect
 from absence_utils.benchmark.rule_networks import NAMES, rules_of
-from absence_utils.benchmark.truth import measured, pair_effects, planted, planted_table
+from absence_utils.benchmark.truth import (
+    TRUTH,
+    learnt,
+    measured,
+    output_truth,
+    pair_effects,
+    planted,
+    truth_table,
+)
 from absence_utils.images.scenes import NORMALISATION
 from absence_utils.images.worlds import World, with_concept
 from absence_utils.units import responses
@@ -26,7 +35,7 @@ def test_planted_absences_are_those_of_the_rules():
 
 def test_there_are_one_to_three_absences_in_every_network_and_none_in_twins():
     for name in NAMES[:: len(NAMES) // 8]:
-        table, twin = planted_table(name), planted_table(name + " twin")
+        table, twin = truth_table(name), truth_table(name + " twin")
         assert 1 <= (table.truth == "absence").sum() <= 3
         assert (twin.truth == "none").all() and len(table) == len(twin) == 28
         row = table.iloc[7]
@@ -36,7 +45,26 @@ def test_there_are_one_to_three_absences_in_every_network_and_none_in_twins():
             1,
             rules_of(name).world.names[0],
         )
-        assert table.truth.tolist() == planted(name).ravel().tolist()
+        assert table.truth.tolist() == output_truth(name).ravel().tolist()
+
+
+def test_what_was_not_learnt_is_unclear_and_nothing_else_changes():
+    kinds = np.array([["absence", "absence", "absence", "presence", "none", "depends"]], dtype=object)
+    high = np.array([[-0.11, -0.09, 0.5, 0.5, -0.5, 0.0]])
+    expected = [["absence", "unclear", "unclear", "presence", "none", "depends"]]
+    assert learnt(kinds, high).tolist() == expected
+    assert learnt(learnt(kinds, high), high).tolist() == expected
+
+
+def test_the_truth_of_outputs_is_that_of_the_table_that_ships():
+    shipped = pd.read_csv(TRUTH)
+    assert sorted(shipped.network.unique()) == sorted(NAMES) and len(shipped) == 40 * 28
+    for name in NAMES:
+        rows = shipped[shipped.network == name]
+        wide = rows.pivot(index="unit", columns="concept", values="truth")[list(rules_of(name).world.names)]
+        assert (wide.to_numpy() == output_truth(name)).all()
+        high = rows.pivot(index="unit", columns="concept", values="high")[list(rules_of(name).world.names)]
+        assert (learnt(planted(name), high.to_numpy()) == output_truth(name)).all()
 
 
 def test_measured_thresholds_by_hand():

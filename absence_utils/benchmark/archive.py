@@ -29,7 +29,7 @@ from .rule_networks import (
     output_names,
 )
 from .running import BenchmarkConfig, scenes_of
-from .truth import planted_table
+from .truth import truth_table
 
 VERSION = "1.0"
 PAIRS, PAIR_SEED = 16, 500  # of each concept and world
@@ -110,7 +110,7 @@ def archive_files(names: list[str]) -> dict[str, bytes]:
         names: of the networks; their twins and their worlds come with them.
     """
     every = [name for own in names for name in (own, own + TWIN)]
-    truth = pd.concat([planted_table(name) for name in every], ignore_index=True)
+    truth = pd.concat([truth_table(name) for name in every], ignore_index=True)
     worlds = [world for world in WORLDS if any(name.startswith(f"{world}/") for name in names)]
     card = CARD.format(version=VERSION, networks=len(names), worlds=len(worlds),
                        absences=int((truth.truth == "absence").sum()))  # fmt: skip

@@ -21,7 +21,7 @@ from .methods import METHODS, Method
 from .rule_networks import DETECTOR, NAMES, TWIN, WORLDS, load_rule_network, rules_of, world_of
 from .scores import ANSWERS, OUTCOMES, OUTPUTS, map_outcomes, window_outcomes
 from .tasks import BenchmarkTask
-from .truth import measured, pair_effects, planted
+from .truth import measured, output_truth, pair_effects
 
 READINGS = {
     "hidden, signed": "block4",
@@ -98,7 +98,10 @@ def hidden_task(outputs: BenchmarkTask, layer: str, units: list[int]) -> Benchma
 
 
 def run_network(
-    name: str, setting: BenchmarkConfig, methods: Mapping[str, Method] | None = None
+    name: str,
+    setting: BenchmarkConfig,
+    methods: Mapping[str, Method] | None = None,
+    truth: np.ndarray | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every method on a network, its twin and its hidden units.
 
@@ -106,6 +109,7 @@ def run_network(
         name: see `rule_networks.network_names`.
         setting: how much.
         methods: `METHODS` if None.
+        truth: of the outputs, `truth.output_truth` if None.
 
     Returns:
         Answers and findings, see `scores`.
@@ -116,7 +120,7 @@ def run_network(
     methods = METHODS if methods is None else methods
     own = output_task(name, setting)
     parts = [
-        (name, OUTPUTS, own, planted(name)),
+        (name, OUTPUTS, own, output_truth(name) if truth is None else truth),
         (name + TWIN, OUTPUTS, output_task(name + TWIN, setting), None),
     ]
     answers, findings = [], []
@@ -131,9 +135,9 @@ def run_network(
                 for reading, layer in READINGS.items()
             ]
         for label, method in progress(methods.items(), name, len(methods)):
-            for network, layer, task, truth in parts:
+            for network, layer, task, kinds in parts:
                 answers.append(
-                    _answers(method, task, truth).assign(method=label, network=network, layer=layer)
+                    _answers(method, task, kinds).assign(method=label, network=network, layer=layer)
                 )
             findings += _findings(label, name, own, method, parts[0][3])
     answers = pd.concat(answers, ignore_index=True)

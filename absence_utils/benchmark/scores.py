@@ -50,7 +50,8 @@ def _of_layer(group: pd.DataFrame) -> pd.DataFrame:
         about = (unit[index], group.concept.iloc[index])
         rows.append((*about, "AUROC", area))
         rows += [(*about, f"name, {score}", value) for score, value in _of_rank(rank).items()]
-    return pd.DataFrame(rows, columns=["unit", "concept", "score", "value"])
+    found = pd.DataFrame(rows, columns=["unit", "concept", "score", "value"])
+    return found.astype({"value": float})  # a layer without any absence has no rows, and would be of objects
 
 
 def _above(values: np.ndarray, threshold: float) -> float:

@@ -21,7 +21,7 @@ from .methods import METHODS, Method, method_of_maps
 from .rule_networks import NAMES, TWIN
 from .running import BenchmarkConfig, run_network
 from .scores import OUTCOMES, OUTPUTS, PAIR
-from .truth import planted_table
+from .truth import truth_table
 
 SHIPPED = {  # tables of the full run
     name: DATA / "reference" / f"09_benchmark{suffix}.csv"
@@ -89,7 +89,7 @@ def score_answers(name: str, given: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
     if given.empty:
         raise InputError("answers", "there are none", "Fill in the archive's template.")
     names = sorted({str(network).removesuffix(TWIN) for network in given.network}, key=_number)
-    wanted = pd.concat([planted_table(name) for own in names for name in (own, own + TWIN)])
+    wanted = pd.concat([truth_table(name) for own in names for name in (own, own + TWIN)])
     joined = wanted.merge(given, on=PAIR, how="outer", indicator=True)
     twice = given.duplicated(PAIR)
     for problem, rows in (
