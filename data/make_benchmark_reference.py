@@ -15,8 +15,8 @@ from manifest import entry_of, write_entry
 
 from absence_utils.benchmark.leaderboard import (
     all_outcomes,
+    best_of_groups,
     by_correlation,
-    by_group,
     by_world,
     compare,
     leaderboard,
@@ -64,9 +64,10 @@ def tables_of(answers: pd.DataFrame, findings: pd.DataFrame, truth: pd.DataFrame
     outcomes = all_outcomes(answers, findings)
     differences = [compare(outcomes, score).assign(score=score) for score in COMPARED]
     wide = outcomes.pivot(index=["score", *PAIR], columns="method", values="value").reset_index()
+    board = leaderboard(answers, outcomes)
     return {
-        "09_benchmark": leaderboard(answers, outcomes),
-        "09_benchmark_groups": by_group(answers, outcomes),
+        "09_benchmark": board,
+        "09_benchmark_groups": best_of_groups(board),
         "09_benchmark_worlds": by_world(outcomes).reset_index(),
         "09_benchmark_correlations": by_correlation(outcomes).reset_index(),
         "09_benchmark_differences": pd.concat(

@@ -126,23 +126,16 @@ def test_hidden_layers_have_scores_of_their_own():
     }  # fmt: skip
 
 
-def test_groups_are_means_over_their_methods():
-    networks, groups = [0, 1], {"both": ["a", "b", "not run"], "none": ["not run"], "one": ["c"]}
+def test_of_each_group_the_best_by_auroc():
+    networks, groups = [0, 1], {"two": ["a", "b", "not run"], "none": ["not run"], "one": ["c"]}
     values = {"a": [0.2, NAN], "b": [0.4, 0.6], "c": [NAN, 1.0]}
     twins = {name: [[0.5], [0.0]] for name in values}
-    score = "name, recall at 1"
-    found = lb.by_group(
-        answers(values, networks, twins), outcomes(values, networks, score), groups, draws=100
-    )
-    assert (
-        found.method.tolist() == ["both", "one"] * 2
-        and found.score.tolist() == [score] * 2 + ["false alarms"] * 2
-    )
-    assert found["mean"].tolist()[:2] == pytest.approx([(0.3 + 0.6) / 2, 1.0])
-    assert found.coverage.tolist()[:2] == [1, 0.5]
-    assert found["mean"].tolist()[2] == pytest.approx(0.5), (
-        "b alone finds 80 % of the absences: at 0.4 one of two"
-    )
+    table = lb.leaderboard(answers(values, networks, twins), outcomes(values, networks), draws=100)
+    found = lb.best_of_groups(table, groups)
+    assert found.drop_duplicates("group").set_index("group").method.to_dict() == {"two": "b", "one": "c"}
+    assert found.score.tolist() == ["AUROC", "false alarms"] * 2
+    assert found["mean"].tolist()[0] == pytest.approx(0.5)
+    assert found["mean"].tolist()[1] == pytest.approx(0.5), "b finds 80 % of the absences at 0.4: one of two"
     assert not set(groups) & set(METHODS)
 
 

@@ -21,33 +21,36 @@ MEMBERS = {"one": ["a", "b"], "not run": ["z"], "two on three": ["c"]}
 
 
 def tables():
-    """Groups and single methods, in another order than that of the rows."""
-    shown = [("two on three", 0.6, 0.3), ("one", 0.2, 1.0)]
-    rows = [
-        (name, score, mean + shift, mean + shift - 0.1, mean + shift + 0.05, coverage)
-        for score, shift in zip(plots.PANELS, (0.0, 0.3), strict=True) for name, mean, coverage in shown
-    ]  # fmt: skip
-    single = [(name, score, value + shift) for score, shift in zip(plots.PANELS, (0.0, 0.3), strict=True)
-              for name, value in (("c", 0.6), ("b", 0.1), ("a", 0.3))]  # fmt: skip
-    return (
-        pd.DataFrame(rows, columns=["method", "score", "mean", "low", "high", "coverage"]),
-        pd.DataFrame(single, columns=["method", "score", "mean"]),
-    )
+    """The board of all methods, and the best of each group, in another order than that of the rows."""
+    single = [
+        (name, score, value + shift, value + shift - 0.1, value + shift + 0.05, coverage)
+        for score, shift in zip(plots.PANELS, (0.0, 0.3), strict=True)
+        for name, value, coverage in (("c", 0.6, 0.3), ("b", 0.1, 1.0), ("a", 0.3, 1.0))
+    ]
+    board = pd.DataFrame(single, columns=["method", "score", "mean", "low", "high", "coverage"])
+    best = [
+        board[board.method == name].assign(group=group)
+        for group, name in (("two on three", "c"), ("one", "a"))
+    ]
+    return board, pd.concat(best, ignore_index=True)
 
 
-def test_groups_draw_means_intervals_and_single_methods_in_the_order_of_the_members():
-    figure = plots.groups(*tables(), MEMBERS, chance=1 / 7)
+def test_groups_draw_the_best_its_interval_and_the_others_in_the_order_of_the_members():
+    board, best = tables()
+    figure = plots.groups(board, best, MEMBERS, chance=1 / 7, run=board.assign(mean=board["mean"] + 0.02))
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == ["one", "two\non three"], "the group that was not run has no row"
+    assert labels == ["one\n(a)", "two on three\n(c)"], "the group that was not run has no row"
     for ax, shift in zip(figure.axes, (0.0, 0.3), strict=True):
         (points,) = ax.containers
-        np.testing.assert_allclose(points.lines[0].get_xdata(), [0.2 + shift, 0.6 + shift])
+        np.testing.assert_allclose(points.lines[0].get_xdata(), [0.3 + shift, 0.6 + shift])
         np.testing.assert_allclose(points.lines[0].get_ydata(), [0, 1])
         (bars,) = points.lines[2]
         np.testing.assert_allclose(bars.get_segments()[1][:, 0], [0.5 + shift, 0.65 + shift])
         dots = [line for line in ax.lines if line.get_color() == plots.METHOD]
-        np.testing.assert_allclose(dots[0].get_xdata(), [0.3 + shift, 0.1 + shift])
-        np.testing.assert_allclose(dots[1].get_xdata(), [0.6 + shift])
+        np.testing.assert_allclose(dots[0].get_xdata(), [0.1 + shift])
+        assert len(dots[1].get_xdata()) == 0
+        (small,) = [line for line in ax.lines if line.get_color() == plots.ORANGE]
+        np.testing.assert_allclose(small.get_xdata(), [0.32 + shift, 0.62 + shift])
     (chance,) = [line for line in figure.axes[0].lines if line.get_linestyle() == ":"]
     assert chance.get_xdata() == [1 / 7, 1 / 7] and not [
         line for line in figure.axes[1].lines if line.get_linestyle() == ":"
@@ -58,7 +61,7 @@ def test_groups_say_of_how_many_absences_they_are_silent():
     figure = plots.groups(*tables(), MEMBERS)
     assert [text.get_text() for text in figure.axes[0].texts] == ["says nothing of 70%"]
     assert figure.axes[0].texts[0].get_position()[1] > 0.5, "beside the second row"
-    assert "dotted" not in figure._supxlabel.get_text()
+    assert not {"dotted", "orange"} & set(figure._supxlabel.get_text().split())
 
 
 def test_faithfulness_curves_are_means_over_images():

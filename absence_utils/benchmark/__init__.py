@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "planted_signs",
         ],
         "faithfulness": ["oracle_map"],
-        "leaderboard": ["all_outcomes", "by_group", "by_world", "compare", "order_stability"],
+        "leaderboard": ["all_outcomes", "best_of_groups", "by_world", "compare", "order_stability"],
         "maps": ["MAPS", "of_each_unit"],
         "methods": ["GROUPS", "METHODS", "Method", "method_of_maps"],
         "networks": ["WEIGHTS", "load_benchmark_network"],

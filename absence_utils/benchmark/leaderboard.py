@@ -57,31 +57,23 @@ def leaderboard(
     )
 
 
-def by_group(
-    answers: pd.DataFrame, outcomes: pd.DataFrame, groups: Mapping[str, list[str]] | None = None,
-    score: str = "name, recall at 1", draws: int = DRAWS, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
-    """As `leaderboard`, for the mean over the methods of each group, in their order: one score, and false alarms.
+def best_of_groups(board: pd.DataFrame, groups: Mapping[str, list[str]] | None = None) -> pd.DataFrame:
+    """Of each group of methods the one with the highest AUROC: its rows of the leaderboard, and column group first.
 
     Args:
-        answers, outcomes, draws, seed: see `leaderboard`.
-        groups: name to methods, `methods.GROUPS` if None; methods that were not run are left out.
-        score: one of the outcomes'.
+        board: as `leaderboard` gives it.
+        groups: name to methods, `methods.GROUPS` if None; those without any method on the board are left out.
     """
     groups = GROUPS if groups is None else groups
-    wide = outcomes[outcomes.score == score].pivot(index=PAIR, columns="method", values="value")
-    found, drawn, said = draw_alarms(answers, draws // 10, seed)
-    own = {name: [each for each in methods if each in wide] for name, methods in groups.items()}
-    means = pd.DataFrame({name: wide[methods].mean(axis=1) for name, methods in own.items() if methods})
-    kept = {name: own[name] for name in means}
-    alarms = [
-        pd.DataFrame({name: table[methods].mean(axis=1) for name, methods in kept.items()})
-        for table in (found.to_frame().T, drawn, said)
-    ]
-    return pd.concat(
-        [_estimates(means, score, draws, seed), _rows("false alarms", alarms[0].iloc[0], *alarms[1:])],
-        ignore_index=True,
-    )
+    area = board[board.score == "AUROC"].set_index("method")["mean"].dropna()
+    best = {
+        name: area.reindex(methods).idxmax()
+        for name, methods in groups.items()
+        if set(methods) & set(area.index)
+    }
+    rows = [board[board.method == method].assign(group=name) for name, method in best.items()]
+    found = pd.concat(rows, ignore_index=True)
+    return found[["group", *board.columns]]
 
 
 def _estimates(wide: pd.DataFrame, score: str, draws: int, seed: int) -> pd.DataFrame:
@@ -132,20 +124,15 @@ def draw_alarms(
     twins = outputs[outputs.twin].pivot(index=PAIR, columns="method", values="value")[found.columns]
     network = found.index.get_level_values("network").to_numpy()
     of_twin = twins.index.get_level_values("network").str.removesuffix(TWIN).to_numpy()
-    weights, drawn = _weights(network, draws, seed).astype(int), []
-    copies = (
+    weights = _weights(network, draws, seed).astype(int)
+    often = (
         pd.DataFrame(weights.T).groupby(network).mean().round().astype(int)
-    )  # how often a network was drawn
-    for weight, total in zip(weights, copies.reindex(of_twin).to_numpy().T, strict=True):
-        there = np.repeat(np.arange(len(twins)), total)
-        own = np.repeat(np.arange(len(found)), weight)
-        drawn.append([
-            false_alarms(said[own], calls[there])
-            for said, calls in zip(found.to_numpy().T, twins.to_numpy().T, strict=True)
-        ])  # fmt: skip
-    point = [
-        false_alarms(said, calls) for said, calls in zip(found.to_numpy().T, twins.to_numpy().T, strict=True)
+    )  # [network, draw], how often drawn
+    drawn = [
+        false_alarms(np.repeat(found.to_numpy(), weight, axis=0), np.repeat(twins.to_numpy(), copies, axis=0))
+        for weight, copies in zip(weights, often.reindex(of_twin, fill_value=0).to_numpy().T, strict=True)
     ]
+    point = false_alarms(found.to_numpy(), twins.to_numpy())
     return pd.Series(point, found.columns), pd.DataFrame(drawn, columns=found.columns), found.notna()
 
 

@@ -269,6 +269,6 @@ GROUPS = {  # of the figure; what is in none is in the table alone
     "attribution on target inputs": [f"{name}, target" for name in MAPS if name not in BASELINES],
     "attribution on non-target inputs": [f"{name}, non-target" for name in MAPS if name not in BASELINES],
     "feature visualisation by minimisation": ["minimisation", "lowest patches", "pertinent negatives"],
-    "insertion and naming": ["insertion, absence score", "insertion, veto score", "naming"],
-    "observation, no explanation": ["difference by label", "regression on labels"],
+    "insertion and naming": ["insertion, absence score", "naming"],
+    "labels alone, no explanation": ["difference by label", "regression on labels"],
 }

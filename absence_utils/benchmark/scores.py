@@ -113,17 +113,18 @@ def map_outcomes(task: BenchmarkTask, maps: Tensor, unit: int, concept: int) -> 
     return {"pointing game": float(np.mean(hits)), "mask precision": float(np.mean(areas))}
 
 
-def false_alarms(found: np.ndarray, twins: np.ndarray) -> float:
+def false_alarms(found: np.ndarray, twins: np.ndarray) -> np.ndarray:
     """Share of the twins' pairs at or above the value at which 80 % of the planted absences are found.
 
     Silence (NaN) is neither found nor a false alarm. NaN for a method that never finds that many.
 
     Args:
-        found: what a method says of the planted absences.
-        twins: what it says of all pairs of the twins, which have none.
+        found: [absence, ...] what methods say of the planted absences.
+        twins: [pair, ...] what they say of all pairs of the twins, which have none.
+
+    Returns:
+        [...], 0..1.
     """
-    ranked = np.sort(np.nan_to_num(found, nan=-np.inf))[::-1]
-    threshold = ranked[int(np.ceil(RECALL * len(ranked))) - 1]
-    return (
-        float((np.nan_to_num(twins, nan=-np.inf) >= threshold).mean()) if np.isfinite(threshold) else np.nan
-    )
+    ranked, said = (np.where(np.isnan(values), -np.inf, values) for values in (found, twins))
+    threshold = np.sort(ranked, axis=0)[len(ranked) - int(np.ceil(RECALL * len(ranked)))]
+    return np.where(np.isneginf(threshold), np.nan, (said >= threshold).mean(axis=0))

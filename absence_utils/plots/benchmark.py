@@ -32,44 +32,48 @@ PANELS = {
 }
 
 
-def groups(table, methods, members: dict[str, list[str]], chance: float | None = None, run=None):
-    """Groups of methods: how often each finds the suppressor first, and how often it calls one where none is.
+def groups(board, best, members: dict[str, list[str]], chance: float | None = None, run=None):
+    """Groups of methods: how often the best of each finds the suppressor first, and calls one where none is.
 
     Args:
-        table: as `benchmark.by_group` gives it: method (a group), score, mean, low, high, coverage.
-        methods: as `benchmark.leaderboard` gives it, for the pale dots of single methods.
+        board: as `benchmark.leaderboard` gives it, for the pale dots of all methods.
+        best: as `benchmark.best_of_groups` gives it: group, method, score, mean, low, high, coverage.
         members: group to its methods, in the order of the rows.
         chance: share of absences whose suppressor comes first by chance.
-        run: like table, of a smaller run that is drawn beside it; None for none.
+        run: like board, of a smaller run, of which the same methods are drawn beside; None for none.
     """
-    names = [name for name in members if name in set(table.method)]
+    names = [name for name in members if name in set(best.group)]
+    chosen = best.drop_duplicates("group").set_index("group").method[names]
     with companion_style():
-        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.9 + 0.5 * len(names)), sharey=True)
+        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.1 + 0.52 * len(names)), sharey=True)
         for ax, (score, title) in zip(axes, PANELS.items(), strict=True):
-            rows = table[table.score == score].set_index("method").reindex(names)
-            single = methods[methods.score == score].set_index("method")["mean"]
+            rows = best[best.score == score].set_index("group").reindex(names)
+            every = board[board.score == score].set_index("method")["mean"]
             for place, name in enumerate(names):
-                dots = single.reindex(members[name]).dropna()
+                dots = every.reindex(members[name]).drop(chosen[name]).dropna()
                 ax.plot(dots, np.full(len(dots), place - 0.22), "o", color=METHOD, markersize=3.5)
             if run is not None:
-                small = run[run.score == score].set_index("method")["mean"].reindex(names)
-                ax.plot(small, np.arange(len(names)) + 0.22, "D", color=ORANGE, markersize=4)
+                small = run[run.score == score].set_index("method")["mean"].reindex(chosen)
+                ax.plot(small, np.arange(len(names)) + 0.24, "D", color=ORANGE, markersize=3.5)
             look = {"color": "black", "markersize": 5}
             interval_points(ax, rows["mean"], np.arange(len(rows)), rows.low, rows.high, **look)
             ax.set(title=title, xlim=(-0.03, 1.03), xticks=(0, 0.25, 0.5, 0.75, 1))
             ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             ax.grid(axis="x", color="#eeeeee")
             ax.set_axisbelow(True)
-        found = table[table.score == FIND].set_index("method").reindex(names)
+        found = best[best.score == FIND].set_index("group").reindex(names)
         for place, share in enumerate(found.coverage):
             if share < 0.95:
                 said = f"says nothing of {1 - share:.0%}"
-                axes[0].text(1.0, place + 0.3, said, ha="right", va="center", fontsize=7.5, color=NEUTRAL)
+                axes[0].text(0.0, place + 0.22, said, va="center", fontsize=7.5, color=NEUTRAL)
         if chance is not None:
             axes[0].axvline(chance, color="black", linewidth=0.6, linestyle=":")
-        name_rows(axes[0], [name.replace(" on ", "\non ").replace("visualisation by", "visualisation\nby")
-                            for name in names])  # fmt: skip
-        note = "black: mean of the group, 95 % over networks and rules; blue: its methods"
+        labels = [
+            f"{name.replace('visualisation by', 'vis. by')}\n({chosen[name].partition(',')[0]})"
+            for name in names
+        ]
+        name_rows(axes[0], [label.replace("_", " ") for label in labels], fontsize=7.5)
+        note = "black: the best of the group (in brackets), 95 % over networks and rules; blue: the others"
         note += ("" if chance is None else "; dotted: chance") + ("" if run is None else "\norange: this run")
         fig.supxlabel(note, fontsize=8)
     return fig
