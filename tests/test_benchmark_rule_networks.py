@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from absence_utils.benchmark import rule_networks as rn
+from absence_utils.benchmark.rules import OUTPUTS
 from absence_utils.errors import InputError
 from absence_utils.models.concept_net import ConceptNet
 
@@ -33,7 +34,7 @@ def test_a_name_decides_the_weights():
     for key, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[key])
     assert not torch.equal(first.block1.weight, twin.block1.weight)
-    assert first.fc.out_features == rn.OUTPUTS and first.hidden.in_features == 64 * rn.COLUMNS
+    assert first.fc.out_features == OUTPUTS and first.hidden.in_features == 64 * rn.COLUMNS
 
 
 class Answers(torch.nn.Module):

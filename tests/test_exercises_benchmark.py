@@ -129,8 +129,13 @@ def test_planted_and_auroc_are_those_of_the_benchmark(rules):
         (name, concept) for name, rule in RULES.items() for concept in rule.absent
     ]
     found = on_non_targets(METHODS[IG], rules)
-    assert check.auroc(found) == roc_auc_score(absent.flatten(), found.nan_to_num().flatten())
-    assert not found.isnan().any()
+    known = ~found.isnan()
+    assert (~known).nonzero().tolist() == [[4, CONCEPTS.index("checker")]], (
+        "no non-target input of it has a checker"
+    )
+    others = (~absent).sum()
+    said = roc_auc_score(absent[known], found[known]) * (others - 1) + 0.5  # silence counts as half
+    assert check.auroc(found) == pytest.approx((said / others).item())
     assert check.auroc(absent.double()) == 1 and check.auroc(-absent.double()) == 0
     assert check.auroc(torch.full(absent.shape, torch.nan)) == 0.5
     table = check.table(found)
