@@ -92,7 +92,7 @@ def collect(parts: Path, folder: Path = DATA / "reference", manifest: Path = DAT
         facts = {"networks": len(NAMES)}
         if name == "09_benchmark":
             facts["order of methods, rank correlation"] = stable
-        origin = "computed by this project from data/rule_networks"
+        origin = "computed by this project from the networks of absence_utils/benchmark/rule_networks.py"
         write_entry(manifest, entry_of(path, origin, "make benchmark", facts))
 
 

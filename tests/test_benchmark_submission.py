@@ -136,8 +136,8 @@ def shipped(tmp_path, monkeypatch):
     monkeypatch.undo()
     pd.concat(boards).to_csv(tmp_path / "board.csv", index=False)
     wide.reset_index().to_csv(tmp_path / "outcomes.csv", index=False)
-    monkeypatch.setattr(sub, "REFERENCE", tmp_path / "board.csv")
-    monkeypatch.setattr(sub, "OUTCOME_TABLE", tmp_path / "outcomes.csv")
+    tables = {"methods": tmp_path / "board.csv", "outcomes": tmp_path / "outcomes.csv"}
+    monkeypatch.setattr(sub, "SHIPPED", tables)
     return tmp_path
 
 

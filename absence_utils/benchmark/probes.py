@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from scipy import stats
@@ -92,7 +94,8 @@ def tcav(task: BenchmarkTask) -> Tensor:
     at_random, columns = shares(np.arange(len(features)), AT_RANDOM), []
     for column in range(len(task.concepts)):
         share = shares(np.flatnonzero(presence[:, column]), VECTORS)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # shares that are all the same
             p = stats.ttest_ind(share, at_random, equal_var=False).pvalue * len(task.concepts)
         value = 1 - 2 * share.mean(axis=0)
         columns.append(np.where(np.isnan(value), np.nan, np.where(p < LEVEL, value, 0.0)))

@@ -65,7 +65,9 @@ def groups(board, best, members: dict[str, list[str]], chance: float | None = No
         for place, share in enumerate(found.coverage):
             if share < 0.95:
                 said = f"says nothing of {1 - share:.0%}"
-                axes[0].text(0.0, place + 0.22, said, va="center", fontsize=7.5, color=NEUTRAL)
+                axes[0].text(0.17, place + 0.24, said, va="center", fontsize=7.5, color=NEUTRAL)
+        for place in np.flatnonzero(rows["mean"].isna()):  # of the last panel, the false alarms
+            axes[1].text(0.03, place, "never finds 80%", va="center", fontsize=7.5, color=NEUTRAL)
         if chance is not None:
             axes[0].axvline(chance, color="black", linewidth=0.6, linestyle=":")
         labels = [
