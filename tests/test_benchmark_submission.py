@@ -1,5 +1,8 @@
 """Methods and answers of one's own: right ones are scored, every wrong one is told what is wrong with it."""
 
+import re
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,6 +13,7 @@ from absence_utils.benchmark import submission as sub
 from absence_utils.benchmark.running import BenchmarkConfig
 from absence_utils.benchmark.truth import output_truth, truth_table
 from absence_utils.errors import InputError
+from absence_utils.paths import ROOT
 
 SMALL = BenchmarkConfig(2, 64, 2, 1, 0, 2)
 NETWORKS = ("plain/0", "together/2")
@@ -143,11 +147,11 @@ def shipped(tmp_path, monkeypatch):
 
 def test_a_row_is_appended_once_and_gives_way_to_a_later_one(shipped):
     table = shipped / "mine" / "table.csv"
-    for sign, place in ((-1, (2, 3)), (1, (1, 3))):
+    for sign in (-1, 1):
         rows, _ = sub.score_answers("own", perfect(sign))
         board = sub.append_row(rows, table)
         assert pd.read_csv(table).equals(pd.read_csv(table)[board.columns]) and len(board) == 3 * len(rows)
-        assert (board.method == "own").sum() == len(rows) and sub.place(board, "own") == place
+        assert (board.method == "own").sum() == len(rows)
     with pytest.raises(InputError, match="ships"):
         sub.append_row(rows.assign(method="naming"), table)
 
@@ -164,10 +168,24 @@ def test_the_command_scores_a_file(shipped, capsys):
     perfect().to_csv(answers, index=False)
     assert command.main(["score", str(answers), "--table", str(table)]) == 0
     said = capsys.readouterr().out
-    assert "mine: place 1 of 3 by AUROC" in said and "On 2 networks of 40" in said
+    assert "mine: place 1 among 2 methods that ship" in said and "(100% of those asked)" in said
+    assert "on 2 networks, too few" in said and "surely" not in said
     assert "mine" in set(pd.read_csv(table).method)
     perfect().assign(value="").to_csv(answers, index=False)
     assert command.main(["score", str(answers), "--table", str(table)]) == 0, "silence is no error"
+    assert "mine says nothing of any absence, so it has no place" in capsys.readouterr().out
+
+
+def test_the_verdict_is_over_what_a_method_speaks_of_and_sure_only_over_several_networks(
+    shipped, monkeypatch
+):
+    _, outcomes = sub.score_answers("own", perfect())
+    outcomes.loc[outcomes.network == outcomes.network.iloc[0], "value"] = np.nan
+    said = sub.verdict(outcomes)
+    assert "place 1 among 2" in said and "(100%" not in said and "on 1 networks" in said
+    monkeypatch.setattr(sub, "FEW", 1)
+    sure = sub.verdict(sub.score_answers("own", perfect(-1))[1])
+    assert "place 2 among 2" in sure and "surely worse than 1" in sure and "surely better than 0" in sure
 
 
 def test_the_command_runs_a_method_of_a_file(shipped, capsys):
@@ -187,6 +205,23 @@ def test_the_command_runs_a_method_of_a_file(shipped, capsys):
     assert "red: place" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("function", "maps", "said"),
+    [
+        (lambda unit, images: images, True, "draws shape"),
+        (lambda unit, images: images[:, 0], False, "needs --maps"),
+        (lambda task: np.zeros((4, 7)), False, ""),
+    ],
+)
+def test_answers_of_another_kind(function, maps, said):
+    if not said:  # an array is as good as a tensor
+        rows, _ = sub.run_method("own", sub.method_of(function, maps), SMALL)
+        assert len(rows)
+        return
+    with pytest.raises(InputError, match=said):
+        sub.run_method("own", sub.method_of(function, maps), SMALL)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00\x81", b'a,b\n1,2,3\n"x'])
 def test_the_command_refuses_what_is_no_table(content, tmp_path, capsys):
     path = tmp_path / "answers.csv"
@@ -194,3 +229,14 @@ def test_the_command_refuses_what_is_no_table(content, tmp_path, capsys):
         path.write_bytes(content)
     assert command.main(["score", str(path)]) == 1
     assert capsys.readouterr().err.startswith("error: `answers`")
+
+
+def test_the_methods_printed_on_the_page_run():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "benchmark.md").read_text(), re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    for name, maps in (("greyed", False), ("gradient_times_input", True)):
+        rows, _ = sub.run_method(name, sub.method_of(names[name], maps), SMALL)
+        assert rows.set_index("score").coverage["AUROC"] > 0
+    assert names["task"].windows.cut(names["task"].images).shape[1:] == (3, 24, 24)

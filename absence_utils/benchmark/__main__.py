@@ -14,9 +14,8 @@ from absence_utils.models.opening import import_function
 from absence_utils.paths import RESULTS
 
 from .archive import VERSION, write_archive
-from .rule_networks import NAMES
 from .running import BenchmarkConfig
-from .submission import against_shipped, append_row, method_of, place, run_method, score_answers
+from .submission import append_row, method_of, run_method, score_answers, verdict
 
 TABLE = RESULTS / "leaderboard.csv"
 
@@ -61,39 +60,27 @@ def _run(options) -> None:
     setting = BenchmarkConfig(networks=options.networks, hidden=0)
     name = options.name or options.method.rpartition(":")[2]
     method = method_of(import_function(options.method, "method"), options.maps)
-    _report(name, *run_method(name, method, setting), options.table)
+    _report(*run_method(name, method, setting), options.table)
 
 
 def _score(options) -> None:
     if not options.answers.is_file():
-        raise InputError(
-            "answers", f"there is no file {options.answers.name}", "Fill in the archive's template."
-        )
+        raise InputError("answers", f"there is no file {options.answers}", "Fill in the archive's template.")
     name = options.name or options.answers.stem
     try:
         given = pd.read_csv(options.answers)
     except ValueError as error:  # of text that is no table, or no text
         problem = f"{options.answers.name} is no table ({brief(str(error), 80)})"
         raise InputError("answers", problem, "Fill in the archive's template.") from error
-    _report(name, *score_answers(name, given), options.table)
+    _report(*score_answers(name, given), options.table)
 
 
-def _report(name: str, rows: pd.DataFrame, outcomes: pd.DataFrame, table: Path) -> None:
-    board = append_row(rows, table)
+def _report(rows: pd.DataFrame, outcomes: pd.DataFrame, table: Path) -> None:
+    append_row(rows, table)
     shown = rows[["score", "mean", "low", "high", "coverage", "absences", "networks"]]
     print(shown.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
-    rank, count = place(board, name)
-    found = against_shipped(outcomes)
-    better, worse = (found[(found.q < 0.05) & (sign * found.difference > 0)] for sign in (1, -1))
-    print(
-        f"{name}: place {rank} of {count} by AUROC. Over the same absences, adjusted for {len(found)} comparisons, it "
-        f"is surely better than {len(better)} methods that ship and surely worse than {len(worse)}."
-    )
-    if rows.networks.iloc[0] < len(NAMES):
-        print(
-            f"On {rows.networks.iloc[0]} networks of {len(NAMES)}: intervals are wide. All: --networks {len(NAMES)}"
-        )
-    print(f"The row is in {table}")
+    print(verdict(outcomes))
+    print(f"Its rows, one for each score, are in {table}; a later run under this name replaces them.")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from .rule_networks import (
     network_names,
     output_names,
 )
+from .rules import OUTPUTS
 from .running import BenchmarkConfig, scenes_of
 from .truth import truth_table
 
@@ -45,7 +46,8 @@ output. Say for every output and concept how strongly that is so, and score the 
 
 - `networks/WORLD.safetensors`: weights in half precision; a tensor is called "NETWORK/layer.weight". A network is
   called "WORLD/number", its twin "WORLD/number twin", and "WORLD/detector" tells the seven concepts apart.
-- `networks.json`: layers in their order, input normalisation, concepts of each world.
+- `networks.json`: layers in their order (`fc` of a detector has seven outputs), input normalisation, and the concepts
+  of each world.
 - `worlds/WORLD.npz`: `pixels` uint8 [scene, height, width, channel]; `presence` bool [scene, concept]; `masks` packed
   bits of `mask_shape`, [scene, concept, height, width] (numpy.unpackbits); `place` [scene, concept, (row, column)], px;
   `with` and `without`: uint8 [concept, pair, height, width, channel], the same scene with and without that one concept.
@@ -129,7 +131,7 @@ def archive_files(names: list[str]) -> dict[str, bytes]:
 
 
 def _networks(worlds: list[str]) -> dict:
-    layers = ConceptNet(1, COLUMNS, CHANNELS).named_children()
+    layers = ConceptNet(OUTPUTS, COLUMNS, CHANNELS).named_children()
     return {
         "version": VERSION,
         "normalisation": {"mean": NORMALISATION.mean, "spread": NORMALISATION.std},

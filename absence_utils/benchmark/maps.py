@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from absence_utils.attribution.methods import METHODS as ATTRIBUTIONS
 from absence_utils.attribution.methods import attribute
+from absence_utils.errors import InputError
 from absence_utils.images.scenes import NORMALISATION
 from absence_utils.units import Unit
 
@@ -36,7 +37,15 @@ def of_each_unit(function: Callable[[Unit, Tensor], Tensor]) -> MapMethod:
     """A map method out of one for a single unit: (unit, images) -> [image, height, width]."""
 
     def maps(task: BenchmarkTask, images: Tensor) -> Tensor:
-        return torch.stack([function(task.unit(index), images) for index in range(len(task.units))])
+        found = [function(task.unit(index), images) for index in range(len(task.units))]
+        wanted = (len(images), *images.shape[-2:])
+        for drawn in found:
+            if tuple(drawn.shape) != wanted:
+                problem = f"it draws shape {tuple(drawn.shape)}"
+                raise InputError(
+                    "method", problem, f"Answer with [image, height, width], here {list(wanted)}."
+                )
+        return torch.stack(found)
 
     return maps
 

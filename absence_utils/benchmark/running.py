@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+import torch
 
 from absence_utils.errors import InputError, require_at_least
 from absence_utils.images.worlds import Scenes, World
@@ -147,7 +148,7 @@ def run_network(
 
 
 def _answers(method: Method, task: BenchmarkTask, truth: np.ndarray | None) -> pd.DataFrame:
-    said = method.concepts(task)
+    said = torch.as_tensor(method.concepts(task))
     shape = (len(task.units), len(task.concepts))
     if tuple(said.shape) != shape:
         problem = f"it answers with shape {tuple(said.shape)}"

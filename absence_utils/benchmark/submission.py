@@ -31,6 +31,7 @@ SHIPPED = {  # tables of the full run
     }.items()
 }  # fmt: skip
 COLUMNS = ["network", "layer", "unit", "concept", "value"]
+FEW = 5  # networks; of fewer no difference is called sure
 
 
 def method_of(function: Callable, maps: bool = False) -> Method:
@@ -59,9 +60,10 @@ def run_method(name: str, method: Method, setting: BenchmarkConfig) -> tuple[pd.
             raise
         except Exception as error:  # code of someone else's may raise anything
             problem = f"it fails on {network} ({type(error).__name__}: {brief(str(error), 160)})"
-            raise InputError(
-                "method", problem, "Make it run on one task first, see docs/benchmark.md."
-            ) from error
+            remedy = (
+                "Make it run on one task first, see docs/benchmark.md; one of (unit, images) needs --maps."
+            )
+            raise InputError("method", problem, remedy) from error
     answers, findings = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     outcomes = all_outcomes(answers, findings)
     return leaderboard(answers, outcomes), outcomes
@@ -94,8 +96,8 @@ def score_answers(name: str, given: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
     twice = given.duplicated(PAIR)
     for problem, rows in (
         ("is there twice", given[twice]),
-        ("is missing", joined[joined._merge == "left_only"]),
         ("does not exist", joined[joined._merge == "right_only"]),
+        ("is missing", joined[joined._merge == "left_only"]),
     ):
         if len(rows):
             first = ", ".join(str(value) for value in rows.iloc[0][PAIR])
@@ -165,7 +167,25 @@ def against_shipped(outcomes: pd.DataFrame, score: str = "AUROC") -> pd.DataFram
     return compare(pd.concat([same, about]), score, against=about.method.iloc[0])
 
 
-def place(board: pd.DataFrame, name: str, score: str = "AUROC") -> tuple[int, int]:
-    """Rank of a method by a score, and of how many."""
-    means = board[(board.score == score) & board["mean"].notna()].set_index("method")["mean"]
-    return int(1 + (means > means[name]).sum()) if name in means else np.nan, len(means)
+def verdict(outcomes: pd.DataFrame) -> str:
+    """A method's place among those that ship, and how many it is surely better and worse than, in a sentence.
+
+    All over the same absences, those that the method says something of. Of fewer than `FEW` networks nothing is sure.
+    """
+    area = outcomes[(outcomes.score == "AUROC") & (outcomes.layer == OUTPUTS)]
+    name, said = area.method.iloc[0], area[area.value.notna()]
+    if said.empty:
+        return f"{name} says nothing of any absence, so it has no place."
+    found = against_shipped(said)
+    place, networks = 1 + int((found.difference < 0).sum()), said.network.nunique()
+    sentence = (
+        f"{name}: place {place} among {len(found)} methods that ship, by AUROC over the {len(said)} absences that it "
+        f"says something of ({len(said) / len(area):.0%} of those asked)."
+    )
+    if networks < FEW:
+        return f"{sentence} These are on {networks} networks, too few to call a difference sure."
+    better, worse = ((found.q < 0.05) & (sign * found.difference > 0) for sign in (1, -1))
+    return (
+        f"{sentence} It is surely better than {better.sum()} and surely worse than {worse.sum()}, adjusted for "
+        f"{len(found)} comparisons."
+    )
