@@ -130,11 +130,11 @@ def test_planted_and_auroc_are_those_of_the_benchmark(rules):
     ]
     found = on_non_targets(METHODS[IG], rules)
     known = ~found.isnan()
-    assert (~known).nonzero().tolist() == [[4, CONCEPTS.index("checker")]], (
-        "no non-target input of it has a checker"
-    )
+    assert 0 < (~known).sum() < 4 and known[absent].all(), "no non-target input shows what it is for"
     others = (~absent).sum()
-    said = roc_auc_score(absent[known], found[known]) * (others - 1) + 0.5  # silence counts as half
+    said = (
+        roc_auc_score(absent[known], found[known]) * known[~absent].sum() + 0.5 * (~known).sum()
+    )  # silence counts as half
     assert check.auroc(found) == pytest.approx((said / others).item())
     assert check.auroc(absent.double()) == 1 and check.auroc(-absent.double()) == 0
     assert check.auroc(torch.full(absent.shape, torch.nan)) == 0.5
