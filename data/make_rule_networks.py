@@ -42,8 +42,10 @@ def train(name: str, parts: Path, **options) -> None:
     save_file({key: value.half() for key, value in state.items()}, part_of(name, parts))
 
 
-def _accuracies(name: str, folder: Path) -> list[float]:
-    return [round(share, 4) for share in output_accuracy(load_rule_network(name, folder), name).tolist()]
+def _accuracies(name: str, folder: Path) -> dict[str, float]:
+    """Of each output."""
+    shares = output_accuracy(load_rule_network(name, folder), name).tolist()
+    return {output: round(share, 4) for output, share in zip(output_names(name), shares, strict=True)}
 
 
 def collect(parts: Path, folder: Path = FOLDER, manifest: Path = DATA / "manifest.json") -> None:
@@ -57,12 +59,7 @@ def collect(parts: Path, folder: Path = FOLDER, manifest: Path = DATA / "manifes
             {f"{name}/{key}": value for name, state in states.items() for key, value in state.items()}, path
         )
         path.chmod(0o644)
-        accuracy = {
-            name: dict(
-                zip(output_names(name), _accuracies(name, folder), strict=True)
-            )
-            for name in names
-        }  # fmt: skip
+        accuracy = {name: _accuracies(name, folder) for name in names}
         origin = "trained by this project on scenes it renders itself (absence_utils/images/worlds.py)"
         entry = entry_of(path, origin, "make networks", {"accuracy": accuracy})
         write_entry(manifest, entry)

@@ -114,7 +114,11 @@ def test_the_measured_truth_again(full):
 
 
 def test_the_page_says_what_the_tables_say(full):
-    page = " ".join((ROOT / "docs" / "beyond.md").read_text().split())
+    page, how = (
+        " ".join((ROOT / "docs" / name).read_text().split()) for name in ("beyond.md", "benchmark.md")
+    )
+    one = full["groups"].iloc[0]
+    assert f"{one.absences} absences on {one.networks} networks" in how and one.networks == len(rn.NAMES) - 1
     board = full["methods"].pivot(index="method", columns="score", values="mean")
     together = full["correlations"].set_index("method")
     best = full["methods"].set_index(["method", "score"])

@@ -14,7 +14,6 @@ from absence_utils.errors import require_at_least
 from absence_utils.images.scenes import (
     CONCEPTS,
     NORMALISATION,
-    RULES,
     concept_index,
     counterfactual_pairs,
     draw_presence,
@@ -22,7 +21,7 @@ from absence_utils.images.scenes import (
 )
 from absence_utils.units import readings_of, responses
 
-from .networks import TWIN_RULES
+from .networks import KIND_RULES
 
 
 @dataclass
@@ -97,7 +96,7 @@ def average_causal_effect(
 
 def planted_signs(kind: str) -> Tensor:
     """Sign of the planted effect of each concept on each output: [output, concept] of -1 (absence), 0, +1."""
-    rules = {"rules": RULES, "twin": TWIN_RULES}[kind]
+    rules = KIND_RULES[kind]
     signs = torch.zeros(len(rules), len(CONCEPTS), dtype=torch.long)
     for row, rule in enumerate(rules.values()):
         for names, sign in ((rule.present, 1), (rule.absent, -1)):

@@ -25,7 +25,7 @@ from absence_utils.units import Unit
 
 from .compiled import COMPILED, Compiled
 from .faithfulness import Faithfulness, descending_score, faithfulness, oracle_map, random_map
-from .networks import TWIN_RULES, load_benchmark_network
+from .networks import KIND_RULES, load_benchmark_network
 from .tasks import BenchmarkTask
 
 SHOWN = (  # network, layer, concepts shown: predictions that end in different verdicts
@@ -42,9 +42,6 @@ SHOWN = (  # network, layer, concepts shown: predictions that end in different v
 )
 
 
-TASKS = {"rules": RULES, "twin": TWIN_RULES}
-
-
 def scene_task(scenes: int = 256, steps: int = 160, seed: int = 0, kind: str = "rules") -> BenchmarkTask:
     """The outputs of a network trained on the rules of the concept scenes, in random scenes of theirs.
 
@@ -57,8 +54,8 @@ def scene_task(scenes: int = 256, steps: int = 160, seed: int = 0, kind: str = "
     Raises:
         InputError: an unknown kind, or a seed that does not ship.
     """
-    require_choice("kind", kind, TASKS)
-    rules = TASKS[kind]
+    require_choice("kind", kind, KIND_RULES)
+    rules = KIND_RULES[kind]
     presence = draw_presence(scenes, 600 + seed)
     return BenchmarkTask(
         load_benchmark_network(kind, seed), None, range(len(rules)), World(),

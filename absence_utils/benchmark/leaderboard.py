@@ -44,10 +44,10 @@ def leaderboard(
         Columns method, score, mean, low, high, coverage (share of the absences about which the method says something),
         absences, networks. The interval is NaN for a single network.
     """
-    tables = [
-        _estimates(group.pivot(index=PAIR, columns="method", values="value"), score, draws, seed)
-        for score, group in outcomes.groupby("score", sort=False)
-    ]
+    tables = []
+    for score in outcomes.score.unique():
+        wide = _wide(outcomes, score)
+        tables.append(_rows(score, wide.mean(), draw_means(wide, draws, seed), wide.notna()))
     found, drawn, said = draw_alarms(answers, draws // 10, seed)  # a tenth: each draw sorts
     tables.append(_rows("false alarms", found, drawn, said))
     board = pd.concat(tables, ignore_index=True)
@@ -74,10 +74,6 @@ def best_of_groups(board: pd.DataFrame, groups: Mapping[str, list[str]] | None =
     rows = [board[board.method == method].assign(group=name) for name, method in best.items()]
     found = pd.concat(rows, ignore_index=True)
     return found[["group", *board.columns]]
-
-
-def _estimates(wide: pd.DataFrame, score: str, draws: int, seed: int) -> pd.DataFrame:
-    return _rows(score, wide.mean(), draw_means(wide, draws, seed), wide.notna())
 
 
 def _rows(score: str, found: pd.Series, drawn: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
@@ -125,9 +121,8 @@ def draw_alarms(
     network = found.index.get_level_values("network").to_numpy()
     of_twin = twins.index.get_level_values("network").str.removesuffix(TWIN).to_numpy()
     weights = _weights(network, draws, seed).astype(int)
-    often = (
-        pd.DataFrame(weights.T).groupby(network).mean().round().astype(int)
-    )  # [network, draw], how often drawn
+    # [network, draw] how often each network was drawn
+    often = pd.DataFrame(weights.T).groupby(network).mean().round().astype(int)
     drawn = [
         false_alarms(np.repeat(found.to_numpy(), weight, axis=0), np.repeat(twins.to_numpy(), copies, axis=0))
         for weight, copies in zip(weights, often.reindex(of_twin, fill_value=0).to_numpy().T, strict=True)
@@ -155,8 +150,8 @@ def compare(
         InputError: an unknown score or method.
     """
     require_choice("score", score, outcomes.score.unique())
-    wide = outcomes[outcomes.score == score].pivot(index=PAIR, columns="method", values="value")
-    one = against or wide[wide.columns[wide.notna().mean() > 0.5]].mean().idxmax()
+    wide = _wide(outcomes, score)
+    one = against or _outspoken(wide).mean().idxmax()
     require_choice("against", one, wide.columns)
     differences = (-wide.drop(columns=one)).add(wide[one], axis=0).dropna(axis=1, how="all")
     drawn = draw_means(differences, draws, seed)
@@ -172,6 +167,16 @@ def compare(
     return found
 
 
+def _wide(outcomes: pd.DataFrame, score: str) -> pd.DataFrame:
+    """[absence, method] outcomes of a score."""
+    return outcomes[outcomes.score == score].pivot(index=PAIR, columns="method", values="value")
+
+
+def _outspoken(wide: pd.DataFrame) -> pd.DataFrame:
+    """The methods that say something about more than half of the absences."""
+    return wide.loc[:, wide.notna().mean() > 0.5]
+
+
 def order_stability(
     outcomes: pd.DataFrame, score: str = "AUROC", draws: int = 200, seed: int = 0
 ) -> pd.Series:
@@ -181,8 +186,7 @@ def order_stability(
         Mean rank correlation (Spearman's): "half against all" and "half against the other half". Methods that are
         silent about more than half of the absences are left out.
     """
-    wide = outcomes[outcomes.score == score].pivot(index=PAIR, columns="method", values="value")
-    values = wide[wide.columns[wide.notna().mean() > 0.5]].to_numpy()
+    values = _outspoken(_wide(outcomes, score)).to_numpy()
     generator, found = np.random.default_rng([seed, 19]), []
     whole = np.nanmean(values, axis=0)
     for _ in range(draws):

@@ -42,9 +42,8 @@ def of_each_unit(function: Callable[[Unit, Tensor], Tensor]) -> MapMethod:
         for drawn in found:
             if tuple(drawn.shape) != wanted:
                 problem = f"it draws shape {tuple(drawn.shape)}"
-                raise InputError(
-                    "method", problem, f"Answer with [image, height, width], here {list(wanted)}."
-                )
+                remedy = f"Answer with [image, height, width], here {list(wanted)}."
+                raise InputError("method", problem, remedy)
         return torch.stack(found)
 
     return maps
@@ -78,9 +77,8 @@ def gradient_shap(unit: Unit, images: Tensor) -> Tensor:
     state, noise = np.random.get_state(), 0.1 / NORMALISATION.std[0]
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(
-                0
-            )  # captum draws noise from the one and images from the other: the same for every unit
+            # captum draws noise from torch and images from NumPy: the same for every unit
+            torch.manual_seed(0)
             np.random.seed(0)
             method = GradientShap(unit.response)
             maps = [method.attribute(image, images, SAMPLES, noise) for image in images.split(1)]

@@ -20,7 +20,7 @@ from torch import Tensor
 from absence_utils.images.base import TensorImages
 from absence_utils.images.scenes import NORMALISATION
 from absence_utils.insertion.paste import insert_patches
-from absence_utils.naming import mask_concepts, name_absence
+from absence_utils.naming import name_absence, rendered_concepts
 from absence_utils.patches.tables import concept_coverage
 
 from .effects import read
@@ -197,10 +197,8 @@ def veto(task: BenchmarkTask) -> Tensor:
     """
     drop = -_changes(task).mean(dim=3)
     target = task.target[: len(drop)].double()[:, :, None]
-    on, off = (
-        (drop * weight).sum(dim=0) / weight.sum(dim=0) for weight in (target, 1 - target)
-    )  # 0 / 0 is NaN
-    return on - off
+    on, off = ((drop * weight).sum(dim=0) / weight.sum(dim=0) for weight in (target, 1 - target))
+    return on - off  # NaN from 0 / 0
 
 
 def insert_windows(task: BenchmarkTask) -> Tensor:
@@ -218,11 +216,10 @@ def naming(task: BenchmarkTask) -> Tensor:
     """What `naming.name_absence` measures of each name with crops from scenes of its own: minus the effect, in sd,
     against that control, a patch of the mean colour or a scrambled copy, which is less in favour."""
     own = task.world.render(task.world.draw_presence(DONORS, 8_000 + task.seed), 8_000 + task.seed)
-    labels = torch.zeros(DONORS, dtype=torch.long)
-    pictures = TensorImages(NORMALISATION.apply(own.pixels), labels, ["scene"], normalisation=NORMALISATION)
-    concepts = mask_concepts(pictures, own.masks, list(task.concepts))
-    concepts.own[:] = -1  # the hosts are other scenes
-    hosts = TensorImages(task.images[-MIXED:], labels[:MIXED], ["scene"], normalisation=NORMALISATION)
+    concepts = rendered_concepts(own, list(task.concepts))
+    images = task.images[-MIXED:]
+    labels = torch.zeros(len(images), dtype=torch.long)
+    hosts = TensorImages(images, labels, ["scene"], normalisation=NORMALISATION)
     found = name_absence(
         task.model, task.layer, hosts, concepts, units=list(task.units), repeat=False, seed=task.seed
     )

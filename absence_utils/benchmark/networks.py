@@ -31,6 +31,9 @@ TWIN_RULES: dict[str, Rule] = {
 }
 
 
+KIND_RULES = {"rules": RULES, "twin": TWIN_RULES}
+
+
 def concept_logits(presence: Tensor) -> Tensor:
     """What a perfect detector of the concepts answers: +8 where one is there, -8 where not: [scene, concept]."""
     return torch.where(presence, LOGIT, -LOGIT)

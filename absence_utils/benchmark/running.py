@@ -6,8 +6,8 @@ A network comes with its twin, which has no absence, and with some of its hidden
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -24,10 +24,8 @@ from .scores import ANSWERS, OUTCOMES, OUTPUTS, map_outcomes, window_outcomes
 from .tasks import BenchmarkTask
 from .truth import measured, output_truth, pair_effects
 
-READINGS = {
-    "hidden, signed": "block4",
-    "hidden, passed on": "pool4",
-}  # the means of the rectified maps are pool4's
+# Layer that is read for each reading: the outputs of pool4 are means of the rectified maps of block4.
+READINGS = {"hidden, signed": "block4", "hidden, passed on": "pool4"}
 UNITS = 64  # of block4
 
 
@@ -90,10 +88,7 @@ def output_task(name: str, setting: BenchmarkConfig) -> BenchmarkTask:
 
 def hidden_task(outputs: BenchmarkTask, layer: str, units: list[int]) -> BenchmarkTask:
     """Hidden units of the same network in the same scenes; target inputs are those above a unit's median."""
-    task = BenchmarkTask(
-        outputs.model, layer, units, outputs.world, outputs.scenes, outputs.target, outputs.detector,
-        outputs.seed, outputs.images_for_maps, outputs.steps,
-    )  # fmt: skip
+    task = replace(outputs, layer=layer, units=units, memory={})
     task.target = task.response > task.response.median(dim=0).values
     return task
 
@@ -179,5 +174,10 @@ def run_benchmark(
     setting: BenchmarkConfig, methods: Mapping[str, Method] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`run_network` on all networks of a setting: answers and findings."""
-    parts = [run_network(name, setting, methods) for name in setting.names]
-    return tuple(pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    return joined(run_network(name, setting, methods) for name in setting.names)
+
+
+def joined(parts: Iterable[tuple[pd.DataFrame, pd.DataFrame]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Answers and findings of several networks, one below the other."""
+    answers, findings = zip(*parts, strict=True)
+    return pd.concat(answers, ignore_index=True), pd.concat(findings, ignore_index=True)

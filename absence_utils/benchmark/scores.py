@@ -81,10 +81,9 @@ def window_outcomes(task: BenchmarkTask, said: Tensor, unit: int, concept: int) 
     """
     known = ~said[unit].isnan().numpy()
     shows, values = task.windows.shows[:, concept].numpy()[known], said[unit].numpy()[known]
-    if not shows.any() or shows.all():
-        return {f"window, {score}": value for score, value in _of_rank(np.nan).items()}
-    others = values[~shows]
-    rank = 1 + _above(others, values[shows].max()) * len(others)
+    rank, others = np.nan, values[~shows]
+    if 0 < len(others) < len(values):
+        rank = 1 + _above(others, values[shows].max()) * len(others)
     return {f"window, {score}": value for score, value in _of_rank(rank).items()}
 
 

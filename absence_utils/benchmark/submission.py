@@ -19,17 +19,17 @@ from .leaderboard import all_outcomes, compare, leaderboard
 from .maps import of_each_unit
 from .methods import METHODS, Method, method_of_maps
 from .rule_networks import NAMES, TWIN
-from .running import BenchmarkConfig, run_network
+from .running import BenchmarkConfig, joined, run_network
 from .scores import OUTCOMES, OUTPUTS, PAIR
-from .truth import truth_table
+from .truth import TRUTH, truth_table
 
 SHIPPED = {  # tables of the full run
     name: DATA / "reference" / f"09_benchmark{suffix}.csv"
     for name, suffix in {
         "methods": "", "groups": "_groups", "correlations": "_correlations", "worlds": "_worlds",
-        "differences": "_differences", "outcomes": "_outcomes", "truth": "_truth",
+        "differences": "_differences", "outcomes": "_outcomes",
     }.items()
-}  # fmt: skip
+} | {"truth": TRUTH}  # fmt: skip
 COLUMNS = ["network", "layer", "unit", "concept", "value"]
 FEW = 5  # networks; of fewer no difference is called sure
 
@@ -64,7 +64,7 @@ def run_method(name: str, method: Method, setting: BenchmarkConfig) -> tuple[pd.
                 "Make it run on one task first, see docs/benchmark.md; one of (unit, images) needs --maps."
             )
             raise InputError("method", problem, remedy) from error
-    answers, findings = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    answers, findings = joined(parts)
     outcomes = all_outcomes(answers, findings)
     return leaderboard(answers, outcomes), outcomes
 

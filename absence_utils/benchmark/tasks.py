@@ -45,9 +45,14 @@ class Windows:
 
     def cut(self, images: Tensor) -> Tensor:
         """The windows out of [scene, ..., height, width]: [window, ..., WINDOW, WINDOW]."""
-        places = zip(self.scene.tolist(), self.corner.tolist(), strict=True)
-        parts = [images[row, ..., top : top + WINDOW, left : left + WINDOW] for row, (top, left) in places]
-        return torch.stack(parts)
+        return _cut(images, self.scene, self.corner)
+
+
+def _cut(images: Tensor, scene: Tensor, corner: Tensor) -> Tensor:
+    places = zip(scene.tolist(), corner.tolist(), strict=True)
+    return torch.stack(
+        [images[row, ..., top : top + WINDOW, left : left + WINDOW] for row, (top, left) in places]
+    )
 
 
 @dataclass
@@ -144,9 +149,8 @@ class BenchmarkTask:
         room = masks.shape[-1] - WINDOW + 1
         anywhere = torch.randint(room, (len(scene), 2), generator=generator)
         scene, corner = torch.cat((scene, scene)), torch.cat((around, anywhere))
-        found = Windows(scene, corner, torch.zeros(0))
         whole = masks.sum(dim=(2, 3))[scene].clamp(min=1)
-        return Windows(scene, corner, found.cut(masks).sum(dim=(2, 3)) > 0.5 * whole)
+        return Windows(scene, corner, _cut(masks, scene, corner).sum(dim=(2, 3)) > 0.5 * whole)
 
 
 def square_around(mask: Tensor, side: int = WINDOW) -> tuple[int, int]:

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "find_concepts",
             "folder_concepts",
             "mask_concepts",
+            "rendered_concepts",
             "scene_concepts",
             "tree_concepts",
         ],

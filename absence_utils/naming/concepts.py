@@ -14,6 +14,7 @@ from absence_utils.images.base import TensorImages
 from absence_utils.images.cache import ImageStack, stack_images
 from absence_utils.images.load import load_images
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes
+from absence_utils.images.worlds import Scenes
 from absence_utils.paths import DATA
 
 from .trees import read_tree
@@ -205,11 +206,19 @@ def scene_concepts(scenes: int = 200, seed: int = 0) -> Concepts:
         >>> scene_concepts(20).names[:3]
         ['disc', 'cross', 'ring']
     """
-    rendered = render_scenes(draw_presence(scenes, seed), seed)
-    images = TensorImages(
-        NORMALISATION.apply(rendered.pixels), torch.zeros(scenes, dtype=torch.long), ["scene"]
-    )
-    found = mask_concepts(images, rendered.masks, list(CONCEPTS))
+    return rendered_concepts(render_scenes(draw_presence(scenes, seed), seed), list(CONCEPTS))
+
+
+def rendered_concepts(scenes: Scenes, names: list[str]) -> Concepts:
+    """The concepts of rendered scenes as donors, none of which is among the hosts.
+
+    Args:
+        scenes: of `images.World` or `images.scenes`; others than the hosts.
+        names: [concept].
+    """
+    labels = torch.zeros(len(scenes), dtype=torch.long)
+    images = TensorImages(NORMALISATION.apply(scenes.pixels), labels, ["scene"])
+    found = mask_concepts(images, scenes.masks, names)
     found.own = np.full(len(found), -1)
     return found
 
