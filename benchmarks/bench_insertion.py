@@ -21,7 +21,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from absence_utils import load_model
 from absence_utils.images.cache import stack_images
 from absence_utils.insertion.execution import KEYS, PatchBank, input_images, run_insertions
-from absence_utils.patches.fuse import channels_last, fused
+from absence_utils.layers.fuse import channels_last, fused
 from absence_utils.patches.mining import images_per_batch
 from absence_utils.units import feature_map, responses
 

@@ -14,6 +14,7 @@ from absence_utils.errors import InputError
 from absence_utils.images.base import IMAGENET, Normalisation, TensorImages
 from absence_utils.units import Unit, responses
 from absence_utils.visualization import optimisation as synthesis
+from absence_utils.visualization.parametrisation import changed_image
 from absence_utils.visualization.rendering import compare_with_real, render_pair, suppress, suppress_top
 
 RED, GREEN = 0, 1
@@ -471,7 +472,7 @@ def test_no_change_is_exactly_no_change(planted):
     """Also for pixels of 0 and 1, which logistic space cannot hold."""
     pixels = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)).round()
     with torch.no_grad():
-        _, changed = synthesis.changed_image(pixels)
+        _, changed = changed_image(pixels)
         assert torch.allclose(changed(), pixels, atol=1e-7)
 
 

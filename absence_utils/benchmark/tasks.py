@@ -16,7 +16,7 @@ from absence_utils.images.scenes import NORMALISATION, Scenes
 from absence_utils.images.worlds import World
 from absence_utils.patches.mining import mine_patches
 from absence_utils.units import Unit
-from absence_utils.visualization.rendering import RenderedPair, render_pair
+from absence_utils.visualization.rendering import RenderedPair, render_pairs
 
 from .effects import read
 
@@ -122,22 +122,29 @@ class BenchmarkTask:
     @cached_property
     def pairs(self) -> list[RenderedPair | None]:
         """Highest and lowest synthesised image of every unit; None for one that is dead on the first noise."""
-        return [self._pair(self.unit(index)) for index in range(len(self.units))]
+        units = [self.unit(index) for index in range(len(self.units))]
+        pairs = self._pairs(units)
+        return pairs or [each for unit in units for each in self._pairs([unit]) or [None]]
 
-    def _pair(self, unit: Unit) -> RenderedPair | None:
+    def _pairs(self, units: list[Unit]) -> list[RenderedPair]:
+        """Empty if one of the units has no gradient: rectified maps of some are 0 wherever their concept is not."""
         try:
-            return render_pair(unit, self.steps, self.images.shape[-1], self.seed)
+            return render_pairs(units, self.steps, self.images.shape[-1], self.seed)
         except InputError as error:
             if error.parameter != "unit":
                 raise
-            return None  # no gradient: rectified maps of some units are 0 wherever their concept is not
+            return []
+
+    @cached_property
+    def dataset(self) -> TensorImages:
+        """The scenes, all of one class."""
+        labels = torch.zeros(len(self.images), dtype=torch.long)
+        return TensorImages(self.images, labels, ["scene"], normalisation=NORMALISATION)
 
     @cached_property
     def book(self):
         """Extreme patches of the layer, WINDOW px at a third of that."""
-        labels = torch.zeros(len(self.images), dtype=torch.long)
-        dataset = TensorImages(self.images, labels, ["scene"], normalisation=NORMALISATION)
-        return mine_patches(self.model, self.layer, dataset, patch=WINDOW, stride=WINDOW // 3, k=8)
+        return mine_patches(self.model, self.layer, self.dataset, patch=WINDOW, stride=WINDOW // 3, k=8)
 
     @cached_property
     def windows(self) -> Windows:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from absence_utils.images.cache import stack_images
+from absence_utils.layers.fuse import channels_last, fused
 from absence_utils.patches.book import PatchBook
-from absence_utils.patches.fuse import channels_last, fused
 from absence_utils.patches.mining import images_per_batch
 from absence_utils.stats import crossed_t_interval, fdr_adjust
 from absence_utils.units import READINGS, device_of, feature_map, hand_on, pool_space, to_network

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from absence_utils.errors import InputError
 from absence_utils.images.cache import ImageStack
-from absence_utils.patches.fuse import channels_last, fused
+from absence_utils.layers.fuse import channels_last, fused
 from absence_utils.patches.mining import images_per_batch
 from absence_utils.patches.topk import window_key
 from absence_utils.progress import progress

@@ -19,8 +19,8 @@ from torch import nn
 
 from absence_utils.errors import InputError, require_at_least
 from absence_utils.images.cache import stack_images
+from absence_utils.layers.fuse import fused
 from absence_utils.patches.book import PatchBook
-from absence_utils.patches.fuse import fused
 from absence_utils.stats import crossed_t_interval
 from absence_utils.units import dataset_readings, readings_of
 

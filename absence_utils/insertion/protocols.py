@@ -18,8 +18,8 @@ from torch import nn
 
 from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.images.cache import ImageStack, stack_images
+from absence_utils.layers.fuse import fused
 from absence_utils.patches.book import PatchBook
-from absence_utils.patches.fuse import fused
 from absence_utils.patches.mining import mine_patches
 from absence_utils.units import dataset_responses
 

@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 from absence_utils.errors import InputError, require_at_least
 from absence_utils.images.cache import stack_images
 from absence_utils.insertion.paste import insert_patches, scramble_phases
-from absence_utils.patches.fuse import channels_last, fused
+from absence_utils.layers.fuse import channels_last, fused
 from absence_utils.patches.mining import images_per_batch
 from absence_utils.progress import progress
 from absence_utils.units import device_of, feature_map, hand_on, pool_space, readings_of, to_network

@@ -17,12 +17,12 @@ from absence_utils.errors import InputError, require_choice
 from absence_utils.identity import code_of
 from absence_utils.images.base import identity_of
 from absence_utils.images.prefetch import prefetch_images
+from absence_utils.layers.fuse import channels_last, fused, trace
 from absence_utils.models.load import model_fingerprint
 from absence_utils.progress import progress
 from absence_utils.units import device_of, feature_map, pool_space, responses
 
 from .book import SETTINGS, SIDES, PatchBook, Patches, remember_images
-from .fuse import channels_last, fused, trace
 from .topk import RunningSample, RunningTopK, window_key
 
 REGIONS = ("auto", "crop", "masked")

@@ -25,13 +25,15 @@ from .base import (
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
-def extremes(pairs, names: Sequence[str], title: str = ""):
+def extremes(pairs, names: Sequence[str], title: str = "", poles: pd.DataFrame | None = None):
     """Two rows of pictures: what drives each unit up, below it what drives it down (the most extreme facet).
 
     Args:
         pairs: `RenderedPair`s.
         names: of the units.
         title: of the figure, for example network and layer.
+        poles: of `visualization.pole_table` for these pairs: the titles then say where each pole lies among natural
+            responses.
     """
     count = len(pairs)
     with companion_style():
@@ -42,11 +44,20 @@ def extremes(pairs, names: Sequence[str], title: str = ""):
                 facet = int(getattr(to_numpy(side.response), best)())
                 show_image(axes[row, column], side.image[facet])
                 response = f"response {side.response[facet]:+.4g}"
+                if poles is not None:
+                    response += f"\n{natural_place(poles.iloc[2 * column + row])}"
                 axes[row, column].set_title(f"{name}\n{response}" if row == 0 else response)
         for ax, word, colour in ((axes[0, 0], "maximum", PRESENCE), (axes[1, 0], "minimum", ABSENCE)):
             ax.set_ylabel(word, color=colour, fontsize=10)
         fig.suptitle(title)
     return fig
+
+
+def natural_place(pole) -> str:
+    """Where a pole lies among natural responses, in words; see `visualization.pole_table` for its rows."""
+    if 0 < pole["percentile"] < 100:
+        return f"percentile {pole['percentile']:.1f}"
+    return f"{'above' if pole['pole'] == 'maximum' else 'below'} all: {pole['distance']:+.1f} sd"
 
 
 def rendered_pair(pair):
@@ -151,6 +162,43 @@ def pair_numbers(pairs, real) -> pd.DataFrame:
         responses = to_numpy(pair.unit.of(real))
         rows += [(name, "real quantile", 0, q, float(np.quantile(responses, q))) for q in QUANTILES]
     return pd.DataFrame(rows, columns=["unit", "quantity", "facet", "at", "response"])
+
+
+def contrast_curves(curve: pd.DataFrame, poles: pd.DataFrame, natural, names: Sequence[str], title: str = ""):
+    """One panel for each unit: its response to both poles as their contrast grows from the blank.
+
+    Args:
+        curve: of `visualization.contrast_curve`.
+        poles: of `visualization.pole_table`, for the same units in the same order.
+        natural: [image] contrast of natural images.
+        names: of the units.
+        title: of the figure, for example network and layer.
+
+    The grey band lies between the 5th and 95th percentile of the responses to natural images, the dotted line is
+    their median contrast. Left of it the poles have less contrast than a natural image, right of it more.
+    """
+    units = list(dict.fromkeys(curve["unit"]))
+    middle = float(np.median(to_numpy(natural)))
+    with companion_style():
+        columns = min(len(units), 5)
+        rows = -(-len(units) // columns)
+        fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.6 + 1.9 * rows), squeeze=False, sharex=True)
+        for ax, unit, name in zip(axes.flat, units, names, strict=False):
+            of_unit = poles[poles["unit"] == unit].iloc[0]
+            ax.axhspan(of_unit["low"], of_unit["high"], color=NEUTRAL, alpha=0.25, linewidth=0)
+            for pole, colour in (("maximum", PRESENCE), ("minimum", ABSENCE)):
+                line = curve[(curve["unit"] == unit) & (curve["pole"] == pole)]
+                ax.plot(line["contrast"], line["response"], color=colour, label=pole)
+            ax.axvline(middle, color="black", linewidth=0.8, linestyle=":")
+            ax.set_title(name, fontsize=8)
+            ax.tick_params(labelsize=7)
+        for ax in list(axes.flat)[len(units) :]:
+            ax.set_visible(False)
+        axes[0, 0].set_ylabel("response\n(units of the layer)")
+        axes[0, 0].legend(fontsize=7, loc="best", frameon=False)
+        fig.supxlabel("contrast: RMS distance from the blank (pixel range 0..1)", fontsize=8)
+        fig.suptitle(title)
+    return fig
 
 
 def suppressions(found, names: Sequence[str] | None = None, title: str = ""):

@@ -80,7 +80,7 @@ def card_rows(card) -> list[Row]:
         pictures = {side: _captioned(end.image, end.response) for side, end in ends.items()}
         note = f"Same seed, {card.effort.steps} steps each. A direction, not a picture of what real images reach."
         if card.short_ends:
-            note += f" Real images go further at the {' and the '.join(card.short_ends)} end: more steps would help."
+            note += f" Real images go further at the {' and the '.join(card.short_ends)} end."
         rows.append(_picture_row(card, "Synthesised images", pictures, note=note))
     if card.evidence:
         maps = {"highest": card.evidence.target, "lowest": card.evidence.other}

@@ -9,12 +9,15 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "objectives": ["absence", "presence", "suppression"],
+        "budget": ["contrast_curve", "facet_table", "faint_contrast", "natural_contrast", "pole_table"],
         "rendering": [
             "RenderedPair",
             "Rendering",
             "Suppression",
             "compare_with_real",
+            "minimise",
             "render_pair",
+            "render_pairs",
             "suppress",
             "suppress_top",
         ],

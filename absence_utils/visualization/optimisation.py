@@ -13,6 +13,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,19 +21,62 @@ from torch import Tensor
 
 from absence_utils.errors import InputError
 from absence_utils.images.base import input_channels, normalisation_of
+from absence_utils.layers.fuse import channels_last, fused
 from absence_utils.progress import progress
-from absence_utils.units import Unit, feature_map, layer_names
+from absence_utils.units import Unit, feature_map, layer_names, pool_space
 
-from ._lucent import hook_model, param, transform
+from ._lucent import hook_model, transform
 from .objectives import Objective, Readings, response_in
+from .parametrisation import Parametrised
 
 Transform = Callable[[Tensor], Tensor]
-Parametrised = tuple[list[Tensor], Callable[[], Tensor]]  # variables, and what makes pixels in 0..1 of them
+EARLY = 2 / 3  # share of the steps in which facets are kept apart
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What one group of images is made for.
+
+    Attributes:
+        unit: whose responses are recorded.
+        objective: lucent's, of this group's images alone.
+        early: added to it until `EARLY` of the steps are done: what keeps facets apart. The rest of the steps let each
+            facet reach its own best response.
+    """
+
+    unit: Unit
+    objective: Objective
+    early: Objective | None = None
+
+    @property
+    def kind(self) -> str:
+        """Presence, absence or suppression: the first word of the objective."""
+        return self.objective.name.split(",")[0]
+
+    def loss(self, look: Callable, early: bool) -> Tensor:
+        found = self.objective(look)
+        return found + self.early(look) if early and self.early is not None else found
+
+
+@dataclass(frozen=True)
+class Synthesised:
+    """What one goal came to, on the CPU.
+
+    Attributes:
+        pixels: [image, channel, height, width] in 0..1.
+        response: [image], untransformed.
+        trajectory: [step, image], transformed.
+        frames: [frame, image, channel, height, width], the images on the way, if they were asked for.
+    """
+
+    pixels: Tensor
+    response: Tensor
+    trajectory: Tensor
+    frames: Tensor
 
 
 def synthesise(
-    objective: Objective,
-    unit: Unit,
+    goals: Sequence[Goal],
     parametrise: Callable[[], Parametrised],
     transforms: Sequence[Transform],
     *,
@@ -40,54 +84,125 @@ def synthesise(
     steps: int,
     lr: float,
     seed: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Minimise a lucent objective over an image, with Adam and under random transforms.
+    plateau: float = 0.0,
+    frames: Sequence[int] = (),
+) -> list[Synthesised]:
+    """Minimise lucent objectives over images, with Adam and under random transforms: all goals in the same passes.
+
+    The images of all goals make one batch; transforms are the same for all of them. Adam treats every coefficient by
+    itself, so that a goal's images do not depend on the other goals (but for rounding).
 
     Args:
-        objective: reads the children of `Readings(unit.model, **layers)`, of which "reading" holds the unit's
-            layer.
-        unit: whose responses are recorded.
-        parametrise: makes the variables and the function to pixels [image, channel, height, width] in 0..1.
-            It is called under the seed.
+        goals: of units of one network. Their objectives read the children of `Readings(model, **layers)`, of which
+            "reading" holds the units' layer.
+        parametrise: makes the variables and the function to pixels [image, channel, height, width] in 0..1, the
+            images of the first goal first, equally many for each. It is called under the seed.
         transforms: functions from pixels to pixels, applied anew at each step.
         layers: see `Readings`.
         steps, lr, seed: of Adam, and of everything random.
+        plateau: stop once every image gained less than this share of what it has gained so far, over the last eighth
+            of `steps`; 0 takes all steps.
+        frames: steps before which the images are kept; `steps` itself for the finished ones.
 
     Returns:
-        (pixels, response, trajectory), all on the CPU: the finished images; their responses [image],
-        untransformed; the responses met on the way [step, image], transformed.
+        One result for each goal, in order.
 
     Raises:
         InputError: a loss that is not finite; a unit whose response has no gradient at any step.
     """
-    readings, description = Readings(unit.model, **layers), f"{objective.name.split(',')[0]} of {unit.name}"
-    trajectory, flat = [], True
+    model, trajectory, kept, flat = goals[0].unit.model, [], [], [True] * len(goals)
     with _reproducible(seed):
         variables, image = parametrise()
+        shape = image().shape
+        count = len(image()) // len(goals)
+        groups = [slice(place * count, (place + 1) * count) for place in range(len(goals))]
+        fast = _fast(model, layers, shape)
+        readings, stored = (
+            Readings(fast, **layers),
+            channels_last if fast is not model else (lambda images: images),
+        )
         look, view = hook_model(readings, image), transform.compose(transforms)
+        looks = [_of_rows(look, rows) for rows in groups]
         optimiser = torch.optim.Adam(variables, lr=lr)
-        for step in progress(range(steps), description):
-            readings(view(image()))
-            loss, response = objective(look), response_in(look("reading"), unit)
-            if not (loss.isfinite() and response.isfinite().all()):
-                problem = f"the loss of the {description} is not finite at step {step}"
-                raise InputError("unit", problem, "Check weights and transforms, or lower `lr`.")
+        for step in progress(range(steps), _description(goals)):
+            if step in frames:
+                kept.append(image().detach().cpu())
+            readings(stored(view(image())))
+            loss, responses = _measure(goals, looks, step, early=step < EARLY * steps)
             # Gradients of the variables only: those of the network are neither computed nor touched.
-            gradients = torch.autograd.grad(loss, variables, retain_graph=flat)
-            if flat:
-                (slope,) = torch.autograd.grad(response.sum(), variables[:1], allow_unused=True)
-                flat = slope is None or not slope.any()
+            gradients = torch.autograd.grad(loss, variables, retain_graph=any(flat))
+            if any(flat):
+                (slope,) = torch.autograd.grad(
+                    sum(map(torch.sum, responses)), variables[:1], allow_unused=True
+                )
+                flat = [
+                    still and (slope is None or not slope[rows].any())
+                    for still, rows in zip(flat, groups, strict=True)
+                ]
             for variable, gradient in zip(variables, gradients, strict=True):
                 variable.grad = gradient
             optimiser.step()
-            trajectory.append(response.detach().cpu())
+            trajectory.append(torch.cat(responses).detach().cpu())
+            if plateau and _levelled(trajectory, max(8, steps // 8), plateau):
+                break
         pixels = image().detach().cpu()
-        with torch.no_grad():
-            response = unit.response(normalisation_of(unit.model).apply(pixels)).cpu()
-    if flat:
-        problem = f"{unit.name} does not depend on the image: no gradient in {steps} steps"
-        raise InputError("unit", problem, "Choose another, or read its layer before the nonlinearity.")
-    return pixels, response, torch.stack(trajectory)
+        if steps in frames:
+            kept.append(pixels)
+    for goal, still in zip(goals, flat, strict=True):
+        if still:
+            problem = f"{goal.unit.name} does not depend on the image: no gradient in {len(trajectory)} steps"
+            raise InputError("unit", problem, "Choose another, or read its layer before the nonlinearity.")
+    with torch.no_grad():
+        finished = feature_map(model, layers["reading"], normalisation_of(model).apply(pixels))
+    path, stills = torch.stack(trajectory), torch.stack(kept) if kept else torch.empty(0, *pixels.shape)
+    made = []
+    for goal, rows in zip(goals, groups, strict=True):
+        response = goal.unit.of(pool_space(finished[rows], goal.unit.pool)).cpu()
+        made.append(Synthesised(pixels[rows], response, path[:, rows], stills[:, rows]))
+    return made
+
+
+def _description(goals: Sequence[Goal]) -> str:
+    names = list(dict.fromkeys(goal.unit.name for goal in goals))
+    several = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+    return f"{goals[0].kind if len(goals) == 1 else 'extremes'} of {several}"
+
+
+def _measure(
+    goals: Sequence[Goal], looks: Sequence[Callable], step: int, early: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """The sum of the goals' losses, and the responses [image] of each, from the pass that was just made."""
+    total, responses = 0.0, []
+    for goal, look in zip(goals, looks, strict=True):
+        loss, response = goal.loss(look, early), response_in(look("reading"), goal.unit)
+        if not (loss.isfinite() and response.isfinite().all()):
+            problem = f"the loss of the {goal.kind} of {goal.unit.name} is not finite at step {step}"
+            raise InputError("unit", problem, "Check weights and transforms, or lower `lr`.")
+        total = total + loss
+        responses.append(response)
+    return total, responses
+
+
+def _of_rows(look: Callable, rows: slice) -> Callable:
+    """Lucent's way to look at a network, at some images of the batch alone."""
+    return lambda name: look(name)[rows]
+
+
+def _fast(model: torch.nn.Module, layers: dict[str, str | None], shape: torch.Size) -> torch.nn.Module:
+    """A network with the same values and less to compute, see `layers.fuse`; it is made for one layer that is read."""
+    names = set(layers.values())
+    return fused(model, names.pop(), tuple(shape[1:])) if len(names) == 1 else model
+
+
+def _levelled(trajectory: list[Tensor], window: int, share: float) -> bool:
+    """Whether all images gained less than a share of their whole gain over the last window."""
+    if len(trajectory) < 2 * window:
+        return False
+    start, before, now = (
+        torch.stack(part).mean(dim=0)
+        for part in (trajectory[:1], trajectory[-2 * window : -window], trajectory[-window:])
+    )
+    return bool(((now - before).abs() <= share * (now - start).abs()).all())
 
 
 @contextmanager
@@ -149,20 +264,6 @@ def chosen_transforms(
     return list(transforms)
 
 
-def changed_image(pixels: Tensor) -> Parametrised:
-    """Parametrise a small change of pixels [1, channel, height, width] in 0..1.
-
-    Lucent's Fourier coefficients, added in logistic space. They start near 0 and prefer coarse changes;
-    changing pixels one by one gives noise instead of shapes.
-    """
-    variables, change = param.fft_image(pixels.shape, sd=1e-6)  # sd=0 would mean lucent's default
-    here = pixels.to(variables[0].device)
-    start = torch.logit(here, eps=1e-3)
-    shape = param.to_valid_rgb(lambda: start + change())
-    # As a difference, so that exactly the original comes out where nothing changes, also at 0 and 1.
-    return variables, lambda: (here + shape() - torch.sigmoid(start)).clamp(0, 1)
-
-
 # -- what is tried before the first step
 
 
@@ -174,8 +275,11 @@ def _noise(unit: Unit, size: int | tuple[int, int]) -> Tensor:
     return normalisation_of(unit.model).apply(pixels)
 
 
-def renderable(unit: Unit, size: int | tuple[int, int]) -> Unit:
+def renderable(unit: Unit, size: int | tuple[int, int], stacklevel: int = 3) -> Unit:
     """The signed unit, once noise of this size has given it a finite response.
+
+    Args:
+        stacklevel: of the warning about rectified outputs: 3 is the caller of the caller.
 
     Raises:
         InputError: no such channel, a size that the network does not take, a response that is not finite.
@@ -198,9 +302,20 @@ def renderable(unit: Unit, size: int | tuple[int, int]) -> Unit:
         warnings.warn(
             f"the network rectifies its output, so {unit.name} has no minimum to look for; "
             "its signed response (layer 'logits') is rendered instead",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     return unit.signed
+
+
+def check_same_layer(units: Sequence[Unit]) -> None:
+    """Raises InputError unless there are units, all of one layer of one network."""
+    if not units:
+        raise InputError("units", "there are none", "Give at least one.")
+    if any(unit.model is not units[0].model or unit.layer != units[0].layer for unit in units):
+        layers = ", ".join(dict.fromkeys(str(unit.layer) for unit in units))
+        raise InputError(
+            "units", f"they are of several layers or networks ({layers})", "Give those of one layer."
+        )
 
 
 def layer_with_space(unit: Unit, size: int) -> str:
@@ -220,7 +335,7 @@ def layer_with_space(unit: Unit, size: int) -> str:
 
 def check_numbers(**values) -> None:
     """Whole numbers from 1 for counts and sizes, from 0 for the seed; finite ones from 0 for the rest."""
-    lowest = {"steps": 1, "size": 1, "facets": 1, "seed": 0}
+    lowest = {"steps": 1, "size": 1, "facets": 1, "batch": 1, "seed": 0}
     for name, value in values.items():
         kinds = (int, np.integer) if name in lowest else (int, float, np.number)
         if isinstance(value, bool) or not isinstance(value, kinds):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -20,17 +21,18 @@ from absence_utils.errors import InputError
 from absence_utils.images.base import input_channels, normalisation_of
 from absence_utils.units import Unit
 
-from ._lucent import param
-from .objectives import absence, apart, presence, smooth, suppression
+from .objectives import Objective, absence, apart, presence, smooth, suppression
 from .optimisation import (
+    Goal,
     Transform,
-    changed_image,
     check_numbers,
+    check_same_layer,
     chosen_transforms,
     layer_with_space,
     renderable,
     synthesise,
 )
+from .parametrisation import blank_of, changed_image, check_contrast, noise_image
 
 
 @dataclass(frozen=True)
@@ -41,22 +43,31 @@ class Rendering:
         image: [facet, channel, height, width] in 0..1, on the CPU.
         response: [facet] of these images, as they are: untransformed, in the units of the layer.
         trajectory: [step, facet] response at each step, of the image as randomly transformed in that step.
+        frames: [frame, facet, channel, height, width], the images on the way, where they were asked for.
     """
 
     image: Tensor
     response: Tensor
     trajectory: Tensor
+    frames: Tensor | None = None
 
     __repr__ = one_line
 
 
 @dataclass(frozen=True)
 class RenderedPair:
-    """What drives a unit up and what drives it down, synthesised with the same seed and budget."""
+    """What drives a unit up and what drives it down, synthesised with the same seed and budget.
+
+    Attributes:
+        unit: the unit, as it was read.
+        highest, lowest: maximum and minimum.
+        contrast: what both were held to, None where they were free, see `render_pair`.
+    """
 
     unit: Unit
     highest: Rendering
     lowest: Rendering
+    contrast: float | None = None
 
     def __repr__(self) -> str:
         facets, _, height, width = self.highest.image.shape
@@ -100,53 +111,16 @@ class Suppression:
 
 
 def render_pair(
-    unit: Unit,
-    steps: int = 256,
-    size: int = 128,
-    seed: int = 0,
-    facets: int = 1,
-    *,
-    diversity: float = 1.0,
-    diversity_layer: str | None = None,
-    lr: float = 0.05,
-    transforms: str | Sequence[Transform] = "standard",
-    decorrelate: bool = True,
-    smoothness: float = 0.0,
+    unit: Unit, steps: int = 256, size: int = 128, seed: int = 0, facets: int = 1, **options
 ) -> RenderedPair:
-    """Synthesise the images with the highest and the lowest response of a unit.
-
-    Both start from the same faint noise, drawn from `seed`, and take the same number of Adam steps under the
-    same random transforms; only the sign of the objective differs. It runs on one thread, because another
-    number of threads gives another picture. The network's hooks, gradients and training flags and all global
-    random states are left as found, also after an exception.
+    """Synthesise the images with the highest and the lowest response of a unit: `render_pairs` for one unit.
 
     Args:
-        unit: channel, logit or direction. For `layer=None` the signed output is rendered (`unit.signed`),
-            with a warning where the network rectifies its output, because a rectified output has no minimum
-            to look for.
-        steps: number of Adam steps for each of the two.
-        size: height and width of the images in pixels; the network must take images of this size.
-        seed: of the first noise and of the transforms.
-        facets: number of images for each sign, which are made to differ by `diversity`.
-        diversity: strength of the term that keeps facets apart, see `objectives.apart`. At 10 differing
-            counts more than the response.
-        diversity_layer: layer whose Gram matrices are compared; None for the unit's own, or, where that has
-            no space (logits), for the last layer that has. Another layer costs a second forward pass.
-        lr: step size of Adam in lucent's parametrisation (Fourier coefficients, logistic to 0..1).
-        transforms: "standard" (see `standard_transforms`), "none", or functions from images to images.
-        decorrelate: use lucent's colour statistics of natural images (RGB only).
-        smoothness: strength of the total variation term, see `objectives.smooth`. 0 suits networks trained on
-            photographs; small networks need some (5 to 15), or fine gratings are all one sees.
+        unit: channel, logit or direction.
+        steps, size, seed, facets, options: see `render_pairs`.
 
     Returns:
-        A RenderedPair; responses are read by `unit.response` on the finished images. `pair.show()` draws it.
-
-    Raises:
-        InputError: a bad value; a unit that does not exist; a size that the network does not take; a response
-            that is not finite or does not depend on the image.
-
-    Source: Hesse et al., arXiv 2603.09787, feature visualisation by minimisation; Olah et al., Feature
-    Visualization, Distill 2017, for the parametrisation, the transforms and diversity.
+        A RenderedPair. `pair.show()` draws it.
 
     Example:
         >>> from absence_utils import Unit, load_model, render_pair
@@ -154,26 +128,158 @@ def render_pair(
         >>> pair.highest.image.shape[-2:], bool((pair.highest.response > pair.lowest.response).all())
         (torch.Size([64, 64]), True)
     """
+    return render_pairs([unit], steps, size, seed, facets, **options)[0]
+
+
+def render_pairs(
+    units: Sequence[Unit],
+    steps: int = 256,
+    size: int = 128,
+    seed: int = 0,
+    facets: int = 1,
+    *,
+    contrast: float | None = None,
+    diversity: float = 1.0,
+    diversity_layer: str | None = None,
+    lr: float = 0.05,
+    transforms: str | Sequence[Transform] = "standard",
+    decorrelate: bool = True,
+    smoothness: float = 0.0,
+    plateau: float = 0.0,
+    frames: Sequence[int] = (),
+    batch: int = 16,
+) -> list[RenderedPair]:
+    """Synthesise the images with the highest and the lowest response of each unit of a layer.
+
+    All start from the same faint noise, drawn from `seed`, and take the same number of Adam steps under the
+    same random transforms; only the sign of the objective differs. They share their passes, which end at the layer.
+    It runs on one thread, because another number of threads gives another picture. The network's hooks, gradients
+    and training flags and all global random states are left as found, also after an exception.
+
+    Args:
+        units: channels, logits or directions of one layer of one network. For `layer=None` the signed output is
+            rendered (`unit.signed`), with a warning where the network rectifies its output, because a rectified
+            output has no minimum to look for.
+        steps: number of Adam steps for each image.
+        size: height and width of the images in pixels; the network must take images of this size.
+        seed: of the first noise and of the transforms.
+        facets: number of images for each sign, which are made to differ by `diversity` until two thirds of the steps
+            are done.
+        contrast: the budget of each image: the root mean square distance of its pixels from the blank (the network's
+            mean colour), in the pixel range; `budget.natural_contrast` measures that of images. None leaves it free:
+            images then go far beyond natural ones.
+        diversity: strength of the term that keeps facets apart, see `objectives.apart`. At 10 differing
+            counts more than the response.
+        diversity_layer: layer whose Gram matrices are compared; None for the unit's own, or, where that has
+            no space (logits), for the last layer that has. Another layer costs a second forward pass.
+        lr: step size of Adam in lucent's parametrisation (Fourier coefficients).
+        transforms: "standard" (see `standard_transforms`), "none", or functions from images to images.
+        decorrelate: use lucent's colour statistics of natural images (RGB only).
+        smoothness: strength of the total variation term, see `objectives.smooth`. 0 suits networks trained on
+            photographs; small networks need some (5 to 15), or fine gratings are all one sees.
+        plateau: stop early, see `optimisation.synthesise`: at 0.02 once all images gain less than 2 % more in an
+            eighth of the steps. 0 takes all steps.
+        frames: steps before which the images are kept (`steps` for the finished ones), for animations.
+        batch: images in one pass. More are made in several batches, with the same first noise and transforms.
+
+    Returns:
+        A RenderedPair for each unit; responses are read by `unit.response` on the finished images.
+
+    Raises:
+        InputError: a bad value; units of several layers; a unit that does not exist; a size that the network does not
+            take; a response that is not finite or does not depend on the image.
+
+    Source: Hesse et al., arXiv 2603.09787, feature visualisation by minimisation; Olah et al., Feature
+    Visualization, Distill 2017, for the parametrisation, the transforms and diversity; matched contrast as for most and
+    least exciting inputs of neurons (Walker et al., Nature Neuroscience 22, 2019).
+    """
+    sides = [(unit, side) for unit in units for side in (presence, absence)]
+    made = _rendered(
+        [unit for unit, _ in sides], [side for _, side in sides], steps, size, seed, facets, contrast=contrast,
+        diversity=diversity, diversity_layer=diversity_layer, lr=lr, transforms=transforms, decorrelate=decorrelate,
+        smoothness=smoothness, plateau=plateau, frames=frames, batch=batch,
+    )  # fmt: skip
+    return [
+        RenderedPair(unit, high, low, contrast)
+        for (unit, high), (_, low) in zip(made[::2], made[1::2], strict=True)
+    ]
+
+
+def minimise(
+    objective: Objective,
+    unit: Unit,
+    steps: int = 256,
+    size: int = 128,
+    seed: int = 0,
+    facets: int = 1,
+    **options,
+) -> Rendering:
+    """Synthesise images that minimise any objective of lucent's: a unit's response, its negative, or your own.
+
+    `render_pair` makes the images of `minimise(-response, ...)` and `minimise(response, ...)` side by side.
+
+    Args:
+        objective: reads the unit's layer as "reading", as `absence(unit)` does, which is the unit's response.
+        unit: whose layer is read and whose responses are recorded.
+        steps, size, seed, facets, options: see `render_pairs`.
+
+    Returns:
+        A Rendering.
+
+    Raises:
+        InputError: as `render_pairs`.
+
+    Example:
+        >>> from absence_utils import Unit, load_model
+        >>> from absence_utils.visualization import absence, minimise
+        >>> unit = Unit(load_model("concept_scenes"), "logits", 1)  # "not ring"
+        >>> response = absence(unit)
+        >>> highest, lowest = (minimise(sign * response, unit, steps=4, size=64) for sign in (-1, 1))
+        >>> bool(highest.response > lowest.response)
+        True
+    """
+    ((_, made),) = _rendered([unit], [lambda _: objective], steps, size, seed, facets, **options)
+    return made
+
+
+def _rendered(
+    units, sides, steps, size, seed, facets, *, contrast=None, diversity=1.0, diversity_layer=None, lr=0.05,
+    transforms="standard", decorrelate=True, smoothness=0.0, plateau=0.0, frames=(), batch=16,
+) -> list[tuple[Unit, Rendering]]:  # fmt: skip
+    """For each unit, as it was read, and its side (unit -> objective) what was synthesised; see `render_pairs`."""
     check_numbers(
-        steps=steps, size=size, facets=facets, lr=lr, seed=seed, diversity=diversity, smoothness=smoothness
-    )
-    unit, views = renderable(unit, size), chosen_transforms(transforms, size)
-    layers, extra = {"reading": unit.layer}, smooth(smoothness)
+        steps=steps, size=size, facets=facets, lr=lr, seed=seed, diversity=diversity, smoothness=smoothness,
+        plateau=plateau, batch=batch,
+    )  # fmt: skip
+    check_same_layer(units)
+    signed, views = {}, chosen_transforms(transforms, size)
+    for unit in dict.fromkeys(units):
+        signed[unit] = renderable(unit, size, stacklevel=5)
+    model, layer = units[0].model, signed[units[0]].layer
+    layers, extra, early = {"reading": layer}, smooth(smoothness), None
     if facets > 1 and diversity:
-        layer = diversity_layer or layer_with_space(unit, size)
-        name = "reading" if layer == unit.layer else "space"
-        layers[name], extra = layer, extra + apart(diversity, name)
-    channels = input_channels(unit.model)
-    colours = None if channels == 3 else channels  # lucent decorrelates only where it is not told a number
-
-    def noise():
-        return param.image(size, batch=facets, channels=colours, decorrelate=decorrelate)
-
-    highest, lowest = (
-        Rendering(*synthesise(side + extra, unit, noise, views, layers=layers, steps=steps, lr=lr, seed=seed))
-        for side in (presence(unit), absence(unit))
-    )
-    return RenderedPair(unit, highest, lowest)
+        apart_in = diversity_layer or layer_with_space(signed[units[0]], size)
+        name = "reading" if apart_in == layer else "space"
+        layers[name], early = apart_in, apart(diversity, name)
+    blank = blank_of(normalisation_of(model))
+    if contrast is not None:
+        check_contrast(contrast, blank)
+    asked = [(signed[unit], side(signed[unit])) for unit, side in zip(units, sides, strict=True)]
+    at_once = max(1, batch // facets)
+    made = []
+    for first in range(0, len(asked), at_once):
+        goals = [Goal(unit, objective + extra, early) for unit, objective in asked[first : first + at_once]]
+        noise = partial(
+            noise_image, size, input_channels(model), facets, len(goals),
+            decorrelate=decorrelate, contrast=contrast, blank=blank,
+        )  # fmt: skip
+        made += synthesise(
+            goals, noise, views, layers=layers, steps=steps, lr=lr, seed=seed, plateau=plateau, frames=frames
+        )
+    return [
+        (unit, Rendering(each.pixels, each.response, each.trajectory, each.frames if len(frames) else None))
+        for (unit, _), each in zip(asked, made, strict=True)
+    ]
 
 
 def suppress(
@@ -229,10 +335,11 @@ def suppress(
     with torch.no_grad():
         before = unit.response(normalisation.apply(original[None])).item()
     objective = suppression(unit, original, target=target, penalty=penalty, start=before)
-    pixels, response, trajectory = synthesise(
-        objective, unit, lambda: changed_image(original[None]), views,
+    (made,) = synthesise(
+        [Goal(unit, objective)], lambda: changed_image(original[None]), views,
         layers={"reading": unit.layer}, steps=steps, lr=lr, seed=seed,
     )  # fmt: skip
+    pixels, response, trajectory = made.pixels, made.response, made.trajectory
     if response.item() > target:
         warnings.warn(
             f"{unit.name} went from {before:.4g} to {response.item():.4g}, not to the target {target:.4g}: "
@@ -258,7 +365,7 @@ def suppress_top(
         quantile: the target is this quantile of the unit's responses to the dataset, in 0..1.
         options: for `suppress`.
     """
-    _check_real(units, real)
+    check_real(units, real)
     if not 0 <= quantile < 1:
         raise InputError("quantile", f"{quantile} is out of range", "Use 0 or more, below 1.")
     suppressed = []
@@ -280,7 +387,7 @@ def compare_with_real(pairs: Sequence[RenderedPair], real: Tensor) -> pd.DataFra
         Columns unit, sign, response (the most extreme facet), real_lowest, real_median, real_highest, and
         `distance`: (response - mean) / sd over real images.
     """
-    _check_real([pair.unit for pair in pairs], real)
+    check_real([pair.unit for pair in pairs], real)
     rows = []
     for pair in pairs:
         responses = pair.unit.of(real)
@@ -297,7 +404,8 @@ def compare_with_real(pairs: Sequence[RenderedPair], real: Tensor) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def _check_real(units: Sequence[Unit], real: Tensor) -> None:
+def check_real(units: Sequence[Unit], real: Tensor) -> None:
+    """Raises InputError unless there are units, and responses [image, channel] to two images or more."""
     if not units:
         raise InputError("units", "there are none", "Give at least one.")
     if real.ndim != 2:

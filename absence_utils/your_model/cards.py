@@ -32,6 +32,7 @@ from absence_utils.images.subsets import Subset
 from absence_utils.insertion.context import describe_context
 from absence_utils.insertion.decisions import CANNOT_TELL, ENCODES, NONE, describe_decision
 from absence_utils.units import Unit, full_name
+from absence_utils.visualization.budget import faint_contrast
 from absence_utils.visualization.rendering import RenderedPair, render_pair
 
 from .labels import image_labels, patch_labels
@@ -45,6 +46,7 @@ HEADLINES = {  # by decision: on the signed reading, and on what is passed on
     CANNOT_TELL: ("One cannot tell whether it encodes an absence", "cannot tell whether it passes one on"),
 }
 LEAST_BLUR = 1.5  # px: below that single pixels show, whose signs alternate
+CONTRAST_IMAGES = 64  # images whose contrast the synthesised ones are held to
 FEWEST_IN_CLASS = 3  # images of a class whose mean is worth showing
 
 
@@ -60,6 +62,7 @@ class CardOptions:
         smooth: Gaussian under which maps are drawn, a share of the image's edge, see `Card.smooth`.
         evidence_images: images screened for evidence by class, evenly drawn; 0 for none (then there are no maps).
         seed: of the synthesis.
+        contrast_quantile: the synthesised pair has this quantile of the images' contrast, in 0..1.
 
     Raises:
         InputError: a single image to draw maps from.
@@ -76,6 +79,7 @@ class CardOptions:
     smooth: float = 0.03
     evidence_images: int = 256
     seed: int = 0
+    contrast_quantile: float = 0.05
 
     def __post_init__(self):
         if self.maps and self.evidence_images == 1:
@@ -271,9 +275,13 @@ def _collect(
         few, shown = Subset(dataset, chosen), replace(columns, membership=columns.membership[chosen])
         screened = screen(units, few, baseline=effort.baseline)
     synthesis = (effort.steps, effort.size, effort.seed, effort.facets)
+    if effort.facets:
+        some = torch.linspace(0, len(dataset) - 1, min(CONTRAST_IMAGES, len(dataset))).round().long()
+        contrast = faint_contrast(study.model, Subset(dataset, some), effort.contrast_quantile)
+        look = {"smoothness": effort.smoothness, "contrast": contrast}
     for position, unit in enumerate(units):
         channel = unit.channel
-        pair = render_pair(unit, *synthesis, smoothness=effort.smoothness) if effort.facets else None
+        pair = render_pair(unit, *synthesis, **look) if effort.facets else None
         yield Card(
             unit=unit,
             title=card_title(study, channel),

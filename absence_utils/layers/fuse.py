@@ -12,7 +12,8 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from absence_utils.units import feature_map, reading
+from .network import reading
+from .reading import feature_map
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -11,7 +11,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from absence_utils import feature_map, mine_patches
 from absence_utils.images.base import TensorImages
-from absence_utils.patches.fuse import channels_last, fused
+from absence_utils.layers.fuse import channels_last, fused
 
 SHAPE = (3, 32, 32)
 LAYERS = [
