@@ -19,6 +19,7 @@ from absence_utils.visualization import (
     render_pair,
     render_pairs,
 )
+from absence_utils.visualization.facets import KEPT, choose_facets
 from absence_utils.visualization.optimisation import EARLY, _levelled
 from absence_utils.visualization.parametrisation import at_contrast, contrast_of, noise_image
 from absence_utils.visualization.rendering import RenderedPair, Rendering
@@ -271,3 +272,21 @@ def test_facets_are_measured_by_effect_and_likeness(net):
     images[1, 0] = 0.45  # red now: another channel of the layer
     found = budget.facet_table([RenderedPair(Unit(net, "mix", 1), side, side)]).set_index("pole")
     assert found.loc["maximum", "diversity"] == pytest.approx(1, abs=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 8), st.integers(1, 8))
+def test_facets_are_the_best_and_then_the_most_different_good_ones(seed, candidates, count):
+    generator = torch.Generator().manual_seed(seed)
+    effect = torch.rand(candidates, generator=generator) + 0.3
+    alike = torch.rand(candidates, candidates, generator=generator)
+    chosen = choose_facets(effect, (alike + alike.T) / 2, count)
+    assert len(chosen) == len(set(chosen)) == min(count, candidates)
+    assert chosen[0] == int(effect.argmax())
+    good = {place for place in range(candidates) if effect[place] >= KEPT * effect.max()}
+    assert set(chosen) >= good if len(good) <= len(chosen) else set(chosen) <= good
+
+
+def test_of_three_good_candidates_the_most_different_is_taken():
+    alike = torch.tensor([[1, 0.9, 0.2, 0.1], [0.9, 1, 0.5, 0.5], [0.2, 0.5, 1, 0.5], [0.1, 0.5, 0.5, 1.0]])
+    assert choose_facets(torch.tensor([1.0, 0.95, 0.9, 0.5]), alike, 2) == [0, 2]  # the last is too weak

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
+from torch.nn.functional import pad
 
 from .base import (
     ABSENCE,
@@ -58,6 +60,66 @@ def natural_place(pole) -> str:
     if 0 < pole["percentile"] < 100:
         return f"percentile {pole['percentile']:.1f}"
     return f"{'above' if pole['pole'] == 'maximum' else 'below'} all: {pole['distance']:+.1f} sd"
+
+
+def poles_and_patches(
+    pairs, sheets, names: Sequence[str], captions: Sequence[str] = (), title: str = "", shown=3
+):
+    """One column for each unit: its maximum above its minimum, and beside each the patches at the same end.
+
+    Args:
+        pairs: `RenderedPair`s.
+        sheets: for each pair the patches at both ends as `PatchBook.crops` gives them: (highest, lowest), each
+            [patch, channel, height, width] in 0..1, most extreme first.
+        names: of the units.
+        captions: one below each column, as its name and what confirms it; none by default.
+        title: of the figure.
+        shown: patches beside each pole.
+    """
+    with companion_style():
+        edge = (WIDTH - 0.3) / len(pairs)  # of a column, inches
+        tall = 2 * edge * shown / (shown + 1)
+        fig = plt.figure(figsize=(WIDTH, tall + 0.75 + 0.3 * bool(captions)), layout="constrained")
+        fig.suptitle(title)
+        for place, (block, pair, sheet, name) in enumerate(
+            zip(fig.subfigures(1, len(pairs), squeeze=False)[0], pairs, sheets, names, strict=True)
+        ):
+            grid = block.add_gridspec(2 * shown, shown + 1)
+            sides = (
+                ("maximum", pair.highest, "argmax", PRESENCE),
+                ("minimum", pair.lowest, "argmin", ABSENCE),
+            )
+            for row, (word, side, best, colour) in enumerate(sides):
+                ax = block.add_subplot(grid[row * shown : (row + 1) * shown, :shown])
+                show_image(ax, side.image[int(getattr(to_numpy(side.response), best)())])
+                if place == 0:
+                    ax.set_ylabel(word, color=colour, fontsize=10)
+                if row == 0:
+                    ax.set_title(name, fontsize=9)
+                elif captions:
+                    ax.set_xlabel(captions[place], fontsize=8)
+                for number, patch in enumerate(sheet[row][:shown]):
+                    show_image(block.add_subplot(grid[row * shown + number, shown]), patch)
+    return fig
+
+
+def growing(pairs, frame: int):
+    """One picture of an animation: the maxima of all units above their minima, as far as they have come.
+
+    Args:
+        pairs: `RenderedPair`s with `frames`.
+        frame: which of them.
+
+    Returns:
+        [channel, height, width] in 0..1, maxima and minima framed by a margin of white.
+    """
+    rows = [
+        [side.frames[frame, 0] for side in sides]
+        for sides in zip(*((p.highest, p.lowest) for p in pairs), strict=True)
+    ]
+    return torch.cat(
+        [torch.cat([pad(image, [3] * 4, value=1.0) for image in row], dim=2) for row in rows], dim=1
+    )
 
 
 def rendered_pair(pair):

@@ -19,6 +19,7 @@ from absence_utils.errors import InputError, require_at_least
 from absence_utils.images.base import normalisation_of
 from absence_utils.units import feature_map, image_batches, pool_space
 
+from .facets import effects, likeness
 from .parametrisation import at_contrast, blank_of, contrast_of, highest_contrast
 from .rendering import RenderedPair, check_real
 
@@ -146,20 +147,9 @@ def facet_table(pairs: Sequence[RenderedPair], layer: str | None = None) -> pd.D
     """
     rows = []
     for pair in pairs:
-        unit = pair.unit
-        normalisation = normalisation_of(unit.model)
-        blank = blank_of(normalisation)
-        for pole, side in zip(POLES, (pair.highest, pair.lowest), strict=True):
-            with torch.no_grad():
-                empty = (blank + 0 * side.image[0])[None]
-                effects = side.response - unit.response(normalisation.apply(empty)).cpu()
-                values = feature_map(unit.model, layer or unit.layer, normalisation.apply(side.image))
-            effects = effects if pole == "maximum" else -effects
-            flat = values.flatten(2) if values.ndim > 2 else values[:, :, None]
-            grams = torch.nn.functional.normalize((flat @ flat.transpose(1, 2)).flatten(1), dim=1)
-            alike = (grams @ grams.T).cpu()
-            apart = (
-                1 - (alike.sum() - alike.trace()) / (len(alike) * (len(alike) - 1)) if len(alike) > 1 else 0.0
-            )
-            rows.append((unit.name, pole, len(alike), float(effects.min() / effects.max()), float(apart)))
+        for pole, sign, side in zip(POLES, (1, -1), (pair.highest, pair.lowest), strict=True):
+            found = effects(pair.unit, side.image, side.response, sign)
+            alike, count = likeness(pair.unit.model, layer or pair.unit.layer, side.image), len(found)
+            apart = 1 - (alike.sum() - alike.trace()) / (count * (count - 1)) if count > 1 else 0.0
+            rows.append((pair.unit.name, pole, count, float(found.min() / found.max()), float(apart)))
     return pd.DataFrame(rows, columns=["unit", "pole", "facets", "kept", "diversity"])

@@ -21,9 +21,11 @@ from absence_utils.errors import InputError
 from absence_utils.images.base import input_channels, normalisation_of
 from absence_utils.units import Unit
 
+from .facets import choose_facets, effects, likeness
 from .objectives import Objective, absence, apart, presence, smooth, suppression
 from .optimisation import (
     Goal,
+    Synthesised,
     Transform,
     check_numbers,
     check_same_layer,
@@ -33,6 +35,8 @@ from .optimisation import (
     synthesise,
 )
 from .parametrisation import blank_of, changed_image, check_contrast, noise_image
+
+SPARE = 2  # candidates for each facet
 
 
 @dataclass(frozen=True)
@@ -163,8 +167,9 @@ def render_pairs(
         steps: number of Adam steps for each image.
         size: height and width of the images in pixels; the network must take images of this size.
         seed: of the first noise and of the transforms.
-        facets: number of images for each sign, which are made to differ by `diversity` until two thirds of the steps
-            are done.
+        facets: number of images for each sign. `SPARE` times as many are made, which `diversity` lets differ until two
+            thirds of the steps are done; then the best is taken, and always the most different one of those that have
+            85 % of its effect (`facets.choose_facets`).
         contrast: the budget of each image: the root mean square distance of its pixels from the blank (the network's
             mean colour), in the pixel range; `budget.natural_contrast` measures that of images. None leaves it free:
             images then go far beyond natural ones.
@@ -265,21 +270,31 @@ def _rendered(
     if contrast is not None:
         check_contrast(contrast, blank)
     asked = [(signed[unit], side(signed[unit])) for unit, side in zip(units, sides, strict=True)]
-    at_once = max(1, batch // facets)
+    candidates = SPARE * facets if early else facets
+    at_once = max(1, batch // candidates)
     made = []
     for first in range(0, len(asked), at_once):
         goals = [Goal(unit, objective + extra, early) for unit, objective in asked[first : first + at_once]]
         noise = partial(
-            noise_image, size, input_channels(model), facets, len(goals),
+            noise_image, size, input_channels(model), candidates, len(goals),
             decorrelate=decorrelate, contrast=contrast, blank=blank,
         )  # fmt: skip
         made += synthesise(
             goals, noise, views, layers=layers, steps=steps, lr=lr, seed=seed, plateau=plateau, frames=frames
         )
+    if early:
+        made = [_best(each, unit, facets, apart_in) for each, (unit, _) in zip(made, asked, strict=True)]
     return [
         (unit, Rendering(each.pixels, each.response, each.trajectory, each.frames if len(frames) else None))
         for (unit, _), each in zip(asked, made, strict=True)
     ]
+
+
+def _best(made: Synthesised, unit: Unit, facets: int, layer: str | None) -> Synthesised:
+    """The facets that are kept of all candidates, which were all driven the same way."""
+    moved = effects(unit, made.pixels, made.response, 1)
+    rows = choose_facets(moved * moved.mean().sign(), likeness(unit.model, layer, made.pixels), facets)
+    return Synthesised(made.pixels[rows], made.response[rows], made.trajectory[:, rows], made.frames[:, rows])
 
 
 def suppress(

@@ -1,0 +1,58 @@
+"""Several images for one pole: which of many candidates are kept, how good they are and how much they differ."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from absence_utils.images.base import normalisation_of
+from absence_utils.units import Unit, feature_map
+
+from .parametrisation import blank_of
+
+KEPT = 0.85  # share of the best candidate's effect that a facet must have
+
+
+@torch.no_grad()
+def effects(unit: Unit, pixels: Tensor, response: Tensor, sign: int) -> Tensor:
+    """How far images move a unit from its response to the blank, in the direction of `sign`: [image]."""
+    normalisation = normalisation_of(unit.model)
+    blank = (blank_of(normalisation) + 0 * pixels[0])[None]
+    return sign * (response.cpu() - unit.response(normalisation.apply(blank)).cpu())
+
+
+@torch.no_grad()
+def likeness(model: nn.Module, layer: str | None, pixels: Tensor) -> Tensor:
+    """Cosine between the Gram matrices of a layer's values, for each pair of images: [image, image], 1 is alike.
+
+    A Gram matrix tells which channels are active together and not where, as the `objectives.apart` does.
+    """
+    values = feature_map(model, layer, normalisation_of(model).apply(pixels)).cpu()
+    flat = values.flatten(2) if values.ndim > 2 else values[:, :, None]
+    grams = nn.functional.normalize((flat @ flat.transpose(1, 2)).flatten(1), dim=1)
+    return grams @ grams.T
+
+
+def choose_facets(effect: Tensor, alike: Tensor, count: int) -> list[int]:
+    """The best candidate, and then always the one that differs most from those chosen, among the good ones.
+
+    Good are those with `KEPT` of the best one's effect; where too few are, the best of the others follow.
+
+    Args:
+        effect: [candidate], larger is better.
+        alike: [candidate, candidate], see `likeness`.
+        count: how many to choose.
+
+    Returns:
+        `count` places, best first.
+    """
+    order = effect.argsort(descending=True).tolist()
+    good = [place for place in order if effect[place] >= KEPT * effect[order[0]]]
+    chosen = [order[0]]
+    while len(chosen) < min(count, len(order)):
+        left = [place for place in good if place not in chosen]
+        if left:
+            chosen.append(min(left, key=lambda place: float(alike[place, chosen].max())))
+        else:
+            chosen.append(next(place for place in order if place not in chosen))
+    return chosen
