@@ -14,6 +14,7 @@ from absence_utils.errors import InputError
 from absence_utils.images.base import IMAGENET, Normalisation, TensorImages
 from absence_utils.units import Unit, responses
 from absence_utils.visualization import optimisation as synthesis
+from absence_utils.visualization import rendering
 from absence_utils.visualization.parametrisation import changed_image
 from absence_utils.visualization.rendering import compare_with_real, render_pair, suppress, suppress_top
 
@@ -226,9 +227,9 @@ def test_maximum_is_red_and_minimum_is_green(planted):
 
 def test_the_response_is_that_of_the_finished_image(planted):
     pair = quick(Unit(planted, "mix", 0), facets=2)
-    for rendering in (pair.highest, pair.lowest):
-        assert rendering.image.shape == (2, 3, 16, 16) and rendering.trajectory.shape == (4, 2)
-        assert 0 <= rendering.image.min() and rendering.image.max() <= 1
+    for side in (pair.highest, pair.lowest):
+        assert side.image.shape == (2, 3, 16, 16) and side.trajectory.shape == (4, 2)
+        assert 0 <= side.image.min() and side.image.max() <= 1
         by_hand = ((rendering.image[:, RED] - rendering.image[:, GREEN]) / 0.25).mean((1, 2))
         assert torch.allclose(rendering.response, by_hand, atol=1e-5)
 
@@ -269,8 +270,13 @@ def test_rectified_output_is_rendered_signed(planted):
 
 
 @pytest.mark.slow
-def test_facets_are_kept_apart(planted):
-    """With diversity the facets of a random network resemble each other less, by their Gram matrices."""
+def test_facets_are_kept_apart(planted, monkeypatch):
+    """With diversity the facets of a random network resemble each other less, by their Gram matrices.
+
+    Here to the last step: a linear unit has one best image, to which all would return without it.
+    """
+    monkeypatch.setattr(synthesis, "EARLY", 1.0)
+    monkeypatch.setattr(rendering, "SPARE", 1)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 12 * 12, 4)).eval()
     network.normalisation = Normalisation()
