@@ -8,7 +8,13 @@ from scipy import stats
 from torch import nn
 
 from absence_utils.errors import InputError
-from absence_utils.patches.shape import beside_copies, blank_response, describe_shape, response_shape, share_below
+from absence_utils.patches.shape import (
+    beside_copies,
+    blank_response,
+    describe_shape,
+    response_shape,
+    share_below,
+)
 
 NONE = pd.DataFrame({"skewness": [], "share_below": []}, dtype=float)
 
@@ -25,11 +31,15 @@ def test_planted_units_have_the_sides_that_they_were_built_with():
     shape = response_shape(*planted())
     normal, rectified, inhibited = (shape.loc[unit] for unit in range(3))
     assert abs(normal.skewness) < 0.1 and normal.skewness_low < 0 < normal.skewness_high
-    assert normal.blank_percentile == pytest.approx(50, abs=2) and normal.share_below == pytest.approx(0.5, abs=0.1)
+    assert normal.blank_percentile == pytest.approx(50, abs=2) and normal.share_below == pytest.approx(
+        0.5, abs=0.1
+    )
     assert [normal.p5_sd, normal.p95_sd] == pytest.approx([-1.645, 1.645], abs=0.08)
     assert normal.sd == pytest.approx(2, rel=0.05) and normal.blank == 1
     assert rectified.share_below == rectified.p5_sd == rectified.lowest_sd == 0 < rectified.p95_sd
-    assert rectified.skewness_low > 1 and rectified.blank_percentile == pytest.approx(25, abs=2)  # ties count half
+    assert rectified.skewness_low > 1 and rectified.blank_percentile == pytest.approx(
+        25, abs=2
+    )  # ties count half
     assert inhibited.share_below == pytest.approx(1, abs=1e-3) and inhibited.blank_percentile == 100
     assert inhibited.p5_sd == pytest.approx(np.log(0.05), rel=0.1) and inhibited.p95_sd < 0
     assert inhibited.skewness_high < 0 and inhibited.lowest_sd < inhibited.p5_sd < inhibited.highest_sd <= 0
@@ -74,6 +84,7 @@ def test_numbers_are_those_of_their_definitions():
     assert shape.p5_sd * shape.sd + 1 == pytest.approx(np.percentile(one, 5))
     assert shape.highest_sd * shape.sd + 1 == pytest.approx(one.max())
     assert shape.share_below == pytest.approx((1 - one.min()) / np.ptp(one))
+
     # the interval: the change of the skewness when an image counts a little more, by differences
     def weighted(weights):
         mean = np.average(one, weights=weights)
@@ -84,7 +95,8 @@ def test_numbers_are_those_of_their_definitions():
     change = [(weighted(np.ones(40) + step * row) - weighted(np.ones(40))) / step for row in np.eye(40)]
     error = np.sqrt(40 / 39 * np.square(change).sum())
     half = stats.t.ppf(0.975, 39) * error
-    assert [shape.skewness - shape.skewness_low, shape.skewness_high - shape.skewness] == pytest.approx(half, rel=1e-3)
+    assert shape.skewness - shape.skewness_low == pytest.approx(half, rel=1e-3)
+    assert shape.skewness_high - shape.skewness == pytest.approx(half, rel=1e-3)
 
 
 def test_windows_of_one_image_are_one_observation():
@@ -148,7 +160,9 @@ def test_what_is_said_of_a_unit():
     shape = response_shape(*planted())
     copies = pd.DataFrame({"skewness": [-0.2, 0.3], "share_below": [0.25, 0.75]}).loc[[0] * 50 + [1] * 50]
     said = [describe_shape(shape.loc[unit], copies) for unit in range(3)]
-    assert "its range lies on both sides" in said[0] and said[1].endswith("it has no low side; random copies: 25% to 75%.")
+    assert "its range lies on both sides" in said[0] and said[1].endswith(
+        "it has no low side; random copies: 25% to 75%."
+    )
     assert "most of its range lies below it, 100%" in said[2] and "percentile 100 of the images" in said[2]
     assert said[2].startswith("Skewness −2.") and "(random copies: −0.20 to 0.30)" in said[2]
     assert "random" not in describe_shape(shape.loc[0], NONE)

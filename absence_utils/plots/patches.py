@@ -141,7 +141,9 @@ def response_shapes(tables: dict):
     """
     with companion_style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.1))
-        _histograms(left, tables, "share_below", np.linspace(0, 1, 11), lambda share: share > 0.5, "above 0.5")
+        _histograms(
+            left, tables, "share_below", np.linspace(0, 1, 11), lambda share: share > 0.5, "above 0.5"
+        )
         left.axvline(0.5, color="black", linestyle=":", linewidth=1)
         left.set(xlabel="share of range below blank", title="Asymmetry around the blank patch", xlim=(0, 1))
         widest = max(1.0, *(table.skewness.abs().max() for table in tables.values()))
