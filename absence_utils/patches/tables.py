@@ -46,11 +46,11 @@ def patch_table(book: PatchBook, dataset, units: list[int], pairs: dict | None =
 
 
 def range_table(book: PatchBook, model: nn.Module, dataset) -> pd.DataFrame:
-    """How far each unit's patches reach above and below its response to an empty patch, and how skewed windows are.
+    """How far each unit's patches reach above and below its response to an empty patch, and its skewness.
 
     Returns:
-        One row a unit: highest, lowest (means over the k patches) and empty_patch, all in the units of the layer; the
-        columns of `response_shape` after its first, for the book's random windows with highest and lowest as ends;
+        One row a unit: highest, lowest (means over the k patches) and empty_patch, all in the units of the layer;
+        the columns of `response_shape` after its first, for the book's random windows between lowest and highest;
         batch_norm, the sign of a batch norm's scale directly behind the layer ("+", "-", "0", "none",
         "unknown": `batch_norm_sign`).
 

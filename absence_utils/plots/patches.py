@@ -141,32 +141,27 @@ def response_shapes(tables: dict):
     """
     with companion_style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.1))
-        _histograms(
-            left, tables, "share_below", np.linspace(0, 1, 11), lambda share: share > 0.5, "above 0.5"
-        )
-        left.axvline(0.5, color="black", linestyle=":", linewidth=1)
+        _histograms(left, tables, "share_below", np.linspace(0, 1, 11), 0.5, above=True)
         left.set(xlabel="share of range below blank", title="Asymmetry around the blank patch", xlim=(0, 1))
         widest = max(1.0, *(table.skewness.abs().max() for table in tables.values()))
-        _histograms(right, tables, "skewness", np.linspace(-widest, widest, 21), lambda it: it < 0, "below 0")
-        right.axvline(0, color="black", linestyle=":", linewidth=1)
+        _histograms(right, tables, "skewness", np.linspace(-widest, widest, 21), 0, above=False)
         right.set(xlabel="skewness of the response", title="Skewness over random patches")
     return fig
 
 
-def _histograms(ax, tables: dict, column: str, bins, is_low, where: str) -> None:
-    """Shares of units by one column, with the share that lies on the low side."""
-    low = []
-    for name, table in tables.items():
+def _histograms(ax, tables: dict, column: str, bins, middle: float, above: bool) -> None:
+    """Units of the first network (grey) and of others (orange) by one column; the legend says how many are low."""
+    where = f"{'above' if above else 'below'} {middle:g}"
+    for number, (name, table) in enumerate(tables.items()):
         values = table[column].dropna().to_numpy()
-        low.append(100 * is_low(values).mean())
+        share = 100 * np.mean(values > middle if above else values < middle)
         weights = np.full(len(values), 100 / max(len(values), 1))
-        if len(low) == 1:
-            label = f"{name}: {low[0]:.0f} % of units {where}"
-            ax.hist(values, bins, weights=weights, color="black", alpha=0.35, label=label)
-        else:
-            label = f"{name}: {low[-1]:.0f} %"
-            ax.hist(values, bins, weights=weights, color=ORANGE, histtype="step", linewidth=1.2, label=label)
-    ax.set(ylabel="units (%)", ylim=(0, (1.2 + 0.1 * len(tables)) * ax.get_ylim()[1]))  # room for the legend
+        style = {"histtype": "step", "color": ORANGE} if number else {"alpha": 0.35, "color": "black"}
+        label = f"{name}: {share:.0f} % of units {where}"
+        ax.hist(values, bins, weights=weights, label=label, **style)
+    top = ax.get_ylim()[1]
+    ax.plot([middle, middle], [0, top], color="black", linestyle=":", linewidth=1)
+    ax.set(ylabel="units (%)", ylim=(0, (1.2 + 0.1 * len(tables)) * top))  # room for the legend
     ax.legend(frameon=False, fontsize=8, loc="upper left")
 
 

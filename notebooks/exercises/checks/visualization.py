@@ -1,4 +1,4 @@
-"""Checks of exercise 04: a minimum by hand, the same after a ReLU, both poles at one budget, and a name with its test."""
+"""Checks of exercise 04: a minimum by hand, one after a ReLU, both poles at one budget, a name and its test."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def _as_image(name: str, given) -> Tensor:
     norm = float(given.norm())
     if abs(norm - BUDGET) > NEAR * BUDGET:
         raise WrongAnswer(
-            f"The budget is not matched: `{name}` lies {norm:.1f} from the blank, the start {BUDGET:g}. A stronger image "
-            "goes further whatever it shows. Bring it back to `check.BUDGET` after every step."
+            f"The budget is not matched: `{name}` lies {norm:.1f} from the blank, the start {BUDGET:g}. A stronger "
+            "image goes further whatever it shows. Bring it back to `check.BUDGET` after every step."
         )
     return given
 
@@ -118,7 +118,8 @@ def _extreme(
     best = _value(read, climb(read, sign) if reference is None else reference)
     if sign * (reached - first) < 0:
         raise WrongAnswer(
-            f"The response went from {first:+.2f} to {reached:+.2f}, the wrong way. To go {towards}, {away} the gradient."
+            f"The response went from {first:+.2f} to {reached:+.2f}, the wrong way. To go {towards}, {away} the "
+            "gradient."
         )
     if sign * (reached - first) < ENOUGH * sign * (best - first):
         raise WrongAnswer(
@@ -134,7 +135,8 @@ def minimum(lowest, network: nn.Module) -> Correct:
     first, reached = _extreme("lowest", lowest, read, -1)
     blank = _value(read, torch.zeros(SHAPE))
     return Correct(
-        f"From {first:+.1f} down to {reached:+.1f}, as far from the blank as before; the blank itself answers {blank:+.1f}."
+        f"From {first:+.1f} down to {reached:+.1f}, as far from the blank as before; the blank itself answers "
+        f"{blank:+.1f}."
     )
 
 
@@ -169,9 +171,9 @@ def dead_minimum(dead_response, dead_gradient, reading, network: nn.Module) -> C
     }
     choose("reading", reading, "no low side", because)
     return Correct(
-        f"You made the mistake: the response is {_value(read, dead):.2f}, its gradient {slope:.2f}, and the unit seems to "
-        f"have no low side. That conclusion is false: before the ReLU this image answers {_value(signed, dead):+.1f}, and "
-        f"another one as far from the blank {_value(signed, lower):+.1f}."
+        f"You made the mistake: the response is {_value(read, dead):.2f}, its gradient {slope:.2f}, and the unit "
+        "seems to have no low side. That conclusion is false: before the ReLU this image answers "
+        f"{_value(signed, dead):+.1f}, and another one as far from the blank {_value(signed, lower):+.1f}."
     )
 
 
@@ -189,8 +191,8 @@ def signed_minimum(hidden, network: nn.Module) -> Correct:
     best, silent = climb(read, -1), not _gradient(_after(network), image).any()
     if silent and _value(read, image) > ENOUGH * _value(read, best):
         raise WrongAnswer(
-            f"You read after the ReLU: the loop stopped where the unit fell silent, at {_value(read, image):+.1f}. Read "
-            f'before it: `Unit(network, "block4", {CHANNEL}).response`.'
+            f"You read after the ReLU: the loop stopped where the unit fell silent, at {_value(read, image):+.1f}. "
+            f'Read before it: `Unit(network, "block4", {CHANNEL}).response`.'
         )
     first, reached = _extreme("hidden", image, read, -1, best)
     return Correct(f"From {first:+.1f} down to {reached:+.1f}. The ReLU would have shown 0 most of the way.")
@@ -207,27 +209,27 @@ def poles(highest, further, lowest, network: nn.Module) -> Correct:
         and (highest - tool).norm() < NEAR * tool.norm()
     ):
         raise WrongAnswer(
-            f"That is the tool's maximum, {float(tool.norm()):.0f} from the blank where your minimum is {BUDGET:g}: the budget "
-            "is not matched. Make one of your own with the loop of task 1."
+            f"That is the tool's maximum, {float(tool.norm()):.0f} from the blank where your minimum is {BUDGET:g}: "
+            "the budget is not matched. Make one of your own with the loop of task 1."
         )
     _extreme("highest", highest, read, 1)
     _extreme("lowest", lowest, read, -1)
     blank = _value(read, torch.zeros(SHAPE))
     up, down = _value(read, highest) - blank, blank - _value(read, lowest)
     because = {
-        "up": f"At one budget the maximum lies {up:.1f} above the blank's response and the minimum {down:.1f} below it. "
-        "Did you compare with the tool's?"
+        "up": f"At one budget the maximum lies {up:.1f} above the blank's response and the minimum {down:.1f} below "
+        "it. Did you compare with the tool's?"
     }
     choose("further", further, "down", because)
     stronger = _value(read, tool) - blank
     return Correct(
-        f"At one budget {down:.1f} down and {up:.1f} up. The tool's maximum lies {stronger:.1f} above the blank, since it has "
-        f"{TOOL} times the contrast: it says nothing of the unit."
+        f"At one budget {down:.1f} down and {up:.1f} up. The tool's maximum lies {stronger:.1f} above the blank, "
+        f"since it has {TOOL} times the contrast: it says nothing of the unit."
     )
 
 
 def named(concept, effect, network: nn.Module) -> Correct:
-    """What the minima of "disc and not cross" show, and what it does in exact pairs: mean of with - without, logits."""
+    """What the minima of "disc and not cross" show, and its effect in exact pairs: mean of with - without, logits."""
     answered(concept=concept, effect=effect)
     word = str(concept).strip().lower()
     because = {name: "" for name in CONCEPTS if name != SUPPRESSOR}
