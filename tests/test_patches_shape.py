@@ -20,7 +20,7 @@ NONE = pd.DataFrame({"skewness": [], "share_below": []}, dtype=float)
 
 
 def planted(count=4000):
-    """[image, unit]: symmetric around the blank, rectified, only inhibited, constant, constant away from the blank."""
+    """[image, unit]: symmetric around the blank, rectified, only inhibited, two constants."""
     normal = np.random.default_rng(0).normal(size=count)
     inhibited = -np.random.default_rng(1).exponential(size=count)
     units = [2 * normal + 1, normal.clip(min=0), inhibited - 3, np.full(count, 0.1), np.full(count, 5.0)]

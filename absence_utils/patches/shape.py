@@ -25,12 +25,12 @@ MOST = 2 / 3  # of the range: as much on one side is most of it
 
 @torch.no_grad()
 def blank_response(model: nn.Module, layer: str | None, image: Tensor, pool: str = "mean") -> Tensor:
-    """Response of every unit to a blank of the shape of `image` [channel, height, width]: [unit], on the CPU."""
+    """Responses of all units to a blank shaped as `image` [channel, height, width]: [unit], on the CPU."""
     return layer_responses(model, layer, image.new_zeros(1, *image.shape), pool)[0].float().cpu()
 
 
 def share_below(lowest, blank, highest):
-    """Part in 0..1 of the range from lowest to highest [unit] that lies below the blank; NaN without a range."""
+    """Part in 0..1 of the range from lowest to highest [unit] that is below the blank; NaN without range."""
     lowest, blank, highest = (np.asarray(each, float) for each in (lowest, blank, highest))
     span = np.where(highest > lowest, highest - lowest, np.nan)
     return ((blank - lowest) / span).clip(0, 1)
@@ -43,16 +43,16 @@ def response_shape(responses, blank, *, ends: tuple | None = None, images=None) 
         responses: [image, unit] signed natural responses, of whole images or of windows drawn at random.
         blank: [unit] response to the blank, see `blank_response`.
         ends: (lowest, highest), each [unit], where more is known of the extremes than these responses show.
-        images: [image] number of the image that each response is of; windows of one image are one observation.
-            Each response is an observation of its own if None.
+        images: [image] number of the image that each response is of; windows of one image count as one
+            observation. Each response is an observation of its own if None.
 
     Returns:
-        One row a unit: blank and sd of the responses (units of the layer), skewness (corrected for bias) with the
-        ends of its 95 % interval skewness_low and skewness_high, blank_percentile (0..100, ties counted half),
-        p5_sd, p95_sd, lowest_sd and highest_sd (5th and 95th percentile and extremes minus the blank, in sd:
-        below 0 where they lie below it), share_below (0..1, see `share_below`). A unit whose responses never
-        change has NaN. The interval is that of a large sample (influence of each image, Student's t): heavy tails
-        in few images make it too short.
+        One row a unit: blank and sd of the responses (units of the layer), skewness (corrected for bias) with
+        the ends of its 95 % interval skewness_low and skewness_high, blank_percentile (0..100, ties counted
+        half), p5_sd, p95_sd, lowest_sd and highest_sd (5th and 95th percentile and extremes minus the blank,
+        in sd: below 0 where they lie below it), share_below (0..1, see `share_below`). A unit whose responses
+        never change has NaN. The interval is that of a large sample (influence of each image, Student's t):
+        heavy tails in few images make it too short.
 
     Raises:
         InputError: fewer than three responses, or another number of units in `blank`.
@@ -129,10 +129,11 @@ def describe_shape(shape: pd.Series, copies: pd.DataFrame) -> str:
         said["share_below"] = f" (random copies: {low.share_below:.0%} to {high.share_below:.0%})"
     low, high = _number(shape["skewness_low"]), _number(shape["skewness_high"])
     return (
-        f"Skewness {_number(shape['skewness'])} [{low}, {high}]{said['skewness']}. The blank image (mean colour) "
-        f"lies at percentile {shape['blank_percentile']:.0f} of the images; their 5th and 95th percentile lie "
-        f"{_number(shape['p5_sd'], '+.1f')} and {_number(shape['p95_sd'], '+.1f')} sd from it: {_side(shape)}. "
-        f"Share of its range below the blank: {shape['share_below']:.0%}{said['share_below']}."
+        f"Skewness {_number(shape['skewness'])} [{low}, {high}]{said['skewness']}. The blank image (mean "
+        f"colour) lies at percentile {shape['blank_percentile']:.0f} of the images; their 5th and 95th "
+        f"percentile lie {_number(shape['p5_sd'], '+.1f')} and {_number(shape['p95_sd'], '+.1f')} sd from "
+        f"it: {_side(shape)}. Share of its range below the blank: {shape['share_below']:.0%}"
+        f"{said['share_below']}."
     )
 
 

@@ -49,8 +49,8 @@ def range_table(book: PatchBook, model: nn.Module, dataset) -> pd.DataFrame:
     """How far each unit's patches reach above and below its response to an empty patch, and its skewness.
 
     Returns:
-        One row a unit: highest, lowest (means over the k patches) and empty_patch, all in the units of the layer;
-        the columns of `response_shape` after its first, for the book's random windows between lowest and highest;
+        One row a unit: highest, lowest (means over the k patches) and empty_patch, all in the units of the
+        layer; the columns of `response_shape` after its first, of the book's random windows with these ends;
         batch_norm, the sign of a batch norm's scale directly behind the layer ("+", "-", "0", "none",
         "unknown": `batch_norm_sign`).
 

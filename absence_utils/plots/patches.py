@@ -150,7 +150,7 @@ def response_shapes(tables: dict):
 
 
 def _histograms(ax, tables: dict, column: str, bins, middle: float, above: bool) -> None:
-    """Units of the first network (grey) and of others (orange) by one column; the legend says how many are low."""
+    """Units of the first network (grey) and of others (orange) by one column; the legend counts the low."""
     where = f"{'above' if above else 'below'} {middle:g}"
     for number, (name, table) in enumerate(tables.items()):
         values = table[column].dropna().to_numpy()

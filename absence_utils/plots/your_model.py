@@ -246,7 +246,7 @@ def map_limit(card) -> float:
 
 
 def response_histogram(ax, responses, blank: float | None = None) -> None:
-    """Responses to all images, negative ones blue and positive ones red; zero, median and blank are marked."""
+    """Responses to all images, negative ones blue, positive ones red; zero, median and blank are marked."""
     responses = to_numpy(responses).astype(float)
     responses = responses[np.isfinite(responses)]
     low, high = min(responses.min(initial=0), 0), max(responses.max(initial=0), 0)

@@ -226,13 +226,13 @@ class Card:
 
     @property
     def poles(self) -> dict[str, float]:
-        """Side to how far the furthest synthesised image lies from the blank, in sd of real images, signed."""
+        """Side to how far the furthest synthesised image is from the blank, in sd of real images, signed."""
         ends = {"highest": self.pair.highest.response.max(), "lowest": self.pair.lowest.response.min()}
         return {side: float((end - self.shape["blank"]) / self.shape["sd"]) for side, end in ends.items()}
 
     @property
     def shape_line(self) -> str:
-        """The shape of its response to images, and how far the synthesised poles lie from the blank, in words."""
+        """The shape of its response to images, and how far the synthesised poles are from the blank."""
         line = describe_shape(self.shape, self.copies)
         if not self.pair or np.isnan(self.shape["sd"]):
             return line
@@ -427,7 +427,7 @@ def card_numbers(card: Card) -> pd.DataFrame:
 
 
 def _shape_numbers(card: Card) -> list[tuple]:
-    """Rows of the shape of the response; of the random copies median, 5th and 95th percentile of their units."""
+    """Rows of the shape of the response; of random copies median, 5th and 95th percentile of their units."""
     shape, panel, none = card.shape, "shape of the response", (np.nan, np.nan)
     own = {"skewness": (shape["skewness_low"], shape["skewness_high"]), "share_below": none}
     rows = []

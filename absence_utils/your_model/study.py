@@ -59,8 +59,9 @@ class LayerStudy:
         null: the same of the random copies, with a column copy.
         decisions: a row for each unit studied and reading, see `decisions.decide`.
         context: `context.context_effects` of some units.
-        shape: `patches.shape.response_shape` of all units of the layer on untouched images, a row each, with their
-            percentiles among the random copies' units (`beside_copies`); `copies`: the shapes of all of those.
+        shape: `patches.shape.response_shape` of all units of the layer on untouched images, a row each, with
+            their percentiles among the units of the random copies (`beside_copies`).
+        copies: the shapes of all units of the random copies, with a column copy.
     """
 
     model: nn.Module

@@ -1,4 +1,4 @@
-"""Checks of exercise 04: a minimum by hand, one after a ReLU, both poles at one budget, a name and its test."""
+"""Checks of exercise 04: a minimum by hand, one after a ReLU, poles at one budget, a name and its test."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _gradient(read: Callable, image: Tensor) -> Tensor:
 
 
 def climb(read: Callable, sign: int, *, seed: int = 0, budget: float = BUDGET, blur: float = 0.0) -> Tensor:
-    """The loop of the hint: steps of one length along the gradient (sign 1) or against it (-1), back to the budget.
+    """The loop of the hint: steps along the gradient (sign 1) or against it (-1), back to the budget.
 
     Args:
         read: image to response [1].
@@ -71,12 +71,12 @@ def climb(read: Callable, sign: int, *, seed: int = 0, budget: float = BUDGET, b
 
 
 def tool_maximum(network: nn.Module) -> Tensor:
-    """The maximum of the logit as a tool found it that has no budget: further from the blank than a minimum here."""
+    """The maximum of the logit as a tool found it that has no budget: further from the blank."""
     return climb(Unit(network, "logits", LOGIT).response, 1, budget=TOOL * BUDGET)
 
 
 def minima(network: nn.Module) -> Tensor:
-    """Minima of "disc and not cross" from several starts, with blurred gradients: [start, channel, height, width]."""
+    """Minima of "disc and not cross", with blurred gradients: [start, channel, height, width]."""
     read = Unit(network, "logits", OTHER).response
     return torch.cat([climb(read, -1, seed=seed, blur=BLUR) for seed in range(STARTS)])
 
@@ -100,8 +100,8 @@ def _as_image(name: str, given) -> Tensor:
     norm = float(given.norm())
     if abs(norm - BUDGET) > NEAR * BUDGET:
         raise WrongAnswer(
-            f"The budget is not matched: `{name}` lies {norm:.1f} from the blank, the start {BUDGET:g}. A stronger "
-            "image goes further whatever it shows. Bring it back to `check.BUDGET` after every step."
+            f"The budget is not matched: `{name}` lies {norm:.1f} from the blank, the start {BUDGET:g}. A "
+            "stronger image goes further whatever it shows. Bring it back to `check.BUDGET` after every step."
         )
     return given
 
@@ -109,7 +109,7 @@ def _as_image(name: str, given) -> Tensor:
 def _extreme(
     name: str, given, read: Callable, sign: int, reference: Tensor | None = None
 ) -> tuple[float, float]:
-    """(start, reached) of an image that should be a pole; the check runs the loop of the hint for comparison."""
+    """(start, reached) of an image that should be a pole; the loop of the hint is run for comparison."""
     image, begun = _as_image(name, given), start()
     towards, away = ("down", "subtract") if sign < 0 else ("up", "add")
     if (image - begun).norm() < NEAR * BUDGET:
@@ -118,13 +118,13 @@ def _extreme(
     best = _value(read, climb(read, sign) if reference is None else reference)
     if sign * (reached - first) < 0:
         raise WrongAnswer(
-            f"The response went from {first:+.2f} to {reached:+.2f}, the wrong way. To go {towards}, {away} the "
-            "gradient."
+            f"The response went from {first:+.2f} to {reached:+.2f}, the wrong way. To go {towards}, {away} "
+            "the gradient."
         )
     if sign * (reached - first) < ENOUGH * sign * (best - first):
         raise WrongAnswer(
-            f"The response went from {first:+.2f} to {reached:+.2f}; the loop of the hint reaches {best:+.2f}. "
-            "Take more steps, or longer ones."
+            f"The response went from {first:+.2f} to {reached:+.2f}; the loop of the hint reaches "
+            f"{best:+.2f}. Take more steps, or longer ones."
         )
     return first, reached
 
@@ -135,13 +135,13 @@ def minimum(lowest, network: nn.Module) -> Correct:
     first, reached = _extreme("lowest", lowest, read, -1)
     blank = _value(read, torch.zeros(SHAPE))
     return Correct(
-        f"From {first:+.1f} down to {reached:+.1f}, as far from the blank as before; the blank itself answers "
-        f"{blank:+.1f}."
+        f"From {first:+.1f} down to {reached:+.1f}, as far from the blank as before; the blank itself "
+        f"answers {blank:+.1f}."
     )
 
 
 def dead_minimum(dead_response, dead_gradient, reading, network: nn.Module) -> Correct:
-    """The mistake: the channel's minimum read after the ReLU, the norm of its gradient, and what this seems to say."""
+    """The mistake: the minimum read after the ReLU, the norm of its gradient, what this seems to say."""
     answered(dead_response=dead_response, dead_gradient=dead_gradient, reading=reading)
     read, signed = _after(network), Unit(network, "block4", CHANNEL).response
     dead, lower = climb(read, -1), climb(signed, -1)
@@ -152,7 +152,8 @@ def dead_minimum(dead_response, dead_gradient, reading, network: nn.Module) -> C
     for name, value in (("dead_response", dead_response), ("dead_gradient", dead_gradient)):
         if math.isnan(_float(value)):
             raise WrongAnswer(
-                f"`{name}` is NaN: where the gradient is 0 it was divided by its norm. Use `.norm().clamp(min=1e-12)`."
+                f"`{name}` is NaN: where the gradient is 0 it was divided by its norm. Use "
+                "`.norm().clamp(min=1e-12)`."
             )
     mistakes = [(_value(read, start()), early.format("response")), (_value(signed, start()), known)]
     look = "Read with `.relu()`, and run the loop of task 1 until nothing changes."
@@ -166,13 +167,13 @@ def dead_minimum(dead_response, dead_gradient, reading, network: nn.Module) -> C
     look = "The norm of the gradient of the last step."
     compare("dead_gradient", dead_gradient, slope, mistakes=mistakes, look=look, absolute=1e-4)
     because = {
-        "a low side": "You know better than this loop! It ended at 0 with nothing left to follow. What would somebody "
-        "conclude who sees only that?"
+        "a low side": "You know better than this loop! It ended at 0 with nothing left to follow. What would "
+        "somebody conclude who sees only that?"
     }
     choose("reading", reading, "no low side", because)
     return Correct(
-        f"You made the mistake: the response is {_value(read, dead):.2f}, its gradient {slope:.2f}, and the unit "
-        "seems to have no low side. That conclusion is false: before the ReLU this image answers "
+        f"You made the mistake: the response is {_value(read, dead):.2f}, its gradient {slope:.2f}, and the "
+        "unit seems to have no low side. That conclusion is false: before the ReLU this image answers "
         f"{_value(signed, dead):+.1f}, and another one as far from the blank {_value(signed, lower):+.1f}."
     )
 
@@ -191,7 +192,8 @@ def signed_minimum(hidden, network: nn.Module) -> Correct:
     best, silent = climb(read, -1), not _gradient(_after(network), image).any()
     if silent and _value(read, image) > ENOUGH * _value(read, best):
         raise WrongAnswer(
-            f"You read after the ReLU: the loop stopped where the unit fell silent, at {_value(read, image):+.1f}. "
+            f"You read after the ReLU: the loop stopped where the unit fell silent, at "
+            f"{_value(read, image):+.1f}. "
             f'Read before it: `Unit(network, "block4", {CHANNEL}).response`.'
         )
     first, reached = _extreme("hidden", image, read, -1, best)
@@ -209,34 +211,35 @@ def poles(highest, further, lowest, network: nn.Module) -> Correct:
         and (highest - tool).norm() < NEAR * tool.norm()
     ):
         raise WrongAnswer(
-            f"That is the tool's maximum, {float(tool.norm()):.0f} from the blank where your minimum is {BUDGET:g}: "
-            "the budget is not matched. Make one of your own with the loop of task 1."
+            f"That is the tool's maximum, {float(tool.norm()):.0f} from the blank where your minimum is "
+            f"{BUDGET:g}: the budget is not matched. Make one of your own with the loop of task 1."
         )
     _extreme("highest", highest, read, 1)
     _extreme("lowest", lowest, read, -1)
     blank = _value(read, torch.zeros(SHAPE))
     up, down = _value(read, highest) - blank, blank - _value(read, lowest)
     because = {
-        "up": f"At one budget the maximum lies {up:.1f} above the blank's response and the minimum {down:.1f} below "
-        "it. Did you compare with the tool's?"
+        "up": f"At one budget the maximum lies {up:.1f} above the blank's response and the minimum "
+        f"{down:.1f} below it. Did you compare with the tool's?"
     }
     choose("further", further, "down", because)
     stronger = _value(read, tool) - blank
     return Correct(
-        f"At one budget {down:.1f} down and {up:.1f} up. The tool's maximum lies {stronger:.1f} above the blank, "
-        f"since it has {TOOL} times the contrast: it says nothing of the unit."
+        f"At one budget {down:.1f} down and {up:.1f} up. The tool's maximum lies {stronger:.1f} above the "
+        f"blank, since it has {TOOL} times the contrast: it says nothing of the unit."
     )
 
 
 def named(concept, effect, network: nn.Module) -> Correct:
-    """What the minima of "disc and not cross" show, and its effect in exact pairs: mean of with - without, logits."""
+    """What the minima of "disc and not cross" show, and its effect in exact pairs: mean of with - without."""
     answered(concept=concept, effect=effect)
     word = str(concept).strip().lower()
     because = {name: "" for name in CONCEPTS if name != SUPPRESSOR}
     if word in because:
         change = float(_effects(word, network).mean())
         because[word] = (
-            f"Put into {PAIRS} scenes, a {word} changes the logit by {change:+.1f} on average. What lowers it?"
+            f"Put into {PAIRS} scenes, a {word} changes the logit by {change:+.1f} on average. What lowers "
+            "it?"
         )
     choose("concept", concept, SUPPRESSOR, because)
     read, pairs = Unit(network, "logits", OTHER).response, counterfactual_pairs(SUPPRESSOR, PAIRS, SEED)
