@@ -25,14 +25,19 @@ def hidden(network):
 
 
 @pytest.fixture(scope="module")
-def lowest(logit):
-    return check.climb(logit, -1)
+def lowest(network):
+    return check._reached(network, "logit", -1)
 
 
 @pytest.fixture(scope="module")
 def dead(network):
     """Where the loop ends that reads after the ReLU."""
-    return check.climb(check._after(network), -1)
+    return check._reached(network, "after the ReLU", -1)
+
+
+@pytest.fixture(scope="module")
+def deepest(network):
+    return check._reached(network, "hidden", -1)
 
 
 def value(read, image):
@@ -52,11 +57,11 @@ def test_a_minimum_of_ones_own_and_its_mistakes(network, logit, lowest):
     said = check.minimum(lowest, network)
     assert f"down to {value(logit, lowest):+.1f}" in said
     assert "Right" in repr(check.minimum(check.climb(logit, -1, seed=3), network)), "from another start"
-    far = check.climb(logit, -1, budget=1.5 * check.BUDGET)
+    far = 1.5 * lowest
     for wrong, sentence in (
         (far, "budget is not matched: `lowest` lies 60.0 from the blank, the start 40"),
         (check.start(), "is the start"),
-        (check.climb(logit, 1), "the wrong way. To go down, subtract"),
+        (check._reached(network, "logit", 1), "the wrong way. To go down, subtract"),
         (check.at_budget(check.start() - 2 * check._gradient(logit, check.start())), "more steps, or longer"),
         (lowest * float("nan"), "divided by 0"),
         (lowest[0], "should be a tensor of shape"),
@@ -67,11 +72,11 @@ def test_a_minimum_of_ones_own_and_its_mistakes(network, logit, lowest):
             check.minimum(wrong, network)
 
 
-def test_after_the_relu_the_minimum_is_dead(network, hidden, dead):
-    read = check._after(network)
+def test_after_the_relu_the_minimum_is_dead(network, hidden, dead, deepest):
+    read = check._reading(network, "after the ReLU")
     assert value(read, check.start()) > 1 and value(read, dead) == 0
     assert not check._gradient(read, dead).any()
-    lower = value(hidden, check.climb(hidden, -1))
+    lower = value(hidden, deepest)
     assert lower < 5 * value(hidden, dead) < 0, "there is a low side, far below where the loop dies"
     said = check.dead_minimum(0.0, 0.0, "no low side", network)
     assert "That conclusion is false" in said and f"{lower:+.1f}" in said
@@ -98,13 +103,12 @@ def test_after_the_relu_the_minimum_is_dead(network, hidden, dead):
             check.dead_minimum(*answers, network)
 
 
-def test_who_read_after_the_relu_is_told_so(network, hidden, dead):
-    lower = check.climb(hidden, -1)
-    assert f"down to {value(hidden, lower):+.1f}" in check.signed_minimum(lower, network)
+def test_who_read_after_the_relu_is_told_so(network, hidden, dead, deepest):
+    assert f"down to {value(hidden, deepest):+.1f}" in check.signed_minimum(deepest, network)
     for wrong, sentence in (
         (dead, "You read after the ReLU: the loop stopped where the unit fell silent, at -5.6"),
         (check.climb(hidden, 1), "the wrong way"),
-        (check.climb(hidden, -1, budget=80), "budget is not matched"),
+        (2 * deepest, "budget is not matched"),
         (check.start(), "is the start"),
         (..., "replace the ... of `hidden`"),
     ):
@@ -113,7 +117,7 @@ def test_who_read_after_the_relu_is_told_so(network, hidden, dead):
 
 
 def test_poles_are_compared_at_one_budget(network, logit, lowest):
-    highest, tool = check.climb(logit, 1), check.tool_maximum(network)
+    highest, tool = check._reached(network, "logit", 1), check.tool_maximum(network)
     blank = value(logit, torch.zeros(check.SHAPE))
     up, down = value(logit, highest) - blank, blank - value(logit, lowest)
     assert value(logit, tool) - blank > down > 2 * up > 0, "the tool's maximum leads to the false answer"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +40,12 @@ def start(seed: int = 0) -> Tensor:
     return at_budget(torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)))
 
 
-def _after(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The reading of the mistake: mean of the channel over space *after* the ReLU, image to [image]."""
-    return lambda images: feature_map(network, "block4", images).relu()[:, CHANNEL].mean(dim=(1, 2))
+def _reading(network: nn.Module, what: str) -> Callable[[Tensor], Tensor]:
+    """Image to response [image] of the "logit", of the "hidden" channel, or of it "after the ReLU"."""
+    if what == "after the ReLU":
+        return lambda images: feature_map(network, "block4", images).relu()[:, CHANNEL].mean(dim=(1, 2))
+    layer, channel = ("logits", LOGIT) if what == "logit" else ("block4", CHANNEL)
+    return Unit(network, layer, channel).response
 
 
 def _gradient(read: Callable, image: Tensor) -> Tensor:
@@ -70,9 +74,15 @@ def climb(read: Callable, sign: int, *, seed: int = 0, budget: float = BUDGET, b
     return image
 
 
+@lru_cache(maxsize=8)  # every check compares with them, whenever it is run
+def _reached(network: nn.Module, what: str, sign: int, budget: float = BUDGET) -> Tensor:
+    """Where the loop of the hint ends with one of the readings."""
+    return climb(_reading(network, what), sign, budget=budget)
+
+
 def tool_maximum(network: nn.Module) -> Tensor:
     """The maximum of the logit as a tool found it that has no budget: further from the blank."""
-    return climb(Unit(network, "logits", LOGIT).response, 1, budget=TOOL * BUDGET)
+    return _reached(network, "logit", 1, TOOL * BUDGET)
 
 
 def minima(network: nn.Module) -> Tensor:
@@ -106,16 +116,13 @@ def _as_image(name: str, given) -> Tensor:
     return given
 
 
-def _extreme(
-    name: str, given, read: Callable, sign: int, reference: Tensor | None = None
-) -> tuple[float, float]:
+def _extreme(name: str, given, network: nn.Module, what: str, sign: int) -> tuple[float, float]:
     """(start, reached) of an image that should be a pole; the loop of the hint is run for comparison."""
-    image, begun = _as_image(name, given), start()
+    image, begun, read = _as_image(name, given), start(), _reading(network, what)
     towards, away = ("down", "subtract") if sign < 0 else ("up", "add")
     if (image - begun).norm() < NEAR * BUDGET:
         raise WrongAnswer(f"`{name}` is the start: nothing has moved.")
-    first, reached = _value(read, begun), _value(read, image)
-    best = _value(read, climb(read, sign) if reference is None else reference)
+    first, reached, best = (_value(read, each) for each in (begun, image, _reached(network, what, sign)))
     if sign * (reached - first) < 0:
         raise WrongAnswer(
             f"The response went from {first:+.2f} to {reached:+.2f}, the wrong way. To go {towards}, {away} "
@@ -131,9 +138,8 @@ def _extreme(
 
 def minimum(lowest, network: nn.Module) -> Correct:
     """The minimum of the logit at the budget, by a loop of one's own: [1, channel, height, width]."""
-    read = Unit(network, "logits", LOGIT).response
-    first, reached = _extreme("lowest", lowest, read, -1)
-    blank = _value(read, torch.zeros(SHAPE))
+    first, reached = _extreme("lowest", lowest, network, "logit", -1)
+    blank = _value(_reading(network, "logit"), torch.zeros(SHAPE))
     return Correct(
         f"From {first:+.1f} down to {reached:+.1f}, as far from the blank as before; the blank itself "
         f"answers {blank:+.1f}."
@@ -143,8 +149,8 @@ def minimum(lowest, network: nn.Module) -> Correct:
 def dead_minimum(dead_response, dead_gradient, reading, network: nn.Module) -> Correct:
     """The mistake: the minimum read after the ReLU, the norm of its gradient, what this seems to say."""
     answered(dead_response=dead_response, dead_gradient=dead_gradient, reading=reading)
-    read, signed = _after(network), Unit(network, "block4", CHANNEL).response
-    dead, lower = climb(read, -1), climb(signed, -1)
+    read, signed = (_reading(network, what) for what in ("after the ReLU", "hidden"))
+    dead, lower = (_reached(network, what, -1) for what in ("after the ReLU", "hidden"))
     early = "That is the {} at the start. Run the loop first."
     known = "That is the signed response. First make the mistake: read what the ReLU lets through."
     if _float(dead_response) < 0:
@@ -188,23 +194,22 @@ def _float(given) -> float:
 
 def signed_minimum(hidden, network: nn.Module) -> Correct:
     """The repair: the minimum of the channel before the ReLU, at the budget: [1, channel, height, width]."""
-    image, read = _as_image("hidden", hidden), Unit(network, "block4", CHANNEL).response
-    best, silent = climb(read, -1), not _gradient(_after(network), image).any()
-    if silent and _value(read, image) > ENOUGH * _value(read, best):
+    image, read = _as_image("hidden", hidden), _reading(network, "hidden")
+    silent = not _gradient(_reading(network, "after the ReLU"), image).any()
+    if silent and _value(read, image) > ENOUGH * _value(read, _reached(network, "hidden", -1)):
         raise WrongAnswer(
             f"You read after the ReLU: the loop stopped where the unit fell silent, at "
             f"{_value(read, image):+.1f}. "
             f'Read before it: `Unit(network, "block4", {CHANNEL}).response`.'
         )
-    first, reached = _extreme("hidden", image, read, -1, best)
+    first, reached = _extreme("hidden", image, network, "hidden", -1)
     return Correct(f"From {first:+.1f} down to {reached:+.1f}. The ReLU would have shown 0 most of the way.")
 
 
 def poles(highest, further, lowest, network: nn.Module) -> Correct:
     """The maximum at the budget of the minimum, and which of them lies further from the blank's response."""
-    read = Unit(network, "logits", LOGIT).response
     answered(highest=highest, further=further)
-    tool = tool_maximum(network)
+    read, tool = _reading(network, "logit"), tool_maximum(network)
     if (
         isinstance(highest, Tensor)
         and highest.shape == SHAPE
@@ -214,8 +219,8 @@ def poles(highest, further, lowest, network: nn.Module) -> Correct:
             f"That is the tool's maximum, {float(tool.norm()):.0f} from the blank where your minimum is "
             f"{BUDGET:g}: the budget is not matched. Make one of your own with the loop of task 1."
         )
-    _extreme("highest", highest, read, 1)
-    _extreme("lowest", lowest, read, -1)
+    _extreme("highest", highest, network, "logit", 1)
+    _extreme("lowest", lowest, network, "logit", -1)
     blank = _value(read, torch.zeros(SHAPE))
     up, down = _value(read, highest) - blank, blank - _value(read, lowest)
     because = {
