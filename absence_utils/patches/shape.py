@@ -51,9 +51,10 @@ def response_shape(responses, blank, *, ends: tuple | None = None, images=None) 
         the ends of its 95 % interval skewness_low and skewness_high, blank_percentile (0..100, ties counted
         half), p5_sd, p95_sd, lowest_sd and highest_sd (5th and 95th percentile and extremes minus the blank,
         in sd: below 0 where they lie below it), share_below (0..1, see `share_below`). A unit whose responses
-        never change has NaN. The interval is that of a large sample (influence of each image, Student's t). It
-        is too short for long tails: it covers 0.93 to 0.96 where the skewness is 0, and with 150 images 0.83
-        where it is 1 (a gamma distribution) and 0.71 where it is 2 (an exponential one); with 600 0.89 and 0.82.
+        never change has NaN. The interval is that of a large sample (influence of each image, Student's t).
+        It is too short for long tails: it covers 0.92 to 0.97 where the skewness is 0, and with 150 images
+        0.83 where it is 1 (a gamma distribution) and 0.71 where it is 2 (exponential); with 600 images 0.89
+        and 0.82.
 
     Raises:
         InputError: fewer than three responses, or another number of units in `blank`.
