@@ -2,9 +2,11 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from absence_utils import InputError, mine_patches
@@ -72,6 +74,18 @@ def test_range_table_splits_the_range_at_the_empty_patch(book, dataset):
     assert table.empty_patch.tolist() == [1.0, -1.0]
     assert table.share_below.tolist() == [0.0, 1.0]
     assert table.batch_norm.tolist() == ["+", "-"]
+    windows = np.array([4, 1, 1, 1, 1, 1, 1, 9.0])
+    assert table.skewness.tolist() == pytest.approx(np.array([1, -1]) * stats.skew(windows, bias=False))
+    assert table.blank_percentile.tolist() == [37.5, 62.5]  # six of eight windows are empty
+    assert table.highest_sd[0] * table.sd[0] == pytest.approx(5.5) and table.sd[0] == pytest.approx(
+        windows.std(ddof=1)
+    )
+
+
+def test_a_range_needs_a_random_sample(dataset):
+    book = mine_patches(network(), "0", dataset, patch=2, stride=2, k=2, reservoir=2)
+    with pytest.raises(InputError, match="3 images or more"):
+        range_table(book, network(), dataset)
 
 
 def test_titles_name_classes_only_for_logits_and_say_what_a_batch_norm_turns_round(book, dataset):

@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from absence_utils.plots.base import ABSENCE, PRESENCE
-from absence_utils.plots.patches import contact_sheet, content_map, response_range, signed_number
+from absence_utils.plots.patches import (
+    contact_sheet,
+    content_map,
+    response_range,
+    response_shapes,
+    signed_number,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -101,26 +107,39 @@ def ranges():
 
 def test_ranges_are_drawn_from_lowest_to_highest_around_the_empty_patch():
     """Unit 0 lies above its empty response altogether, unit 2 below."""
-    figure = response_range(ranges(), {"trained": ranges(), "random": ranges()}, "layer", marked=[1])
+    figure = response_range(ranges(), "layer", marked=[1])
     red, blue = figure.axes[0].containers
     spans = [[(bar.get_y(), bar.get_y() + bar.get_height()) for bar in bars] for bars in (red, blue)]
     assert spans[0] == [(1, 4), (0, 4), (0, 0)]
     assert spans[1] == [(0, 0), (0, -2), (-1, -5)]
     assert figure.axes[0].lines[-1].get_xdata().tolist() == [1]
-    legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
-    assert legend == [f"{name}: 33 % of units\n> 50 % of range below blank" for name in ("trained", "random")]
+
+
+def test_shapes_are_counted_on_their_low_side():
+    """Units that never change count in no panel."""
+    network = pd.DataFrame({"share_below": [0.0, 0.4, 0.9, np.nan], "skewness": [-4.0, -1.0, 2.0, np.nan]})
+    copy = pd.DataFrame({"share_below": [0.6, 1.0], "skewness": [0.5, 1.0]})
+    figure = response_shapes({"trained": network, "random 1": copy, "random 2": network})
+    left, right = figure.axes
+    for ax, shares, where in ((left, (33, 100, 33), "above 0.5"), (right, (67, 0, 67), "below 0")):
+        legend = [text.get_text() for text in ax.get_legend().get_texts()]
+        named = zip(("trained", "random 1", "random 2"), shares, strict=True)
+        assert legend == [f"{name}: {share} % of units {where}" for name, share in named]
+        heights = [bar.get_height() for bar in ax.containers[0]]
+        assert sum(heights) == pytest.approx(100) and max(heights) == pytest.approx(100 / 3)
+    assert right.get_xlim()[0] < -4 and left.get_xlim() == (0, 1)
 
 
 def test_few_units_with_names_are_named():
-    figure = response_range(ranges(), {"trained": ranges()}, "logits", ["a", "b", "c"])
+    figure = response_range(ranges(), "logits", ["a", "b", "c"])
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "b", "c"]
-    figure = response_range(ranges(), {"trained": ranges()}, None, ["a", "b", "c"])
+    figure = response_range(ranges(), None, ["a", "b", "c"])
     assert figure.axes[0].get_title().startswith("output: ") and len(figure.axes[0].get_xticklabels()) == 3
 
 
 def test_classes_name_outputs_alone_and_only_if_they_are_as_many():
     for layer, names in (("hidden", ["a", "b", "c"]), ("logits", ["a", "b"]), (None, [])):
-        figure = response_range(ranges(), {"trained": ranges()}, layer, names)
+        figure = response_range(ranges(), layer, names)
         assert not figure.axes[0].get_xticklabels()
 
 

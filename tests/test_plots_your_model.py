@@ -36,7 +36,7 @@ def colour(artist):
     "responses", [np.linspace(-3, 5, 97), np.linspace(2, 3, 20), -np.ones(5), np.zeros(3)]
 )
 def test_histogram_counts_every_image_and_divides_at_zero(ax, responses):
-    plots.response_histogram(ax, responses)
+    plots.response_histogram(ax, responses, blank=1.5)
     bars = [bar for bar in ax.patches if bar.get_height()]
     assert sum(bar.get_height() for bar in bars) == len(responses)
     for bar in bars:
@@ -44,7 +44,7 @@ def test_histogram_counts_every_image_and_divides_at_zero(ax, responses):
         assert right <= 1e-9 or left >= -1e-9  # no bar hides the zero
         assert colour(bar) == (ABSENCE if right <= 1e-9 else PRESENCE)
     assert ax.lines[0].get_xdata()[0] == 0
-    assert ax.lines[1].get_xdata()[0] == np.median(responses)
+    assert ax.lines[1].get_xdata()[0] == np.median(responses) and ax.lines[2].get_xdata()[0] == 1.5
     assert ax.get_title().startswith(f"{(responses < 0).mean():.0%} of {len(responses)}")
 
 

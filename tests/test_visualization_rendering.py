@@ -230,8 +230,8 @@ def test_the_response_is_that_of_the_finished_image(planted):
     for side in (pair.highest, pair.lowest):
         assert side.image.shape == (2, 3, 16, 16) and side.trajectory.shape == (4, 2)
         assert 0 <= side.image.min() and side.image.max() <= 1
-        by_hand = ((rendering.image[:, RED] - rendering.image[:, GREEN]) / 0.25).mean((1, 2))
-        assert torch.allclose(rendering.response, by_hand, atol=1e-5)
+        by_hand = ((side.image[:, RED] - side.image[:, GREEN]) / 0.25).mean((1, 2))
+        assert torch.allclose(side.response, by_hand, atol=1e-5)
 
 
 @pytest.mark.parametrize("transforms", ["none", "standard"])

@@ -1,11 +1,13 @@
 """What a card gathers is what the network and the images say, with its sign."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 from absence_utils.attribution.columns import Columns, matrix_columns
 from absence_utils.attribution.screening import screen
@@ -14,7 +16,9 @@ from absence_utils.images.cache import stack_images
 from absence_utils.images.scenes import CONCEPTS, RULES, draw_presence
 from absence_utils.images.subsets import shuffle_images
 from absence_utils.insertion.decisions import CANNOT_TELL, DECISIONS, ENCODES, NONE
-from absence_utils.units import Unit
+from absence_utils.models.random_weights import random_copy
+from absence_utils.patches.shape import describe_shape
+from absence_utils.units import Unit, dataset_responses
 from absence_utils.your_model.cards import CardOptions, card_numbers, card_title, collect_cards
 from absence_utils.your_model.offer import Naming
 
@@ -58,6 +62,42 @@ def test_patches_are_those_of_the_book(card, layer_study):
         assert torch.equal(card.patches[side].pixels, pixels[:4])
         assert card.patches[side].response == getattr(study.book, side).response[1, :4].tolist()
     assert card.patches["lowest"].response[0] < 0 < card.patches["highest"].response[0]
+
+
+def test_the_shape_is_that_of_the_responses_around_the_blank(card, layer_study):
+    study, dataset = layer_study
+    with torch.no_grad():
+        blank = study.model(torch.zeros(1, 3, 64, 64))[0, 1].item()
+    assert card.shape["blank"] == pytest.approx(blank, rel=1e-5)
+    assert card.shape["skewness"] == pytest.approx(stats.skew(card.responses.astype(float), bias=False))
+    assert card.shape["p5_sd"] * card.responses.std(ddof=1) + blank == pytest.approx(
+        np.percentile(card.responses, 5), rel=1e-4
+    )
+    copies = [random_copy(study.model, seed) for seed in (1, 2)]  # as the study's
+    rates = np.concatenate(
+        [dataset_responses(copy, "logits", dataset).double().numpy() for copy in copies], axis=1
+    )
+    skewness = stats.skew(rates, bias=False)
+    assert study.copies["skewness"].tolist() == pytest.approx(skewness.tolist(), abs=1e-3)
+    assert study.copies["copy"].tolist() == [0] * 5 + [1] * 5
+    assert card.shape["skewness_percentile"] == 10 * (skewness < card.shape["skewness"]).sum()
+
+
+def test_the_shape_is_said_with_the_synthesised_poles(card):
+    low, high = ((pole - card.shape["blank"]) / card.shape["sd"] for pole in (-30.0, 50.0))
+    ends = SimpleNamespace(
+        lowest=SimpleNamespace(response=torch.tensor([-30.0, -20.0])),
+        highest=SimpleNamespace(response=torch.tensor([50.0, 10.0])),
+    )
+    said = replace(card, pair=ends).shape_line
+    assert said.endswith(f"minimum and maximum lie {low:+.1f} and {high:+.1f} sd from it.".replace("-", "−"))
+    assert (
+        replace(card, pair=None).shape_line
+        == describe_shape(card.shape, card.copies)
+        == said.partition(" The syn")[0]
+    )
+    unknown = card.shape.where(card.shape.index == "blank")
+    assert replace(card, shape=unknown).shape_line == "Its response never changes: it has no shape."
 
 
 def test_both_signs_are_synthesised_with_the_same_effort(card):
@@ -193,6 +233,16 @@ def test_numbers_of_a_card_hold_what_it_draws(card):
     assert numbers["highest image", "4"] == card.images["highest"].response[3]
     assert numbers["synthesised, lowest", "2"] == card.pair.lowest.response[1].item()
     assert numbers["response", "median of the images"] == pytest.approx(np.median(card.responses))
+    shape = card_numbers(card).set_index(["panel", "item"]).loc["shape of the response"]
+    own = ["skewness", "skewness_low", "skewness_high"]
+    assert shape.loc["skewness", ["value", "low", "high"]].tolist() == card.shape[own].tolist()
+    copies = card.copies["skewness"].quantile([0.5, 0.05, 0.95]).tolist()
+    assert shape.loc["skewness, random copies", ["value", "low", "high"]].tolist() == copies
+    assert (
+        shape.value["blank"] == card.shape["blank"]
+        and shape.value["share below"] == card.shape["share_below"]
+    )
+    assert shape.value["5th percentile from the blank, sd"] == card.shape["p5_sd"]
     assert numbers["absence evidence by class", "ring"] == card.evidence.classes["absence"][0]
     assert (card_numbers(card)["unit"] == 1).all()
 

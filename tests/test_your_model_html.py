@@ -61,6 +61,11 @@ def test_the_answer_comes_first_then_pictures_and_numbers_are_folded(page, card)
     assert [row.title for row in card_rows(card)][:2] == ["Patches", "Images"]
 
 
+def test_the_shape_of_the_response_stands_under_its_histogram(page, card):
+    assert f'<p class="pale">Shape of the response. {card.shape_line}</p>' in page
+    assert card_rows(card)[-1].note.endswith(card.shape_line)
+
+
 def test_effects_context_and_provenance_stand_in_it(page, card):
     rows = re.findall(
         r"<tr>\s*<td>([^<]*)</td>\s*<td>([^<]*)</td>\s*<td>([^<]*)</td>\s*<td>([^<]*)</td>", page

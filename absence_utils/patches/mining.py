@@ -20,9 +20,10 @@ from absence_utils.images.prefetch import prefetch_images
 from absence_utils.layers.fuse import channels_last, fused, trace
 from absence_utils.models.load import model_fingerprint
 from absence_utils.progress import progress
-from absence_utils.units import device_of, feature_map, pool_space, responses
+from absence_utils.units import device_of, feature_map, pool_space
 
 from .book import SETTINGS, SIDES, PatchBook, Patches, remember_images
+from .shape import blank_response
 from .topk import RunningSample, RunningTopK, window_key
 
 REGIONS = ("auto", "crop", "masked")
@@ -321,9 +322,7 @@ def blank_patch_response(model: nn.Module, dataset, book: PatchBook) -> Tensor:
     """
     image = torch.as_tensor(dataset[0][0])
     height, width = image.shape[-2:] if book.region == "masked" else (book.patch, book.patch)
-    with torch.no_grad():
-        empty = image.new_zeros(1, image.shape[0], height, width)
-        return responses(model, book.layer, empty, book.pool)[0].float().cpu()
+    return blank_response(model, book.layer, image[:, :height, :width], book.pool)
 
 
 def batch_norm_sign(model: nn.Module, layer: str | None) -> tuple[Tensor | None, str]:

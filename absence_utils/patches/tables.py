@@ -12,6 +12,7 @@ from absence_utils.units import full_name
 
 from .book import SIDES, PatchBook, Patches, require_same
 from .mining import batch_norm_sign, blank_patch_response
+from .shape import response_shape
 
 
 def patch_table(book: PatchBook, dataset, units: list[int], pairs: dict | None = None) -> pd.DataFrame:
@@ -45,23 +46,27 @@ def patch_table(book: PatchBook, dataset, units: list[int], pairs: dict | None =
 
 
 def range_table(book: PatchBook, model: nn.Module, dataset) -> pd.DataFrame:
-    """How far each unit's patches reach above and below its response to an empty patch.
+    """How far each unit's patches reach above and below its response to an empty patch, and its skewness.
 
     Returns:
-        One row a unit: highest, lowest (means over the k patches), empty_patch, all in the units of the
-        layer; share_below in 0..1, the part of the range from lowest to highest that lies below empty_patch;
+        One row a unit: highest, lowest (means over the k patches) and empty_patch, all in the units of the
+        layer; the columns of `response_shape` after its first, of the book's random windows with these ends;
         batch_norm, the sign of a batch norm's scale directly behind the layer ("+", "-", "0", "none",
         "unknown": `batch_norm_sign`).
+
+    Raises:
+        InputError: the book has a random sample of fewer than three windows.
     """
-    highest, lowest = (getattr(book, side).response.mean(dim=1) for side in SIDES)
+    lowest, highest = (getattr(book, side).response.mean(dim=1) for side in reversed(SIDES))
     empty = blank_patch_response(model, dataset, book)
-    share = ((empty - lowest) / (highest - lowest)).clamp(0, 1)  # a unit that never changes has none: nan
+    sample = book.random
+    shape = response_shape(sample.response.T, empty, ends=(lowest, highest), images=sample.image)
     sign, how = batch_norm_sign(model, book.layer)
     signs = [how] * book.units if sign is None else ["-0+"[int(value) + 1] for value in sign]
-    columns = {"highest": highest, "lowest": lowest, "empty_patch": empty, "share_below": share}
+    columns = {"highest": highest, "lowest": lowest, "empty_patch": empty}
     table = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
     table.insert(0, "unit", range(book.units))
-    return table.assign(batch_norm=signs)
+    return table.join(shape.drop(columns="blank")).assign(batch_norm=signs)
 
 
 def unit_title(book: PatchBook, dataset, unit: int, batch_norm: str = "none") -> str:

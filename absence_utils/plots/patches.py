@@ -88,13 +88,12 @@ def _row(ax, top: float, side: str, pixels, responses: list[float], offset: floa
         ax.text(left + 0.5, top - 0.04, signed_number(response), ha="center", va="bottom", fontsize=7)
 
 
-def response_range(table, compared: dict, layer: str | None, names: list[str] = (), marked: list[int] = ()):
-    """Range of every unit around its response to an empty patch, and the part below it for two networks.
+def response_range(table, layer: str | None, names: list[str] = (), marked: list[int] = ()):
+    """Range of every unit around its response to an empty patch.
 
     Args:
         table: as `range_table` gives it.
-        compared: name to table, the networks of the right panel.
-        layer: named in the titles, None for the output.
+        layer: named in the title, None for the output.
         names: of the dataset's classes, for the axis of at most 12 outputs, see `units.class_of_output`.
         marked: units to mark with a triangle.
 
@@ -103,50 +102,67 @@ def response_range(table, compared: dict, layer: str | None, names: list[str] = 
     """
     order = table.sort_values(["share_below", "unit"]).reset_index(drop=True)
     with companion_style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.6), width_ratios=(1.6, 1))
+        fig, ax = plt.subplots(figsize=(WIDTH, 3.2))
         up, down = order.highest - order.empty_patch, order.lowest - order.empty_patch
         place, width = np.arange(len(order)), 0.8 if len(order) <= 40 else 1.0
         above, below = np.clip(down, 0, None), np.clip(up, None, 0)  # where the part of that colour begins
         upper, lower = np.clip(up, 0, None) - above, np.clip(down, None, 0) - below
-        left.bar(place, upper, width, above, color=PRESENCE, label="above blank")
-        left.bar(place, lower, width, below, color=ABSENCE, label="below blank")
-        left.axhline(0, color="black", linewidth=0.8)
+        ax.bar(place, upper, width, above, color=PRESENCE, label="above blank")
+        ax.bar(place, lower, width, below, color=ABSENCE, label="below blank")
+        ax.axhline(0, color="black", linewidth=0.8)
         classes = [class_of_output(layer, unit, names, len(order)) for unit in order.unit]
         few = None not in classes and len(order) <= 12
         chosen = order.index[order.unit.isin(list(marked))]
         if not few and len(chosen):
             height = np.full(len(chosen), down.min() * 1.06)
-            left.plot(chosen, height, "k^", markersize=4, label="units of the contact sheet")
+            ax.plot(chosen, height, "k^", markersize=4, label="units of the contact sheet")
         if few:
-            left.set_xticks(place, classes, rotation=20)
+            ax.set_xticks(place, classes, rotation=20)
         else:
-            left.set_xticks([])
-        left.set_xlabel("unit" if few else f"{len(order)} units, sorted by share of range below blank")
-        left.set_ylabel("mean response minus response\nto a blank patch (units of the layer)")
-        left.set_title(f"{layer or 'output'}: from the k lowest to the k highest patches")
-        bottom, top = left.get_ylim()
-        left.set_ylim(bottom, top + 0.15 * (top - bottom))  # room for the legend
-        left.legend(frameon=False, fontsize=8, loc="upper center", ncols=3, columnspacing=1, handlelength=1)
-        left.margins(x=0.01)
-        _shares(right, compared)
+            ax.set_xticks([])
+        ax.set_xlabel("unit" if few else f"{len(order)} units, sorted by share of range below blank")
+        ax.set_ylabel("mean response minus response\nto a blank patch (units of the layer)")
+        ax.set_title(f"{layer or 'output'}: from the k lowest to the k highest patches")
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(bottom, top + 0.15 * (top - bottom))  # room for the legend
+        ax.legend(frameon=False, fontsize=8, loc="upper center", ncols=3, columnspacing=1, handlelength=1)
+        ax.margins(x=0.01)
     return fig
 
 
-def _shares(ax, compared: dict) -> None:
-    bins, colours = np.linspace(0, 1, 11), ("black", ORANGE)
-    for (name, table), colour in zip(compared.items(), colours, strict=False):
-        share = table.share_below.dropna().to_numpy()
-        weights = np.full(len(share), 100 / max(len(share), 1))
-        below = 100 * np.mean(share > 0.5)
-        style = {"alpha": 0.35} if colour == "black" else {"histtype": "step", "linewidth": 1.6}
-        label = f"{name}: {below:.0f} % of units\n> 50 % of range below blank"
-        ax.hist(share, bins, weights=weights, label=label, color=colour, **style)
+def response_shapes(tables: dict):
+    """Shape of the response of all units: the part of the range below the blank, and the skewness.
+
+    Args:
+        tables: name to table as `range_table` gives it: first a network, then its copies with random weights.
+
+    Returns:
+        The figure, one panel a quantity.
+    """
+    with companion_style():
+        fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.1))
+        _histograms(left, tables, "share_below", np.linspace(0, 1, 11), 0.5, above=True)
+        left.set(xlabel="share of range below blank", title="Asymmetry around the blank patch", xlim=(0, 1))
+        widest = max(1.0, *(table.skewness.abs().max() for table in tables.values()))
+        _histograms(right, tables, "skewness", np.linspace(-widest, widest, 21), 0, above=False)
+        right.set(xlabel="skewness of the response", title="Skewness over random patches")
+    return fig
+
+
+def _histograms(ax, tables: dict, column: str, bins, middle: float, above: bool) -> None:
+    """Units of the first network (grey) and of others (orange) by one column; the legend counts the low."""
+    where = f"{'above' if above else 'below'} {middle:g}"
+    for number, (name, table) in enumerate(tables.items()):
+        values = table[column].dropna().to_numpy()
+        share = 100 * np.mean(values > middle if above else values < middle)
+        weights = np.full(len(values), 100 / max(len(values), 1))
+        style = {"histtype": "step", "color": ORANGE} if number else {"alpha": 0.35, "color": "black"}
+        label = f"{name}: {share:.0f} % of units {where}"
+        ax.hist(values, bins, weights=weights, label=label, **style)
     top = ax.get_ylim()[1]
-    ax.plot([0.5, 0.5], [0, top], color="black", linestyle=":", linewidth=1)
-    ax.set(xlabel="share of range below blank", ylabel="units (%)", xlim=(0, 1))
-    ax.set_title("Asymmetry around the blank patch")
+    ax.plot([middle, middle], [0, top], color="black", linestyle=":", linewidth=1)
+    ax.set(ylabel="units (%)", ylim=(0, (1.2 + 0.1 * len(tables)) * top))  # room for the legend
     ax.legend(frameon=False, fontsize=8, loc="upper left")
-    ax.set_ylim(0, 1.4 * top)  # room for the legend
 
 
 def content_map(table):

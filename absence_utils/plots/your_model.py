@@ -95,7 +95,7 @@ def card_rows(card) -> list[Row]:
         )
         pictures = {side: _maps(card, found) for side, found in maps.items()}
         rows.append(_picture_row(card, "Signed attribution", pictures, names, note))
-    return [*rows, Row("Responses and effects", _drawings(card))]
+    return [*rows, Row("Responses and effects", _drawings(card), f"Shape of the response. {card.shape_line}")]
 
 
 def card_figure(card):
@@ -139,7 +139,7 @@ def _drawings(card) -> list[Panel]:
     """Histogram, scores, and the classes that suppress the unit where there is more than one class."""
     panels = [
         Panel(
-            lambda part: response_histogram(part.subplots(), card.responses), 2.2, 2.4,
+            lambda part: response_histogram(part.subplots(), card.responses, card.shape["blank"]), 2.2, 2.4,
             f"Histogram of the unit's responses to {len(card.responses)} images, "
             f"{_share((card.responses < 0).mean())} of them negative",
         ),
@@ -245,8 +245,8 @@ def map_limit(card) -> float:
     return robust_limit(np.concatenate([smoothed(maps.signed, card.smooth).ravel() for maps in both]))
 
 
-def response_histogram(ax, responses) -> None:
-    """Responses to all images, negative ones blue and positive ones red, with zero and the median marked."""
+def response_histogram(ax, responses, blank: float | None = None) -> None:
+    """Responses to all images, negative ones blue, positive ones red; zero, median and blank are marked."""
     responses = to_numpy(responses).astype(float)
     responses = responses[np.isfinite(responses)]
     low, high = min(responses.min(initial=0), 0), max(responses.max(initial=0), 0)
@@ -258,10 +258,13 @@ def response_histogram(ax, responses) -> None:
     ax.axvline(0, color=INK, linewidth=1.6)
     if len(responses):
         ax.axvline(np.median(responses), color=NEUTRAL, linestyle=":", linewidth=1.4)
+    if blank is not None:
+        ax.axvline(blank, color=NEUTRAL, linestyle="--", linewidth=1.2)
     below = _share((responses < 0).mean() if len(responses) else 0)
     ax.set_xlabel("signed response,\nunits of the layer", fontsize=8)
     ax.set_ylabel("images", fontsize=8)
-    ax.set_title(f"{below} of {len(responses):,} images below 0\n(dotted: median)", fontsize=8)
+    marks = "dotted: median" if blank is None else "dotted: median, dashed: blank"
+    ax.set_title(f"{below} of {len(responses):,} images below 0\n({marks})", fontsize=8)
 
 
 def _share(share: float) -> str:

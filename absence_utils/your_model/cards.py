@@ -31,6 +31,7 @@ from absence_utils.errors import InputError
 from absence_utils.images.subsets import Subset
 from absence_utils.insertion.context import describe_context
 from absence_utils.insertion.decisions import CANNOT_TELL, ENCODES, NONE, describe_decision
+from absence_utils.patches.shape import describe_shape
 from absence_utils.units import Unit, full_name
 from absence_utils.visualization.budget import faint_contrast
 from absence_utils.visualization.rendering import RenderedPair, render_pair
@@ -140,6 +141,7 @@ class Card:
         patches, images: side ("highest", "lowest") to `Extreme`.
         evidence: maps and classes; None if not asked for.
         effects: the unit's rows of `LayerStudy.effects`.
+        shape, copies: the unit's row of `LayerStudy.shape`, and all of `LayerStudy.copies`.
         about: what was studied, in words, for the card's foot: name to value.
     """
 
@@ -153,6 +155,8 @@ class Card:
     images: dict[str, Extreme]
     evidence: Evidence | None
     effects: pd.DataFrame
+    shape: pd.Series
+    copies: pd.DataFrame
     effort: CardOptions
     about: dict[str, str] = field(default_factory=dict)
     patch: int = 0
@@ -225,6 +229,21 @@ class Card:
         return ", ".join([first, *(HEADLINES[each][1] for each in passed)])
 
     @property
+    def poles(self) -> dict[str, float]:
+        """Side to how far the furthest synthesised image is from the blank, in sd of real images, signed."""
+        ends = {"highest": self.pair.highest.response.max(), "lowest": self.pair.lowest.response.min()}
+        return {side: float((end - self.shape["blank"]) / self.shape["sd"]) for side, end in ends.items()}
+
+    @property
+    def shape_line(self) -> str:
+        """The shape of its response to images, and how far the synthesised poles are from the blank."""
+        line = describe_shape(self.shape, self.copies)
+        if not self.pair or np.isnan(self.shape["sd"]):
+            return line
+        low, high = (f"{self.poles[side]:+.1f}".replace("-", "−") for side in ("lowest", "highest"))
+        return f"{line} The synthesised minimum and maximum lie {low} and {high} sd from it."
+
+    @property
     def short_ends(self) -> list[str]:
         """The sides at which some real image goes beyond every synthesised one."""
         highest, lowest = self.pair.highest.response.max(), self.pair.lowest.response.min()
@@ -293,6 +312,8 @@ def _collect(
             images=_images(study, channel, effort.shown),
             evidence=_evidence(unit, position, screened, few, shown, effort) if count else None,
             effects=_of(study.effects, channel),
+            shape=study.shape.loc[channel],
+            copies=study.copies,
             effort=effort,
             about=about,
             patch=study.setting.patch,
@@ -390,6 +411,7 @@ def card_numbers(card: Card) -> pd.DataFrame:
         ("response", f"{name} of the images", float(np.quantile(card.responses, at)), np.nan, np.nan)
         for name, at in quantiles.items()
     ]
+    rows += _shape_numbers(card)
     for side in SIDES:
         for what, found in (("patch", card.patches), ("image", card.images)):
             rows += [
@@ -410,3 +432,19 @@ def card_numbers(card: Card) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["panel", "item", "value", "low", "high"])
     table.insert(0, "unit", card.channel)
     return table
+
+
+def _shape_numbers(card: Card) -> list[tuple]:
+    """Rows of the shape of the response; of random copies median, 5th and 95th percentile of their units."""
+    shape, panel, none = card.shape, "shape of the response", (np.nan, np.nan)
+    own = {"skewness": (shape["skewness_low"], shape["skewness_high"]), "share_below": none}
+    rows = []
+    for name, interval in own.items():
+        low, middle, high = card.copies[name].quantile([0.05, 0.5, 0.95])
+        item = name.replace("_", " ")
+        rows += [(panel, item, shape[name], *interval), (panel, f"{item}, random copies", middle, low, high)]
+        rows.append((panel, f"{item}, percentile among random copies", shape[f"{name}_percentile"], *none))
+    marks = {"blank": "blank", "sd": "sd", "blank_percentile": "blank, percentile of the images"}
+    marks |= {"p5_sd": "5th percentile from the blank, sd", "p95_sd": "95th percentile from the blank, sd"}
+    marks |= {"lowest_sd": "lowest from the blank, sd", "highest_sd": "highest from the blank, sd"}
+    return rows + [(panel, item, shape[name], *none) for name, item in marks.items()]

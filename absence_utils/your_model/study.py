@@ -36,6 +36,7 @@ from absence_utils.insertion.hosts import (
 )
 from absence_utils.insertion.protocols import mine_splits
 from absence_utils.patches.book import PatchBook
+from absence_utils.patches.shape import beside_copies, blank_response, response_shape
 
 CONTEXTS = (
     16  # units asked for their context where a part of a layer is studied: the strongest, and those asked for
@@ -58,6 +59,9 @@ class LayerStudy:
         null: the same of the random copies, with a column copy.
         decisions: a row for each unit studied and reading, see `decisions.decide`.
         context: `context.context_effects` of some units.
+        shape: `patches.shape.response_shape` of all units of the layer on untouched images, a row each, with
+            their percentiles among the units of the random copies (`beside_copies`).
+        copies: the shapes of all units of the random copies, with a column copy.
     """
 
     model: nn.Module
@@ -71,6 +75,8 @@ class LayerStudy:
     null: pd.DataFrame
     decisions: pd.DataFrame
     context: pd.DataFrame
+    shape: pd.DataFrame
+    copies: pd.DataFrame
 
     __repr__ = one_line
 
@@ -172,10 +178,11 @@ def study_layer(
     effects = host_effects(model, layer, stack, mined, hosts, setting, responses, units=chosen, **how)
     each = max(1, -(-null_units // max(1, len(random_copies))))
     few = _spread(np.arange(count), each)
-    nulls = [
-        layer_effects(copy, layer, stack, setting, units=few, **how).effects.assign(copy=number)
-        for number, copy in enumerate(random_copies)
-    ]
+    nulls, copies = [], []
+    for number, copy in enumerate(random_copies):
+        found = layer_effects(copy, layer, stack, setting, units=few, **how)
+        nulls.append(found.effects.assign(copy=number))
+        copies.append(_shape(copy, layer, stack, setting, found.responses["signed"]).assign(copy=number))
     null = pd.concat(nulls, ignore_index=True) if nulls else effects.iloc[:0].assign(copy=0)
     sizes = sizes_that_count(setting.patch, *stack.take([0]).shape[2:])
     decisions = decide(effects, null, sizes | (deltas or {}))
@@ -184,9 +191,17 @@ def study_layer(
     )
     context = context_effects(model, layer, stack, mined, hosts, setting, responses, asked)
     signed = responses["signed"]
+    shape = _shape(model, layer, stack, setting, signed)
+    shapes = pd.concat(copies, ignore_index=True) if copies else shape.iloc[:0].assign(copy=0)
+    shape = shape.join(beside_copies(shape, copies))
     return LayerStudy(
-        model, layer, setting, stack, signed, book, mined, effects, null, decisions, context
+        model, layer, setting, stack, signed, book, mined, effects, null, decisions, context, shape, shapes
     )  # fmt: skip
+
+
+def _shape(model: nn.Module, layer: str | None, stack, setting: InsertionConfig, signed) -> pd.DataFrame:
+    blank = blank_response(model, layer, stack.take([0])[0], setting.pool)
+    return response_shape(signed, blank)
 
 
 def _spread(units: np.ndarray, most: int) -> np.ndarray:
