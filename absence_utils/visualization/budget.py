@@ -17,6 +17,7 @@ from torch import Tensor
 
 from absence_utils.errors import InputError, require_at_least
 from absence_utils.images.base import normalisation_of
+from absence_utils.images.subsets import Subset
 from absence_utils.units import feature_map, image_batches, pool_space
 
 from .facets import effects, likeness
@@ -28,16 +29,24 @@ FAINT = 0.05  # quantile of natural images' contrast that both poles are held to
 MARKS = (0.05, 0.95)  # quantiles of natural responses that count as a unit's natural range
 
 
-def natural_contrast(model, dataset) -> Tensor:
-    """Contrast of every image of a dataset that yields (image, label), normalised as the network expects: [image]."""
+def natural_contrast(model, dataset, most: int = 256) -> Tensor:
+    """Contrast of images of a dataset that yields (image, label), normalised as the network expects: [image].
+
+    Args:
+        model: the network; its mean colour is the blank.
+        dataset: the images.
+        most: so many are looked at, evenly spread over the dataset.
+    """
+    require_at_least("most", most, 1)
     normalisation = normalisation_of(model)
     blank = blank_of(normalisation)
-    batches = image_batches(dataset, 64, "contrast of the images")
+    spread = torch.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().long()
+    batches = image_batches(Subset(dataset, spread), 64, "contrast of the images")
     return torch.cat([contrast_of(normalisation.undo(images.cpu().float()), blank) for images in batches])
 
 
-def faint_contrast(model, dataset, quantile: float = FAINT) -> float:
-    """A budget for `render_pairs`: a quantile of the contrast of a dataset's images.
+def faint_contrast(model, dataset, quantile: float = FAINT, most: int = 256) -> float:
+    """A budget for `render_pairs`: a quantile of the contrast of a dataset's images, see `natural_contrast`.
 
     The default, their 5th percentile, is what nineteen of twenty images have. It is at most 0.95 of what an image can
     have at all, as black and white drawings do.
@@ -47,7 +56,7 @@ def faint_contrast(model, dataset, quantile: float = FAINT) -> float:
     """
     if not 0 <= quantile <= 1:
         raise InputError("quantile", f"{quantile} is out of range", "Use 0 to 1.")
-    found = float(natural_contrast(model, dataset).quantile(quantile))
+    found = float(natural_contrast(model, dataset, most).quantile(quantile))
     if not found > 0:
         raise InputError(
             "images", "they are blank: all in the network's mean colour", "Give images with a content."

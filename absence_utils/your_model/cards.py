@@ -295,8 +295,7 @@ def _collect(
         screened = screen(units, few, baseline=effort.baseline)
     synthesis = (effort.steps, effort.size, effort.seed, effort.facets)
     if effort.facets:
-        some = torch.linspace(0, len(dataset) - 1, min(CONTRAST_IMAGES, len(dataset))).round().long()
-        contrast = faint_contrast(study.model, Subset(dataset, some), effort.contrast_quantile)
+        contrast = faint_contrast(study.model, dataset, effort.contrast_quantile, CONTRAST_IMAGES)
         look = {"smoothness": effort.smoothness, "contrast": contrast}
     for position, unit in enumerate(units):
         channel = unit.channel
