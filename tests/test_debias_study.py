@@ -396,21 +396,13 @@ def dense(seed):
     return DenseXNet(14, (128, 64), seed=seed)
 
 
-def short(workers=1, **options):
-    plans = plan_runs(["none", "presence", "presence and absence", "no shortcut"], [100], range(5))
-    return run_study(
-        plans,
-        digits_task,
-        dense,
-        TrainingConfig(20, 0.006, 192, measure_every=10),
-        workers=workers,
-        **options,
-    )
+RECIPE = TrainingConfig(20, 0.006, 192, measure_every=10)
 
 
 @pytest.fixture(scope="module")
 def study():
-    return short(keep=0)
+    plans = plan_runs(["none", "presence", "presence and absence", "no shortcut"], [100], range(5))
+    return run_study(plans, digits_task, dense, RECIPE, keep=0)
 
 
 @pytest.mark.slow
@@ -463,10 +455,9 @@ def test_the_planted_twin():
 @pytest.mark.slow
 def test_processes_and_checkpoints_change_nothing(study, tmp_path):
     plans = [RunSpec(1, 2, "presence", 100.0), RunSpec(0, 0, "presence and absence", 100.0)]
-    recipe = TrainingConfig(20, 0.006, 192, measure_every=10)
     there = study.history.drop(columns="seconds")
-    for _ in range(2):  # the second time everything is read
-        found = run_study(plans, digits_task, dense, recipe, workers=2, checkpoints=tmp_path, keep=0)
+    for workers in (2, 1):  # the second time everything is read
+        found = run_study(plans, digits_task, dense, RECIPE, workers=workers, checkpoints=tmp_path, keep=0)
         for plan in plans:
             mine, theirs = (
                 table[
@@ -482,7 +473,7 @@ def test_processes_and_checkpoints_change_nothing(study, tmp_path):
                    for name in found.weights[plans[1]])  # fmt: skip
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(InputError, match="workers"):
-        run_study(plans, digits_task, dense, recipe, workers=0)
+        run_study(plans, digits_task, dense, RECIPE, workers=0)
 
 
 @pytest.mark.parametrize("split", ["validation", "test", "train"])
