@@ -380,4 +380,4 @@ def test_training_is_deterministic_and_follows_its_seed():
     assert not torch.allclose(*starts, atol=1e-3)
 
 
-SHORT = dict(n=2500, epochs=8, batch_size=32, noise=0.03, push=0.0)
+SHORT = dict(n=2500, epochs=12, batch_size=32, noise=0.03, push=0.0)
