@@ -52,6 +52,7 @@ autosummary_imported_members = True  # what a package gives on from its files
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+autodoc_use_type_comments = False  # there are none, and looking for them reads every source once more
 autodoc_inherit_docstrings = False  # torch documents every forward in its own way
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False

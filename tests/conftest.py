@@ -7,6 +7,9 @@ os.environ.setdefault(
 )  # before torch is imported: results differ between thread counts
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import json  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -51,6 +54,36 @@ def own_cache(tmp_path_factory):
         if "ABSENCE_CACHE" not in os.environ:
             patch.setenv("ABSENCE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """Folder that all workers of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="session")
+def smoke_run(shared):
+    """A function of a notebook's path: what its one run in the profile smoke said, and the folder of its files.
+
+    From a fresh kernel, from another folder, without a display; the first test that asks for it runs it.
+    """
+    from helpers.alone import alone
+
+    def once(path: Path) -> tuple[dict, Path]:
+        out = Path("runs", path.stem)
+        with alone(shared, f"run_{path.stem}") as done:
+            if not done.exists():
+                kept = {key: it for key, it in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")}
+                command = ["-m", "absence_utils.run", str(path), "--profile", "smoke", "--out", str(out)]
+                ran = subprocess.run([sys.executable, *command], cwd=shared, env=kept, capture_output=True,
+                                     text=True, timeout=1800)  # fmt: skip
+                said = {name: getattr(ran, name) for name in ("returncode", "stdout", "stderr")}
+                done.write_text(json.dumps(said))
+            return json.loads(done.read_text()), shared / out
+
+    return once
 
 
 @pytest.fixture(autouse=True)

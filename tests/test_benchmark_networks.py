@@ -1,9 +1,9 @@
 """The benchmark's networks: what they were trained on, that they answer it, and that they can be trained again."""
 
 import json
-import subprocess
 import sys
 
+import make_benchmark_networks
 import pytest
 import torch
 
@@ -17,7 +17,7 @@ from absence_utils.benchmark.networks import (
 )
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes, rule_logits
 from absence_utils.models.training import predict
-from absence_utils.paths import DATA, ROOT
+from absence_utils.paths import DATA
 
 SCENES = draw_presence(400, 77)
 
@@ -70,11 +70,8 @@ def test_the_manifest_holds_their_accuracy_and_the_file_is_small():
     assert len(facts) == 2 * SEEDS + 1 and min(min(each.values()) for each in facts.values()) > 0.995
 
 
-@pytest.mark.slow
-def test_the_script_says_what_it_does():
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "data/make_benchmark_networks.py"), "--help"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0 and "--only" in done.stdout
+def test_the_script_says_what_it_does(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["make_benchmark_networks.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        make_benchmark_networks.main()
+    assert ended.value.code == 0 and "--only" in capsys.readouterr().out

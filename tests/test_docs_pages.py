@@ -1,18 +1,27 @@
 """The docs in a real browser, from the file system: it opens, links, shows, searches, and asks no other host."""
 
-import fcntl
 import importlib
 import json
-import os
 import re
+import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
 
 import pytest
-from helpers.browser import DESKTOP, PHONE, bad_pictures, brightness, links, open_page, overflow, targets
+from helpers.alone import alone
+from helpers.browser import (
+    DESKTOP,
+    PHONE,
+    bad_pictures,
+    brightness,
+    links,
+    open_page,
+    overflow,
+    resize,
+    targets,
+)
 
 import absence_utils
 from absence_utils.paths import NOTEBOOKS, ROOT
@@ -30,34 +39,17 @@ ATLAS = (
 at_both_widths = pytest.mark.parametrize("width", VISITS)
 
 
-@contextmanager
-def alone(folder: Path, name: str):
-    """One worker of pytest-xdist at a time; yields a file whose presence says that the work is done."""
-    with open(folder / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder / f"{name}.json"
-
-
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory) -> Path:
-    """Folder that all workers of this run share."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-
-
-@pytest.fixture(scope="session")
-def site(shared) -> Path:
+def site(shared, smoke_run) -> Path:
     """The pages, built once from two notebooks with results, a small atlas, and the rest as it is in the checkout."""
     out = shared / "docs"
     with alone(shared, "built") as done:
         if not done.exists():
             results = shared / "results" / "smoke"
-            shown = {
-                key: value for key, value in os.environ.items() if key != "MPLBACKEND"
-            }  # in the notebook
             for name in EXECUTED:
-                command = ["-m", "absence_utils.run", name, "--profile", "smoke", "--out", str(results)]
-                subprocess.run([sys.executable, *command], check=True, capture_output=True, env=shown)
+                said, folder = smoke_run(NOTEBOOKS / f"{name}.ipynb")
+                assert said["returncode"] == 0, said["stderr"]
+                shutil.copytree(folder, results, dirs_exist_ok=True)
             atlas = results / "10_atlas"
             atlas.mkdir(exist_ok=True)
             (atlas / "index.html").write_text(ATLAS.format('<h1>Atlas</h1><a href="unit_0.html">Unit 0</a>'))
@@ -71,25 +63,27 @@ def site(shared) -> Path:
 
 @pytest.fixture
 def survey(site, shared, browser):
-    """Every page visited once at a width; a function of the width."""
+    """Every page opened once, seen by a reader at a desk and then, without loading it again, on a phone.
 
-    def visit(width: int) -> dict[str, dict]:
-        with alone(shared, f"survey_{width}") as done:
-            if not done.exists():
-                found = {}
-                for path in sorted(site.rglob("*.html")):
-                    with open_page(browser, path, width, VISITS[width]) as opened:
-                        found[str(path.relative_to(site))] = {
+    A function of the width; what went wrong while it loaded counts at both.
+    """
+    with alone(shared, "survey") as done:
+        if not done.exists():
+            found = {width: {} for width in VISITS}
+            for path in sorted(site.rglob("*.html")):
+                with open_page(browser, path, DESKTOP, VISITS[DESKTOP]) as opened:
+                    for width, scheme in VISITS.items():
+                        resize(opened.page, width, scheme)
+                        found[width][str(path.relative_to(site))] = {
                             "wrong": opened.errors + opened.remote + opened.failed,
                             "pictures": bad_pictures(opened.page),
                             "overflow": overflow(opened.page),
                             "links": links(opened.page),
                             "targets": targets(opened.page),
                         }
-                done.write_text(json.dumps(found))
-            return json.loads(done.read_text())
-
-    return visit
+            done.write_text(json.dumps(found))
+    found = json.loads(done.read_text())
+    return lambda width: found[str(width)]
 
 
 def of_each(survey: dict[str, dict], what: str) -> dict[str, list]:

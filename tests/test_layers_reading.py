@@ -289,7 +289,7 @@ def test_generated_networks_are_read_right_or_refused(plan, seed):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*averages rectified values")
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(deadline=None, max_examples=150, derandomize=True)
 @given(plan=PLANS, seed=st.integers(0, 1000))
 def test_many_more_generated_networks(plan, seed):
     read_every_layer(plan, seed)

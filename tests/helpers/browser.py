@@ -84,6 +84,13 @@ def open_page(browser, path: Path | str, width: int = DESKTOP, scheme: str = "li
         context.close()
 
 
+def resize(page, width: int, scheme: str) -> None:
+    """Give an open page another width and scheme, and wait until it has settled."""
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    page.emulate_media(color_scheme=scheme)
+    page.evaluate(SETTLED)
+
+
 def _let_through(route, request, opened: Opened) -> None:
     if request.url.startswith(("file:", "data:", "blob:", "about:")):
         route.continue_()
