@@ -2,9 +2,9 @@
 
     python benchmarks/bench_conditional.py > data/measured/conditional.csv      ten minutes of one core
 
-Units made of local filters that add up, saturate or veto; the five rules of the
-concept scenes in several networks, of which two have a veto, with the driver found by its evidence and, for the rules
-that a concept drives, with its exact mask; and copies with random weights, logits and channels of block4.
+Units made of local filters that add up, saturate or veto; the five rules of the concept scenes in several
+networks, of which two have a veto, with the driver found by its evidence and, for the rules that a concept
+drives, with its exact mask; and copies with random weights, logits and channels of block4.
 """
 
 import argparse
@@ -36,14 +36,23 @@ from absence_utils.visualization.conditional import conditional_pair, conditiona
 
 IMAGES = 16  # top images, of which half are held out
 VETOES = {name for name, rule in RULES.items() if rule.present and rule.absent}
-COLUMNS = ["network", "weights", "layer", "mask", "unit", "planted", "driver", "with_driver", "without_driver",
-           "interaction", "low", "high", "fitted_with", "fitted_without", "q", "ranks", "veto"]  # fmt: skip
+COLUMNS = ["network", "weights", "layer", "mask", "unit", "planted", "driver", "with_driver",
+           "without_driver", "interaction", "low", "high", "fitted_with", "fitted_without", "q", "ranks",
+           "veto"]  # fmt: skip
 
 
 def vetoes(
-    model: nn.Module, layer: str | None, dataset, units: list[int], masks: Callable = evidence_masks, **options
+    model: nn.Module,
+    layer: str | None,
+    dataset,
+    units: list[int],
+    masks: Callable = evidence_masks,
+    **options,
 ) -> pd.DataFrame:
-    """Rows of `conditional_table` for some units: their top images, `masks(unit, images, numbers)` their drivers."""
+    """Rows of `conditional_table` for some units.
+
+    `masks` gives the drivers: `evidence_masks`, or a function of the unit and the numbers of its top images.
+    """
     responses, pairs = dataset_responses(model, layer, dataset), []
     for channel in units:
         unit, natural = Unit(model, layer, channel), responses[:, channel]
@@ -58,7 +67,7 @@ def vetoes(
 
 
 def known_units(rule: str, images: Tensor, count: int) -> nn.Module:
-    """Units of local filters under a last layer that hands them on, so that the rule itself is what is read."""
+    """Units of local filters under a last layer that hands them on: so the rule itself is what is read."""
     last = nn.Linear(count, count, bias=False)
     last.weight.data = torch.eye(count)
     model = nn.Sequential(SyntheticUnits(images, count, rule), last).eval().requires_grad_(False)
@@ -81,12 +90,14 @@ def tables(networks: int, copies: int, channels: int, known: int) -> Iterator[pd
     dataset = scene_dataset(600, 0)
     for kind in KINDS:
         found = vetoes(known_units(kind, dataset.images[:300], known), None, dataset, list(range(known)))
-        yield found.assign(network=f"{kind} units", weights="by hand", mask="evidence", planted=kind == "veto")
+        yield found.assign(
+            network=f"{kind} units", weights="by hand", mask="evidence", planted=kind == "veto"
+        )
     trained = {"concept_scenes": load_model("concept_scenes")}
     trained |= {f"rules/{seed}": load_benchmark_network("rules", seed) for seed in range(networks - 1)}
     driven = [number for number, rule in enumerate(RULES.values()) if rule.present]
     for name, network in trained.items():
-        for mask in ("evidence", "exact"):
+        for mask in ("evidence", "exact") if name == "concept_scenes" else ("evidence",):
             units = list(range(len(RULES))) if mask == "evidence" else driven
             masks = evidence_masks if mask == "evidence" else exact_masks(dataset)
             found = vetoes(network, "logits", dataset, units, masks)
@@ -97,26 +108,33 @@ def tables(networks: int, copies: int, channels: int, known: int) -> Iterator[pd
         for layer, count in (("logits", len(RULES)), ("block4", 64)):
             units = list(range(0, count, 1 if layer == "logits" else 64 // channels))
             found = vetoes(copy, layer, dataset, units)
-            yield found.assign(network="concept_scenes", weights=f"random {seed}", mask="evidence", planted=False)
+            yield found.assign(
+                network="concept_scenes", weights=f"random {seed}", mask="evidence", planted=False
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", type=int, default=4, help="trained on the rules of the scenes")
-    parser.add_argument("--copies", type=int, default=3, help="with random weights")
+    parser.add_argument("--copies", type=int, default=2, help="with random weights")
     parser.add_argument("--channels", type=int, default=8, help="of block4 of each copy")
-    parser.add_argument("--known", type=int, default=6, help="units of each kind made by hand")
+    parser.add_argument("--known", type=int, default=4, help="units of each kind made by hand")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found, start = [], process_time()
-    for table in tables(**vars(options)):
+    how = {"command": "python benchmarks/bench_conditional.py", "machine": machine(), "date": date.today()}
+    start = process_time()
+    for number, table in enumerate(tables(**vars(options))):
         layer, unit = zip(*table["unit"].str.split(":"), strict=True)
-        found.append(table.assign(layer=layer, unit=[int(number) for number in unit])[COLUMNS])
-        print(found[-1].to_string(), f"{process_time() - start:.0f} s", sep="\n", file=sys.stderr, flush=True)
-    whole = pd.concat(found, ignore_index=True)
-    command = "python benchmarks/bench_conditional.py"
-    whole = whole.assign(command=command, machine=machine(), date=date.today())
-    whole.round(3).to_csv(sys.stdout, index=False)
+        found = table.assign(layer=layer, unit=[int(each) for each in unit])[COLUMNS]
+        found.assign(**how).round(3).to_csv(sys.stdout, index=False, header=number == 0)
+        print(
+            found.round(2).to_string(),
+            f"{process_time() - start:.0f} s",
+            sep="\n",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -133,10 +133,10 @@ def evidence_window(
 def evidence_masks(
     unit: Unit, images: Tensor, share: float = 0.5, *, smooth: int = 5, grow: int = 2, feather: int = 2
 ) -> Tensor:
-    """Where the trigger of a unit lies, in any shape: the smallest part of each image that holds a share of its evidence.
+    """Where the trigger of a unit lies: the smallest part of each image that holds a share of its evidence.
 
-    Evidence as in `evidence_window`, averaged over squares, in which the two sides of an edge cancel; then its positive
-    part.
+    Evidence as in `evidence_window`, averaged over squares, in which the two sides of an edge cancel; then its
+    positive part.
 
     Args:
         unit: whose evidence is taken.
@@ -147,8 +147,8 @@ def evidence_masks(
         feather: px over which it falls to 0 around that.
 
     Returns:
-        [image, height, width] on the CPU, 1 on the trigger and 0 elsewhere, for `visualization.conditional_pair`. An
-        image without positive evidence has an empty one.
+        [image, height, width] on the CPU, 1 on the trigger and 0 elsewhere, for `visualization.conditional_pair`.
+        An image without positive evidence has an empty one.
 
     Raises:
         InputError: a share that is none, an even number of px to smooth over.
