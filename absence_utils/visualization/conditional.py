@@ -283,8 +283,9 @@ def conditional_table(pairs: Sequence[ConditionalPair]) -> pd.DataFrame:
         and both surrounds: unit, pole, driver (what the unit loses without its driver), with_driver and
         without_driver (change by a surround), interaction (their difference), low, high (95 %, Student's t
         over images), fitted_with and fitted_without (the interaction of each surround, equal where the second
-        had nothing to follow), q (that the interaction is not below -`LEAST`, for "lowest"), ranks (the same
-        difference on the scale of ranks, -2..2) and veto (q below 5 % and ranks below 0). A unit with a
+        had nothing to follow), q (for "lowest": that the interaction or with_driver is not below -`LEAST`: a
+        surround that fills a unit which saturates has an interaction, too, and lowers nothing), ranks (the
+        same difference on the scale of ranks, -2..2) and veto (q below 5 % and ranks below 0). A unit with a
         driver below `DRIVER` is not asked, nor is "highest": q is NaN.
     """
     rows = [_row(pair, place) for pair in pairs for place in range(len(pair.poles))]
@@ -312,14 +313,14 @@ def _row(pair: ConditionalPair, place: int) -> dict:
         "with_driver": on.mean().item(), "without_driver": off.mean().item(),
         "interaction": value, "low": low, "high": high,
         "fitted_with": each[0].item(), "fitted_without": each[1].item(),
-        "q": _p_not_below((on - off).numpy()) if asked else np.nan,
+        "q": max(_p_not_below(on - off), _p_not_below(on)) if asked else np.nan,
         "ranks": (ranks[0] - ranks[1]).mean(),
     }  # fmt: skip
 
 
-def _p_not_below(values: np.ndarray) -> float:
+def _p_not_below(values: Tensor) -> float:
     """One-sided p of "the mean is -LEAST or more", Student's t; without any scatter 0 or 1."""
-    if np.ptp(values) == 0:
+    if np.ptp(values.numpy()) == 0:
         return float(values[0] >= -LEAST)
     return scipy_stats.ttest_1samp(values, -LEAST, alternative="less").pvalue
 
