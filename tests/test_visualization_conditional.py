@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from absence_utils.benchmark.compiled import COMPILED
 from absence_utils.errors import InputError
-from absence_utils.images.base import Normalisation
+from absence_utils.images.base import Normalisation, set_input_spec
+from absence_utils.images.scenes import RULES, scene_dataset
 from absence_utils.insertion.context import evidence_masks
-from absence_utils.units import Unit
+from absence_utils.models.load import load_model
+from absence_utils.units import Unit, dataset_responses
 from absence_utils.visualization.conditional import (
     DRIVER,
     LEAST,
@@ -258,3 +261,38 @@ def test_evidence_masks_hold_the_driver(model, scenes):
         with pytest.raises(InputError) as error:
             evidence_masks(Unit(model, None, VETO), top, **options)
         assert error.value.parameter == parameter
+
+
+def compiled_pair(name):
+    """The first unit of a compiled network, around its driver A: concepts are 1.2 bright, the blank is grey."""
+    compiled = COMPILED[name]()
+    model = set_input_spec(compiled.model, Normalisation((0.25,), (0.5,)), 1)
+    generator = torch.Generator().manual_seed(0)
+    presence = torch.rand(80, len(compiled.concepts), generator=generator) < 0.5
+    presence[:12] = compiled.present("A")
+    images = 1.2 * compiled.render(presence)
+    images = images + 0.1 * torch.rand(images.shape, generator=generator)
+    unit, masks = Unit(model, None, 0), compiled.masks[:1].float().expand(12, -1, -1)
+    natural = unit.response(images)
+    return conditional_pair(unit, images[:12], masks, natural, 24, contrast=0.2, shift=0, poles=["lowest"])
+
+
+def test_compiled_rules_have_the_context_that_is_in_their_weights():
+    """B lowers "A and not B" where A is, and "not B" whatever else is there."""
+    table = conditional_table([compiled_pair(name) for name in ("A and not B", "not B")])
+    assert table["veto"].tolist() == [True, False]
+    assert abs(table["driver"][1]) < DRIVER and table["interaction"][1] == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.slow
+def test_the_rules_of_the_scenes():
+    dataset, network = scene_dataset(120, 0), load_model("concept_scenes")
+    responses, pairs = dataset_responses(network, "logits", dataset), []
+    for rule in ("disc and not cross", "checker"):
+        unit = Unit(network, "logits", list(RULES).index(rule))
+        natural = unit.of(responses)
+        top = natural.argsort(descending=True)[:12]
+        images = dataset.images[top]
+        masks = evidence_masks(unit, images)
+        pairs.append(conditional_pair(unit, images, masks, natural, 24, poles=["lowest"]))
+    assert conditional_table(pairs)["veto"].tolist() == [True, False]
