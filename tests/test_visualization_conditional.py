@@ -274,7 +274,7 @@ def compiled_pair(name):
     images = images + 0.1 * torch.rand(images.shape, generator=generator)
     unit, masks = Unit(model, None, 0), compiled.masks[:1].float().expand(12, -1, -1)
     natural = unit.response(images)
-    return conditional_pair(unit, images[:12], masks, natural, 24, contrast=0.2, shift=0, poles=["lowest"])
+    return conditional_pair(unit, images[:12], masks, natural, 24, contrast=0.1, shift=0, poles=["lowest"])
 
 
 def test_compiled_rules_have_the_context_that_is_in_their_weights():
