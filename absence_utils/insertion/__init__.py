@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "comparison": ["PLANTED", "compare_networks", "decide_networks", "verdicts"],
-        "context": ["context_effects"],
+        "context": ["context_effects", "evidence_masks"],
         "decisions": ["decide", "describe_decision"],
         "design": ["InsertionConfig", "Treatment"],
         "hosts": ["host_effects"],

@@ -14,14 +14,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from absence_utils.errors import InputError
 from absence_utils.images.cache import stack_images
 from absence_utils.layers.fuse import channels_last, fused
 from absence_utils.patches.book import PatchBook
 from absence_utils.patches.mining import images_per_batch
 from absence_utils.stats import crossed_t_interval, fdr_adjust
-from absence_utils.units import READINGS, device_of, feature_map, hand_on, pool_space, to_network
+from absence_utils.units import READINGS, Unit, device_of, feature_map, hand_on, pool_space, to_network
 
 from .decisions import LEVEL, in_sd, one_sided_p
 from .design import InsertionConfig, chosen_units
@@ -122,16 +124,57 @@ def evidence_window(
     single gradient would see nothing in a unit that has saturated.
     """
     inputs = channels_last(to_network(model, images))
+    evidence = _evidence(lambda part: pool_space(feature_map(model, layer, part), pool)[:, unit], inputs)
+    sums = F.avg_pool2d(evidence, side, stride=1)
+    best = sums.flatten(1).argmax(dim=1).cpu()
+    return torch.stack((best // sums.shape[3], best % sums.shape[3]), dim=1)
+
+
+def evidence_masks(
+    unit: Unit, images: Tensor, share: float = 0.5, *, smooth: int = 5, grow: int = 2, feather: int = 2
+) -> Tensor:
+    """Where the trigger of a unit lies: the smallest part of each image that holds a share of its evidence.
+
+    Evidence as in `evidence_window`, averaged over squares, in which the two sides of an edge cancel; then its
+    positive part.
+
+    Args:
+        unit: whose evidence is taken.
+        images: [image, channel, height, width], normalised as the network expects.
+        share: of the positive evidence, above 0, below 1.
+        smooth: edge of the squares, an odd number of px.
+        grow: px by which the mask is grown on all sides.
+        feather: px over which it falls to 0 around that.
+
+    Returns:
+        [image, height, width] on the CPU, 1 on the trigger and 0 elsewhere, for `visualization.conditional_pair`.
+        An image without positive evidence has an empty one.
+
+    Raises:
+        InputError: a share that is none, an even number of px to smooth over.
+    """
+    if not 0 < share < 1:
+        raise InputError("share", f"{share}", "Use a number above 0 and below 1.")
+    if smooth % 2 == 0:
+        raise InputError("smooth", f"{smooth} px", "Use an odd number.")
+    inputs = to_network(unit.model, images)
+    found = F.avg_pool2d(_evidence(unit.response, inputs), smooth, 1, smooth // 2).clamp(min=0).cpu()
+    falling, order = found.flatten(1).sort(dim=1, descending=True)
+    before = falling.cumsum(dim=1) - falling  # what larger evidence holds
+    chosen = (before < share * falling.sum(dim=1, keepdim=True)) & (falling > 0)
+    mask = torch.zeros_like(falling).scatter(1, order, chosen.float()).view_as(found)
+    mask = F.max_pool2d(mask, 2 * (grow + feather) + 1, 1, grow + feather)
+    return F.avg_pool2d(mask, 2 * feather + 1, 1, feather, count_include_pad=False)[:, 0]
+
+
+def _evidence(respond, inputs: Tensor) -> Tensor:
+    """[image, 1, height, width] signed evidence of integrated gradients from the mean colour, in a few steps."""
     slope = torch.zeros_like(inputs)
     for step in range(STEPS):
         with torch.enable_grad():
             part = (inputs * (step + 0.5) / STEPS).detach().requires_grad_(True)
-            response = pool_space(feature_map(model, layer, part), pool)[:, unit].sum()
-            slope += torch.autograd.grad(response, part)[0] / STEPS
-    evidence = (slope * inputs).detach().sum(dim=1, keepdim=True)
-    sums = torch.nn.functional.avg_pool2d(evidence.float(), side, stride=1)
-    best = sums.flatten(1).argmax(dim=1).cpu()
-    return torch.stack((best // sums.shape[3], best % sums.shape[3]), dim=1)
+            slope += torch.autograd.grad(respond(part).sum(), part)[0] / STEPS
+    return (slope * inputs).detach().sum(dim=1, keepdim=True).float()
 
 
 def _nearest(patches: Tensor, others: Tensor) -> Tensor:

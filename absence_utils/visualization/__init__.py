@@ -8,6 +8,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
+        "conditional": ["ConditionalPair", "conditional_pair", "conditional_table"],
         "objectives": ["absence", "presence", "suppression"],
         "budget": ["contrast_curve", "facet_table", "faint_contrast", "natural_contrast", "pole_table"],
         "rendering": [
