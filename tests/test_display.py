@@ -68,9 +68,10 @@ def test_a_book_and_a_pair_say_what_they_hold(results):
         "PatchBook of block4: 64 units, 3 highest and lowest patches of 24 px each, out of 54 in 6 images"
     )
     high, low = float(pair.highest.response.max()), float(pair.lowest.response.min())
+    up, down = len(pair.highest.image), len(pair.lowest.image)
     assert (
         repr(pair)
-        == f"RenderedPair of logits:1: highest {high:.4g}, lowest {low:.4g} (2 of each, 64 x 64 px)"
+        == f"RenderedPair of logits:1: highest {high:.4g}, lowest {low:.4g} ({up} and {down} images, 64 x 64 px)"
     )
 
 

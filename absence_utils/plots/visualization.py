@@ -131,7 +131,7 @@ def rendered_pair(pair):
     Returns:
         The figure.
     """
-    facets = len(pair.highest.image)
+    facets = max(len(pair.highest.image), len(pair.lowest.image))
     edge = min((WIDTH - 0.3) / (2 * facets), 2.4)  # of a picture, inches
     with companion_style():
         fig = plt.figure(figsize=(2 * facets * edge + 0.3, edge + 0.95), layout="constrained")
@@ -139,9 +139,10 @@ def rendered_pair(pair):
         sides = (("maximum", pair.highest, PRESENCE), ("minimum", pair.lowest, ABSENCE))
         for block, (word, side, colour) in zip(fig.subfigures(1, 2), sides, strict=True):
             block.suptitle(word, color=colour, fontweight="bold", fontsize=9)
-            for ax, image, response in zip(
-                block.subplots(1, facets, squeeze=False)[0], side.image, side.response, strict=True
-            ):
+            axes = block.subplots(1, facets, squeeze=False)[0]
+            for ax in axes[len(side.image) :]:
+                ax.set_visible(False)
+            for ax, image, response in zip(axes, side.image, side.response, strict=False):
                 show_image(ax, image)
                 ax.set_xlabel(signed_number(float(response)), fontsize=8)
     return drawn_once(fig)
@@ -160,14 +161,16 @@ def rendered_pairs(pairs, real, names: Sequence[str] | None = None, title: str =
         The figure. `pair_numbers` has what is drawn.
     """
     names = names or [pair.unit.name for pair in pairs]
-    facets = len(pairs[0].highest.image)
+    facets = max(len(side.image) for pair in pairs for side in (pair.highest, pair.lowest))
     with companion_style():
         ratios = [1] * 2 * facets + [1.5, 1.9]
         size = (WIDTH, 0.9 + max((WIDTH - 1) / sum(ratios) + 0.35, 1.15) * len(pairs))
         fig, axes = plt.subplots(len(pairs), len(ratios), squeeze=False, width_ratios=ratios, figsize=size)
         for row, (pair, name) in enumerate(zip(pairs, names, strict=True)):
             for first, side, colour in ((0, pair.highest, PRESENCE), (facets, pair.lowest, ABSENCE)):
-                for column in range(facets):
+                for ax in axes[row, first + len(side.image) : first + facets]:
+                    ax.set_visible(False)
+                for column in range(len(side.image)):
                     ax = axes[row, first + column]
                     show_image(ax, side.image[column], f"{side.response[column]:+.4g}")
                     ax.title.set(color=colour, fontsize=8)

@@ -45,7 +45,8 @@ from absence_utils.units import Unit
 
 from ._lucent import param
 from .objectives import Objective, response_in
-from .optimisation import Parametrised, Transform, check_numbers, chosen_transforms, renderable, synthesise
+from .optimisation import Goal, Transform, check_numbers, chosen_transforms, renderable, synthesise
+from .parametrisation import Parametrised
 
 POLES = ("lowest", "highest")
 FITTED = ("with driver", "without driver")  # the images to which a surround is fitted
@@ -218,7 +219,7 @@ def conditional_pair(
         "conditional", f"Surround [{unit.name}]",
     )  # fmt: skip
     synthesise(
-        objective, unit, fitted.parametrise, views,
+        [Goal(unit, objective)], fitted.parametrise, views,
         layers={"reading": unit.layer}, steps=steps, lr=lr, seed=seed,
     )  # fmt: skip
     with torch.no_grad():

@@ -36,23 +36,20 @@ def likeness(model: nn.Module, layer: str | None, pixels: Tensor) -> Tensor:
 def choose_facets(effect: Tensor, alike: Tensor, count: int) -> list[int]:
     """The best candidate, and then always the one that differs most from those chosen, among the good ones.
 
-    Good are those with `KEPT` of the best one's effect; where too few are, the best of the others follow.
+    Good are those with `KEPT` of the best one's effect: no facet is weaker, and there may be fewer than asked for.
 
     Args:
         effect: [candidate], larger is better.
         alike: [candidate, candidate], see `likeness`.
-        count: how many to choose.
+        count: how many to choose, at most.
 
     Returns:
-        `count` places, best first.
+        Places, the best first.
     """
-    order = effect.argsort(descending=True).tolist()
-    good = [place for place in order if effect[place] >= KEPT * effect[order[0]]]
-    chosen = [order[0]]
-    while len(chosen) < min(count, len(order)):
-        left = [place for place in good if place not in chosen]
-        if left:
-            chosen.append(min(left, key=lambda place: float(alike[place, chosen].max())))
-        else:
-            chosen.append(next(place for place in order if place not in chosen))
+    best = int(effect.argmax())
+    left = [place for place in range(len(effect)) if place != best and effect[place] >= KEPT * effect[best]]
+    chosen = [best]
+    while left and len(chosen) < count:
+        chosen.append(min(left, key=lambda place: float(alike[place, chosen].max())))
+        left.remove(chosen[-1])
     return chosen

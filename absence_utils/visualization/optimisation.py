@@ -114,7 +114,7 @@ def synthesise(
     with _reproducible(seed):
         variables, image = parametrise()
         shape = image().shape
-        count = len(image()) // len(goals)
+        count = shape[0] // len(goals)
         groups = [slice(place * count, (place + 1) * count) for place in range(len(goals))]
         fast = _fast(model, layers, shape)
         readings, stored = (

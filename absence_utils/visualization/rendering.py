@@ -78,7 +78,7 @@ class RenderedPair:
         highest, lowest = float(self.highest.response.max()), float(self.lowest.response.min())
         return (
             f"RenderedPair of {self.unit.name}: highest {highest:.4g}, lowest {lowest:.4g} "
-            f"({facets} of each, {height} x {width} px)"
+            f"({facets} and {len(self.lowest.image)} images, {height} x {width} px)"
         )
 
     def show(self):
@@ -167,9 +167,9 @@ def render_pairs(
         steps: number of Adam steps for each image.
         size: height and width of the images in pixels; the network must take images of this size.
         seed: of the first noise and of the transforms.
-        facets: number of images for each sign. `SPARE` times as many are made, which `diversity` lets differ until two
-            thirds of the steps are done; then the best is taken, and always the most different one of those that have
-            85 % of its effect (`facets.choose_facets`).
+        facets: number of images for each sign, at most. `SPARE` times as many are made, which `diversity` lets differ
+            until two thirds of the steps are done; then the best is taken, and always the most different one of those
+            that have 85 % of its effect (`facets.choose_facets`). Where there are not enough, there are fewer.
         contrast: the budget of each image: the root mean square distance of its pixels from the blank (the network's
             mean colour), in the pixel range; `budget.natural_contrast` measures that of images. None leaves it free:
             images then go far beyond natural ones.

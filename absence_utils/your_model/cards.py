@@ -72,7 +72,7 @@ class CardOptions:
     shown: int = 6
     steps: int = 128
     size: int = 64
-    facets: int = 2
+    facets: int = 1
     smoothness: float = 0.0
     maps: int = 3
     method: str = "integrated_gradients"
