@@ -1,6 +1,6 @@
 """Feature visualisation: images synthesised by maximising and by minimising a unit (notebook 04).
 
-Stands on `units` and `images`. Needs lucent.
+Stands on `units`, `images` and `stats`. Needs lucent.
 """
 
 import lazy_loader as lazy
@@ -8,6 +8,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
+        "ladder": ["Ladder", "suppression_ladder"],
         "objectives": ["absence", "presence", "suppression"],
         "rendering": [
             "RenderedPair",
@@ -18,5 +19,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "suppress",
             "suppress_top",
         ],
+        "transfer": ["Match", "Poles", "match_unit", "transfer_summary", "transfer_table"],
     },
 )
