@@ -59,6 +59,7 @@ def test_takes_figures_and_grey_frames(tmp_path):
     for level in range(3):
         fig, ax = plt.subplots(figsize=(1, 0.8), dpi=50)
         ax.barh([0], [level])
+        ax.set_xlim(0, 2)
         figures.append(fig)
     with Image.open(save_animation(figures, tmp_path / "bars.webp")) as picture:
         assert picture.size == (50, 40) and picture.n_frames == 3
