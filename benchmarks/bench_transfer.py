@@ -2,6 +2,7 @@
 
     python benchmarks/bench_transfer.py > part.csv                                  concept scenes, minutes
     python benchmarks/bench_transfer.py --images DIR --models FOLDER > part.csv     SqueezeNet 1.0, 4 units
+    python benchmarks/bench_transfer.py --wide data/measured/transfer.csv > data/measured/transfer_table.csv
 
 Concept scenes: the five logits of the shipped network, scored on networks of other seeds, on twins trained on
 the same concepts without any absence, and on random copies, each by the same logit and by the direction that
@@ -10,7 +11,8 @@ directions in layers of GoogLeNet, of ResNet-50 and of their random copies. FOLD
 functions `googlenet` and `resnet50`, and squeezenet1_0-imagenet.safetensors.
 
 Controls: eight copies of each pole with scrambled phases (same power spectrum; the pole's own effect counts
-as 1), and eight natural images with the most extreme responses.
+as 1), and eight natural images with the most extreme responses. "minimum - minimum, scrambled" is what is kept
+beyond the scrambled copies, by shapes.
 """
 
 import argparse
@@ -36,11 +38,19 @@ from absence_utils.models.opening import open_model
 from absence_utils.models.random_weights import random_copy
 from absence_utils.progress import progress
 from absence_utils.units import Unit, dataset_responses
-from absence_utils.visualization import Poles, match_unit, render_pair, transfer_summary, transfer_table
+from absence_utils.visualization import (
+    NaturalResponses,
+    Poles,
+    match_unit,
+    render_pair,
+    share_beyond,
+    transfer_summary,
+    transfer_table,
+)
 
 COPIES = 8  # of a pole with scrambled phases, and extreme images
 SIGNS = {"maximum": "highest", "minimum": "lowest"}
-LAYERS = {"googlenet": ("inception4c", "inception4e"), "resnet50": ("layer3", "layer4.0")}
+LAYERS = {"googlenet": "inception4e", "resnet50": "layer3"}  # maps of 14 x 14, as SqueezeNet's are of 13 x 13
 
 
 def poles_of(pair, dataset, real) -> Poles:
@@ -76,7 +86,8 @@ def matched(units, networks: dict, layer: str, dataset) -> dict:
 
 def scenes(options) -> pd.DataFrame:
     network = load_model("concept_scenes")
-    natural, candidates = scene_dataset(options.limit or 500, 1), scene_dataset(900, 2)
+    natural = NaturalResponses(scene_dataset(options.limit or 500, 1), network)
+    candidates = scene_dataset(900, 2)
     units = [Unit(network, "logits", channel) for channel in range(5)]
     real = dataset_responses(network, "logits", candidates)
     pairs = [
@@ -103,7 +114,8 @@ def photographs(options) -> pd.DataFrame:
     images = load_images(options.images, network)
     order = np.random.default_rng(0).permutation(len(images))
     limit = options.limit or 500
-    natural, candidates = Subset(images, order[:limit]), Subset(images, order[limit : limit + 300])
+    natural = NaturalResponses(Subset(images, order[:limit]), network)
+    candidates = Subset(images, order[limit : limit + 300])
     units = [Unit(network, layer, channel) for channel in options.units]
     real = dataset_responses(network, layer, candidates)
     pairs = [
@@ -111,12 +123,23 @@ def photographs(options) -> pd.DataFrame:
         for unit in units
     ]
     others = {"itself": network, "random copy: same channel": random_copy(network, 1)}
-    for name, layers in LAYERS.items():
+    for name, where in LAYERS.items():
         other = open_model(f"{options.models / 'networks.py'}:{name}").model
         for weights, net in {name: other, f"{name}, random weights": random_copy(other, 1)}.items():
-            for where in layers:
-                others |= matched(units, {f"{weights}: matched in `{where}`": net}, where, natural)
+            others |= matched(units, {f"{weights}: matched in `{where}`": net}, where, natural)
     return transfer_table(pairs, others, natural).assign(poles_of="squeezenet1_0")
+
+
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each group of networks, and the shares of synthesised poles as "0.47 [0.26, 0.68]"."""
+    cell = [f"{row.kept:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in table.itertuples()]
+    keys = ["poles_of", "scored on", "r2", "units", "networks", "command", "machine", "date"]
+    rows = table.assign(cell=cell).pivot(index=keys, columns="pole", values="cell").reset_index()
+    rows = rows.set_index("scored on").loc[list(dict.fromkeys(table["scored on"]))].reset_index()
+    names = {f"{pole}{more}": f"{pole}{word}" for pole in ("minimum", "maximum")
+             for more, word in (("", ""), (f" - {pole}, scrambled", ", less scrambled"))}  # fmt: skip
+    columns = ["poles_of", "scored on", *names, "r2", "units", "networks", "command", "machine", "date"]
+    return rows[columns].rename(columns=names)
 
 
 def main() -> None:
@@ -128,11 +151,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="of the synthesis, 0 for 192 (scenes) or 100")
     parser.add_argument("--contrast", type=float, help="of the poles, see `render_pair`; free without")
     parser.add_argument("--table", type=Path, help="also write the rows of single units here")
+    parser.add_argument(
+        "--wide", type=Path, metavar="CSV", help="print such rows as a table of the docs instead"
+    )
     options = parser.parse_args()
+    if options.wide:
+        wide(pd.read_csv(options.wide)).to_csv(sys.stdout, index=False)
+        return
     torch.set_num_threads(1)
     options.render = {} if options.contrast is None else {"contrast": options.contrast}
     real = options.images is not None
     table = photographs(options) if real else scenes(options)
+    beyond = [share_beyond(table, pole, f"{pole}, scrambled") for pole in SIGNS]
+    table = pd.concat([table, *beyond], ignore_index=True)
     table["scored on"] = table["network"] if real else table["network"].str.rpartition(",")[0]
     if options.table:
         table.to_csv(options.table, index=False)

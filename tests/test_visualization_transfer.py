@@ -17,10 +17,12 @@ from absence_utils.stats import crossed_t_interval
 from absence_utils.units import Unit
 from absence_utils.visualization import (
     Match,
+    NaturalResponses,
     Poles,
     RenderedPair,
     Rendering,
     match_unit,
+    share_beyond,
     transfer_summary,
     transfer_table,
 )
@@ -158,6 +160,27 @@ def test_controls_count_by_the_effect_of_their_pole(dataset):
         transfer_table([Poles(unit, images, {"faint": "nothing"})], {"itself": unit.model}, dataset)
 
 
+def test_what_is_kept_beyond_a_control_is_taken_pair_by_pair(dataset):
+    units = [Unit(Linear(RED), "mix"), Unit(Linear([[0.7, 0.3, 0]]), "mix"), Unit(Linear(RED), "mix")]
+    poles = [
+        Poles(unit, {"minimum": reddish(0.1 * n), "faint": reddish(0.4)}, {"faint": "minimum"})
+        for n, unit in enumerate(units)
+    ]  # two units of one name
+    table = transfer_table(poles, {"a": Linear([[1, 0.5, 0]]), "b": Linear([[-1, 0, 0.2]])}, dataset)
+    found = share_beyond(table, "minimum", "faint")
+    assert (found["pole"] == "minimum - faint").all() and found.columns.tolist() == table.columns.tolist()
+    for number, row in enumerate(found.itertuples()):
+        one, other = (table[table["pole"] == name].iloc[number] for name in ("minimum", "faint"))
+        assert (row.unit, row.network, row.r2) == (one["unit"], one["network"], one["r2"])
+        assert (row.own, row.there, row.kept) == pytest.approx(
+            tuple(one[["own", "there", "kept"]] - other[["own", "there", "kept"]])
+        )
+    with pytest.raises(InputError, match="`pole`: the table has no 'maximum'. Use one of minimum, faint"):
+        share_beyond(table, "minimum", "maximum")
+    with pytest.raises(InputError, match="`control`: 'minimum' and 'faint' are not of the same"):
+        share_beyond(table[:-1], "minimum", "faint")
+
+
 def test_rectified_outputs_are_read_before_the_rectifier(dataset):
     model = nn.Sequential(nn.Flatten(), nn.Linear(108, 1, bias=False), nn.ReLU())
     model.normalisation = GREY
@@ -208,6 +231,20 @@ def test_matched_units_need_no_scale(pair, dataset):
     found = match_unit(pair.unit, Linear(torch.eye(3) * 1e-3), "mix", dataset)
     table = transfer_table([pair], {"matched": [found]}, dataset)
     assert table["kept"].tolist() == pytest.approx([1, 1], abs=1e-2) and (table["r2"] == found.r2).all()
+
+
+def test_natural_images_are_shown_to_a_layer_once(pair, dataset):
+    passes, other = [], Linear(torch.eye(3))
+    other.register_forward_hook(lambda *_: passes.append(1))
+    natural = NaturalResponses(dataset, pair.unit.model)
+    alone = match_unit(pair.unit, other, "mix", dataset)
+    passes.clear()
+    matches = [match_unit(pair.unit, other, "mix", natural) for _ in range(3)]
+    once = len(passes)
+    assert once <= 3 and torch.equal(matches[2].unit.direction, alone.unit.direction)
+    remembered = transfer_table([pair] * 3, {"other": matches}, natural)
+    assert len(passes) - once <= 7  # two poles of three pairs, and the check of a reading
+    pd.testing.assert_frame_equal(remembered, transfer_table([pair] * 3, {"other": matches}, dataset))
 
 
 def test_bad_input_names_the_parameter(pair, dataset):

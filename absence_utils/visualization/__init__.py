@@ -19,6 +19,14 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "suppress",
             "suppress_top",
         ],
-        "transfer": ["Match", "Poles", "match_unit", "transfer_summary", "transfer_table"],
+        "transfer": [
+            "Match",
+            "NaturalResponses",
+            "Poles",
+            "match_unit",
+            "share_beyond",
+            "transfer_summary",
+            "transfer_table",
+        ],
     },
 )

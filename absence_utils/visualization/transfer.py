@@ -93,17 +93,20 @@ def match_unit(
     Args:
         unit: of the first network.
         model, layer: where the counterpart is looked for; its responses are pooled as the unit's are.
-        dataset: natural images; of `dataset.normalisation`, or else normalised for the unit's network.
+        dataset: natural images; of `dataset.normalisation`, or else normalised for the unit's network. For
+            several units make it `NaturalResponses`.
         size: px to which the other network's images are resized; None if it takes them as they are.
         seed: of the halves.
 
     Raises:
         InputError: fewer than 40 images; no such layer; a unit, or a layer, whose response never changes.
     """
-    require_at_least("dataset", len(dataset), FEWEST, "half of the images test what the other half fits")
+    natural = _remembered(dataset, unit.model)
+    require_at_least(
+        "dataset", len(natural.dataset), FEWEST, "half of the images test what the other half fits"
+    )
     if layer is not None:
         find_layer(model, layer)
-    natural = _NaturalResponses(dataset, unit.model)
     wanted = natural.of(Match(unit.signed)).numpy()
     other = Match(Unit(model, layer, pool=unit.pool).signed, size=size)
     channels = natural.of_layer(other).double().numpy()
@@ -162,7 +165,7 @@ def transfer_table(
     if not pairs:
         raise InputError("pairs", "there are none", "Give at least one.")
     poles = [Poles.of(pair) if isinstance(pair, RenderedPair) else pair for pair in pairs]
-    natural, rows = _NaturalResponses(dataset, poles[0].unit.model), []
+    natural, rows = _remembered(dataset, poles[0].unit.model), []
     for number, pole in enumerate(poles):
         home = Match(pole.unit.signed)
         own, original = _effects(home, pole.images, natural), natural.of(home)
@@ -205,6 +208,37 @@ def transfer_summary(
     return pd.DataFrame(rows, columns=columns)
 
 
+def share_beyond(table: pd.DataFrame, pole: str, control: str) -> pd.DataFrame:
+    """What a pole keeps beyond a control, unit by unit and network by network.
+
+    An image of high contrast moves a random network, too, this way or that, and its control with scrambled
+    phases moves it alike. What is left of their difference is due to shapes.
+
+    Args:
+        table: of `transfer_table`, as it is.
+        pole, control: names in its column `pole`; the control refers to the pole (`Poles.reference`).
+
+    Returns:
+        Rows as those of the pole, with differences in own, there and kept; the pole is "pole - control".
+
+    Raises:
+        InputError: the table lacks one of the two for some unit and network.
+    """
+    sides = []
+    for name in (pole, control):
+        sides.append(table[table["pole"] == name].reset_index(drop=True))
+        if sides[-1].empty:
+            known = ", ".join(table["pole"].unique())
+            raise InputError("pole", f"the table has no {name!r}", f"Use one of {known}.")
+    found, minus = sides
+    if not found[["unit", "network"]].equals(minus[["unit", "network"]]):
+        problem = f"{pole!r} and {control!r} are not of the same units and networks"
+        raise InputError("control", problem, "Give a control for each.")
+    columns = ["own", "there", "kept"]
+    found[columns] -= minus[columns]
+    return found.assign(pole=f"{pole} - {control}")
+
+
 def _mean_of_grid(values: np.ndarray, level: float) -> tuple[float, float, float]:
     """Mean of [unit, network] with an interval over whichever of the two there are several of."""
     units, networks = values.shape
@@ -243,7 +277,7 @@ def _network_input(pixels: Tensor, model: nn.Module, size: int | None) -> Tensor
 
 
 @torch.no_grad()
-def _effects(match: Match, images: dict[str, Tensor], natural: _NaturalResponses) -> dict[str, float]:
+def _effects(match: Match, images: dict[str, Tensor], natural: NaturalResponses) -> dict[str, float]:
     """Mean response of each pole's images beyond the blank, in sd of natural responses."""
     unit, spread, effects = match.unit, natural.of(match).std(correction=0).item(), {}
     for name, pixels in images.items():
@@ -266,8 +300,17 @@ def _accepted_by(model: nn.Module, images: Tensor) -> Iterator[None]:
         raise InputError("size", problem, remedy) from error
 
 
-class _NaturalResponses:
-    """Responses to the natural images, normalised as each network expects; each layer is read once."""
+def _remembered(dataset, model: nn.Module) -> NaturalResponses:
+    return dataset if isinstance(dataset, NaturalResponses) else NaturalResponses(dataset, model)
+
+
+class NaturalResponses:
+    """A dataset whose images are shown to each layer once: for `match_unit` and `transfer_table` in turn.
+
+    Args:
+        dataset: natural images of one size, normalised for `model` if it has no `normalisation`. Other
+            networks get them as they expect.
+    """
 
     def __init__(self, dataset, model: nn.Module):
         self.dataset, self.found = dataset, {}
