@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, help="folder with ImageNet's class folders")
     parser.add_argument("--weights", type=Path, help="of SqueezeNet 1.0")
-    parser.add_argument("--steps", type=int, nargs="+", default=[32, 128], help="for each level")
+    parser.add_argument("--steps", type=int, nargs="+", default=[64], help="for each level")
     options = parser.parse_args()
     torch.set_num_threads(1)
     real = options.images is not None

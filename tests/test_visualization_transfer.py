@@ -321,6 +321,8 @@ def test_the_figure_draws_means_intervals_and_units():
 # -- the page
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*not to the target")  # of so few steps
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "pictures.md").read_text()
@@ -328,5 +330,6 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(re.sub(r"steps=\d+", "steps=4", block).replace("limit=400", "limit=60"), names)
     assert set(names["table"]["network"]) == {"itself", "another seed", "matched", "random copy"}
+    assert names["shapes"]["pole"].unique() == ["minimum - scrambled"]
     assert names["levels"].image.shape == (11, 3, 64, 64)
     assert (tmp_path / "ladder.webp").stat().st_size > 0
