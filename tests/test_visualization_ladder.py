@@ -48,32 +48,52 @@ def test_levels_fall_in_equal_steps_from_the_image_itself(start, unit, image):
     assert 0 <= found.image.min() and found.image.max() <= 1
 
 
+def fake_suppress(seen, drop):
+    """Takes `drop` red off all pixels, whatever the target."""
+
+    def suppress(unit, image, target, **_):
+        seen.append(image)
+        less = image * 0.25 + 0.5
+        less[0] -= drop
+        return type("Found", (), {"image": less})
+
+    return suppress
+
+
 def test_each_level_changes_what_it_is_told_to(unit, image, monkeypatch):
-    seen = {}
-
-    def notes(name):
-        def fake(unit, image, target, **_):
-            seen.setdefault(name, []).append(image)
-            pixels = image * 0.25 + 0.5 - 0.01
-            return type("Found", (), {"image": pixels, "after": target})
-
-        return fake
-
+    before, seen = unit.response(image[None]).item(), {start: [] for start in STARTS}
     for start in STARTS:
-        monkeypatch.setattr("absence_utils.visualization.ladder.suppress", notes(start))
-        suppression_ladder(unit, image, levels=4, target=-1.0, start=start)
+        monkeypatch.setattr("absence_utils.visualization.ladder.suppress", fake_suppress(seen[start], 0.3))
+        found = suppression_ladder(unit, image, levels=4, target=before - 1.2, start=start)  # red weighs 4
+        assert found.size.tolist() == pytest.approx([0, 0.1 / 3, 0.2 / 3, 0.1], abs=1e-4)
     assert all(torch.allclose(other, image, atol=1e-5) for other in seen["original"])
-    assert [round((image - other).mean().item(), 4) for other in seen["previous"]] == [0, 0.04, 0.08]
+    taken = [(image - other)[0].mean().item() * 0.25 for other in seen["previous"]]
+    assert taken == pytest.approx([0, 0.1, 0.2], abs=1e-3)
+
+
+def test_a_change_that_is_too_large_is_scaled_back_to_the_level(unit, image, monkeypatch):
+    before, plain = unit.response(image[None]).item(), image * 0.25 + 0.5
+    monkeypatch.setattr("absence_utils.visualization.ladder.suppress", fake_suppress([], 0.5))
+    found = suppression_ladder(unit, image, levels=5, target=before - 1.0)
+    assert torch.allclose(found.response, found.target, atol=2e-3) and found.monotone
+    assert (found.response <= found.target + 1e-5).all()
+    assert torch.allclose((plain - found.image[2])[0], torch.full((16, 16), 0.125), atol=1e-3)
+
+
+def test_a_change_that_misses_its_level_is_kept_whole(unit, image, monkeypatch):
+    before = unit.response(image[None]).item()
+    monkeypatch.setattr("absence_utils.visualization.ladder.suppress", fake_suppress([], 0.1))
+    found = suppression_ladder(unit, image, levels=2, target=before - 2.0)
+    assert found.response[1] == pytest.approx(before - 0.4, abs=1e-4)
 
 
 def test_a_level_that_is_low_enough_already_stays_as_it_is(unit, image, monkeypatch):
-    def too_far(unit, image, target, **_):
-        return type("Found", (), {"image": image * 0 + 0.25, "after": -9.0})
-
-    monkeypatch.setattr("absence_utils.visualization.ladder.suppress", too_far)
-    found = suppression_ladder(unit, image, levels=5, target=-1.0, start="previous")
-    assert found.response.tolist()[1:] == [-9.0] * 4
+    monkeypatch.setattr("absence_utils.visualization.ladder.suppress", fake_suppress([], 0.6))
+    monkeypatch.setattr("absence_utils.visualization.ladder._just_enough", lambda *args: args[2])
+    before = unit.response(image[None]).item()
+    found = suppression_ladder(unit, image, levels=5, target=before - 1.0, start="previous")
     assert all(torch.equal(level, found.image[1]) for level in found.image[2:])
+    assert found.response[1:].tolist() == pytest.approx([before - 2.4] * 4, abs=1e-4)
 
 
 def test_the_target_is_a_quantile_of_natural_responses(unit, image):
