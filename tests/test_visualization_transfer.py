@@ -238,14 +238,16 @@ def test_natural_images_are_shown_to_a_layer_once(pair, dataset):
     other.register_forward_pre_hook(lambda *_: passes.append(1))
     natural = NaturalResponses(dataset, pair.unit.model)
     alone = match_unit(pair.unit, other, "mix", dataset)
-    once = len(passes)
-    assert once >= 2  # two batches
-    matches = [match_unit(pair.unit, other, "mix", natural) for _ in range(3)]
-    assert len(passes) == 2 * once and torch.equal(matches[2].unit.direction, alone.unit.direction)
+    first = match_unit(pair.unit, other, "mix", natural)
+    assert passes and torch.equal(first.unit.direction, alone.unit.direction)
     passes.clear()
+    matches = [first, *(match_unit(pair.unit, other, "mix", natural) for _ in range(2))]
+    assert passes == [] and torch.equal(matches[2].unit.direction, alone.unit.direction)
     remembered = transfer_table([pair] * 3, {"other": matches}, natural)
-    assert len(passes) == 6  # two poles of three pairs
-    pd.testing.assert_frame_equal(remembered, transfer_table([pair] * 3, {"other": matches}, dataset))
+    poles = len(passes)
+    again = transfer_table([pair] * 3, {"other": matches}, dataset)
+    assert len(passes) > 2 * poles > 0
+    pd.testing.assert_frame_equal(remembered, again)
 
 
 def test_bad_input_names_the_parameter(pair, dataset):
