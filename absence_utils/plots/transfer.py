@@ -50,7 +50,7 @@ def kept_shares(table, summary, title: str = ""):
         )
         name_rows(ax, groups)
         fig.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
-        fig.suptitle(title)
+        ax.set_title(title)
     return fig
 
 
