@@ -132,10 +132,12 @@ def photographs(options) -> pd.DataFrame:
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each group of networks, and the shares of synthesised poles as "0.47 [0.26, 0.68]"."""
+    table = table[~table["pole"].str.endswith("images")]
     cell = [f"{row.kept:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in table.itertuples()]
     keys = ["poles_of", "scored on", "r2", "units", "networks", "command", "machine", "date"]
     rows = table.assign(cell=cell).pivot(index=keys, columns="pole", values="cell").reset_index()
-    rows = rows.set_index("scored on").loc[list(dict.fromkeys(table["scored on"]))].reset_index()
+    places = pd.MultiIndex.from_frame(table[["poles_of", "scored on"]].drop_duplicates())
+    rows = rows.set_index(["poles_of", "scored on"]).loc[places].reset_index()
     names = {f"{pole}{more}": f"{pole}{word}" for pole in ("minimum", "maximum")
              for more, word in (("", ""), (f" - {pole}, scrambled", ", less scrambled"))}  # fmt: skip
     columns = ["poles_of", "scored on", *names, "r2", "units", "networks", "command", "machine", "date"]
