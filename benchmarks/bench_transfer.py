@@ -11,8 +11,8 @@ directions in layers of GoogLeNet, of ResNet-50 and of their random copies. FOLD
 functions `googlenet` and `resnet50`, and squeezenet1_0-imagenet.safetensors.
 
 Controls: eight copies of each pole with scrambled phases (same power spectrum; the pole's own effect counts
-as 1), and eight natural images with the most extreme responses. "minimum - minimum, scrambled" is what is kept
-beyond the scrambled copies, by shapes.
+as 1), and eight natural images with the most extreme responses. "minimum - minimum, scrambled" is the share
+kept beyond the scrambled copies, by shapes.
 """
 
 import argparse
