@@ -1,4 +1,4 @@
 """Figures from arrays and tables, one file for each notebook's package.
 
-Imports `errors` alone: no figure computes what it shows. `show_maps` is for looking at maps of one's own.
+Imports `errors` and `files` alone: no figure computes what it shows. `show_maps` is for looking at maps of one's own.
 """
