@@ -121,13 +121,15 @@ def synthesise(
             Readings(fast, **layers),
             channels_last if fast is not model else (lambda images: images),
         )
-        look, view = hook_model(readings, image), transform.compose(transforms)
+        shown = []  # the images of this step, made once for the network and for all objectives
+        look, view = hook_model(readings, lambda: shown[-1]), transform.compose(transforms)
         looks = [_of_rows(look, rows) for rows in groups]
         optimiser = torch.optim.Adam(variables, lr=lr)
         for step in progress(range(steps), _description(goals)):
             if step in frames:
                 kept.append(image().detach().cpu())
-            readings(stored(view(image())))
+            shown[:] = [image()]
+            readings(stored(view(shown[0])))
             loss, responses = _measure(goals, looks, step, early=step < EARLY * steps)
             # Gradients of the variables only: those of the network are neither computed nor touched.
             gradients = torch.autograd.grad(loss, variables, retain_graph=any(flat))

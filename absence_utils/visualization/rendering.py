@@ -261,7 +261,7 @@ def _rendered(
     for unit in dict.fromkeys(units):
         signed[unit] = renderable(unit, size, stacklevel=5)
     model, layer = units[0].model, signed[units[0]].layer
-    layers, extra, early = {"reading": layer}, smooth(smoothness), None
+    layers, early = {"reading": layer}, None
     if facets > 1 and diversity:
         apart_in = diversity_layer or layer_with_space(signed[units[0]], size)
         name = "reading" if apart_in == layer else "space"
@@ -270,11 +270,13 @@ def _rendered(
     if contrast is not None:
         check_contrast(contrast, blank)
     asked = [(signed[unit], side(signed[unit])) for unit, side in zip(units, sides, strict=True)]
+    if smoothness:
+        asked = [(unit, objective + smooth(smoothness)) for unit, objective in asked]
     candidates = SPARE * facets if early else facets
     at_once = max(1, batch // candidates)
     made = []
     for first in range(0, len(asked), at_once):
-        goals = [Goal(unit, objective + extra, early) for unit, objective in asked[first : first + at_once]]
+        goals = [Goal(unit, objective, early) for unit, objective in asked[first : first + at_once]]
         noise = partial(
             noise_image, size, input_channels(model), candidates, len(goals),
             decorrelate=decorrelate, contrast=contrast, blank=blank,
