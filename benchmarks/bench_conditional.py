@@ -113,13 +113,37 @@ def tables(networks: int, copies: int, channels: int, known: int) -> Iterator[pd
             )
 
 
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """For each kind of unit how many have a veto, how many are called, and between which values they lie."""
+    kinds = table["network"].where(
+        table["weights"] == "by hand", "rules of the scenes, " + table["mask"] + " masks"
+    )
+    kinds = kinds.where(~table["weights"].str.startswith("random"), "random weights")
+    rows = []
+    for (kind, planted), part in table.groupby([kinds, "planted"], sort=False):
+        asked = part[part["q"].notna()]
+        rows.append({
+            "units": kind, "veto planted": "yes" if planted else "no", "asked": len(asked), "of": len(part),
+            "called": int(asked["veto"].sum()), "lowest": asked["interaction"].min(),
+            "median": round(asked["interaction"].median(), 2), "highest": asked["interaction"].max(),
+            "command": "python benchmarks/bench_conditional.py --summary data/measured/conditional.csv",
+            **part[["machine", "date"]].iloc[0],
+        })  # fmt: skip
+    return pd.DataFrame(rows).round(2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", type=int, default=4, help="trained on the rules of the scenes")
     parser.add_argument("--copies", type=int, default=2, help="with random weights")
     parser.add_argument("--channels", type=int, default=8, help="of block4 of each copy")
     parser.add_argument("--known", type=int, default=4, help="units of each kind made by hand")
+    parser.add_argument("--summary", help="a table that was written before: what it comes to")
     options = parser.parse_args()
+    if options.summary:
+        summary(pd.read_csv(options.summary)).to_csv(sys.stdout, index=False)
+        return
+    del options.summary
     torch.set_num_threads(1)
     how = {"command": "python benchmarks/bench_conditional.py", "machine": machine(), "date": date.today()}
     start = process_time()

@@ -1,19 +1,25 @@
 """Do synthesised minima show what suppresses a unit? At free and at matched contrast: data/measured/minima.csv.
 
-    python benchmarks/bench_minima.py > data/measured/minima.csv                        half an hour of one core
+    python benchmarks/bench_minima.py > data/measured/minima.csv                              three minutes of one core
+    python benchmarks/bench_minima.py --facets 3 --seeds 2 > data/measured/facets.csv         eight minutes
 
 The three outputs with a planted absence of the shipped concept-scenes network and of the five rules networks of other
 seeds, with the steps and the smoothness of notebook 04. A detector of concepts that saw none of these networks reads
-each minimum: its strongest concept, relative to what it says of scenes, is the name. The interval is over networks and
-units, Wilson's for a share.
+each minimum: its strongest concept, relative to what it says of scenes, is the name. `--summary FILE` makes
+minima_table.csv of it, with Wilson's intervals over networks and units.
 """
 
 import argparse
 import sys
+from datetime import date
+from pathlib import Path
 
 import pandas as pd
 import torch
 from scipy.stats import binomtest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
+from make_measured import machine
 
 from absence_utils import Unit, load_model
 from absence_utils.benchmark.networks import load_benchmark_network
@@ -34,12 +40,33 @@ def named(detector, pixels, scenes) -> list[str]:
     return [CONCEPTS[column] for column in found.argmax(dim=1).tolist()]
 
 
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """For each budget the share of minima that name the suppressor, and how far they reach."""
+    rows = []
+    for contrast, part in table.groupby("contrast", sort=False):
+        low, high = binomtest(int(part["right"].sum()), len(part)).proportion_ci(method="wilson")
+        rows.append({
+            "contrast": contrast, "minima": len(part), "name the suppressor": int(part["right"].sum()),
+            "share [95 %]": f"{part['right'].mean():.0%} [{low:.0%}, {high:.0%}]",
+            "median distance from natural responses, sd": round(part["distance"].median(), 1),
+            "command": "python benchmarks/bench_minima.py --summary data/measured/minima.csv",
+            **part[["machine", "date"]].iloc[0],
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--facets", type=int, default=1)
+    parser.add_argument("--summary", help="a table that was written before: what it comes to")
     given = parser.parse_args()
+    if given.summary:
+        summary(pd.read_csv(given.summary)).to_csv(sys.stdout, index=False)
+        return
+    command = " ".join(["python benchmarks/bench_minima.py", *sys.argv[1:]])
+    how = {"command": command, "machine": machine(), "date": date.today()}
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     dataset, detector = scene_dataset(SCENES, 700), load_benchmark_network("detector")
@@ -70,15 +97,11 @@ def main() -> None:
                     "network": network, "rule": list(RULES)[place], "contrast": budget,
                     "suppressor": suppressors[place], "named": name, "right": name == suppressors[place],
                     "response": round(pole["response"], 2), "distance": round(pole["distance"], 2),
-                    "weakest_facet": round(facet["kept"], 3), "diversity": round(facet["diversity"], 3),
-                    "command": "python benchmarks/bench_minima.py",
+                    "facets": int(facet["facets"]), "weakest_facet": round(facet["kept"], 3),
+                    "diversity": round(facet["diversity"], 3), **how,
                 })  # fmt: skip
                 print(rows[-1], file=sys.stderr, flush=True)
-    table = pd.DataFrame(rows)
-    table.to_csv(sys.stdout, index=False)
-    for budget, part in table.groupby("contrast"):
-        low, high = binomtest(int(part["right"].sum()), len(part)).proportion_ci(method="wilson")
-        print(f"{budget}: {part['right'].mean():.0%} [{low:.0%}, {high:.0%}]", file=sys.stderr)
+    pd.DataFrame(rows).to_csv(sys.stdout, index=False)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,14 @@ import argparse
 import sys
 import time
 import warnings
+from datetime import date
+from pathlib import Path
 
 import pandas as pd
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
+from make_measured import machine
 
 from absence_utils import Unit, open_model
 from absence_utils.images.base import input_channels
@@ -112,7 +117,7 @@ def main() -> None:
         **{f"{name}_{what}": round(float(getattr(ratio, what)()), 2)
            for name, ratio in (("faster", faster), ("over_bare", over)) for what in ("median", "min", "max")},
         "responses_apart": round(table["apart"].max(), 4),
-        "command": "python benchmarks/bench_synthesis.py",
+        "command": "python benchmarks/bench_synthesis.py", "machine": machine(), "date": date.today(),
     }  # fmt: skip
     pd.DataFrame([found]).to_csv(sys.stdout, index=False)
 

@@ -82,6 +82,7 @@ def main() -> None:
     figure.savefig(still, metadata={"Software": None})
     table = pole_table(pairs, real)
     facts = {
+        "reference": "none: made from a network and images that do not ship",
         "network": "GoogLeNet, trained on ImageNet", "layer": given.layer, "units": channels,
         "weights": model_fingerprint(net), "images": dataset.fingerprint, "limit": given.limit,
         "steps": given.steps, "contrast": round(contrast, 4), "names": captions,

@@ -18,7 +18,7 @@ from absence_utils.your_model.offer import Naming
 @pytest.fixture(scope="module")
 def card(layer_study):
     study, dataset = layer_study
-    effort = CardOptions(shown=3, steps=2, facets=2, maps=2, evidence_images=40)
+    effort = CardOptions(shown=3, steps=2, facets=1, maps=2, evidence_images=40)
     (found,) = collect_cards(study, dataset, matrix_columns(dataset), [1], effort, {"network": "scenes"})
     return found
 
@@ -113,7 +113,7 @@ def card_pictures(figure):
 @pytest.mark.slow
 def test_whole_card_has_all_pictures(card):
     figure = plots.card_figure(card)
-    assert len(card_pictures(figure)) == 2 * (2 + 3 + 3 + 4) and figure.get_figwidth() == 7.5
+    assert len(card_pictures(figure)) == 2 * (1 + 3 + 3 + 4) and figure.get_figwidth() == 7.5
     texts = " ".join(text.get_text() for part in figure.subfigs for text in part.texts).replace("\n", " ")
     assert card.title in texts and card.headline in texts and "network: scenes" in texts
     assert card.sentence in texts

@@ -103,6 +103,35 @@ def poles_and_patches(
     return fig
 
 
+def at_two_contrasts(free, matched, names: Sequence[str], title: str = ""):
+    """Four rows: maxima and minima of free synthesis, each above those that were held to one contrast.
+
+    Args:
+        free, matched: `RenderedPair`s of the same units.
+        names: of the units.
+        title: of the figure, for example network and layer.
+    """
+    count = len(free)
+    with companion_style():
+        edge = min((WIDTH - 0.9) / count, 1.7)
+        size = (edge * count + 0.9, 4 * (edge + 0.22) + 0.6)
+        fig, axes = plt.subplots(4, count, figsize=size, squeeze=False)
+        for column, (one, other, name) in enumerate(zip(free, matched, names, strict=True)):
+            shown = [
+                side for sides in ((one.highest, other.highest), (one.lowest, other.lowest)) for side in sides
+            ]
+            for ax, side in zip(axes[:, column], shown, strict=True):
+                show_image(ax, side.image[0], signed_number(float(side.response[0])))
+                ax.title.set_fontsize(8)
+            axes[0, column].set_title(f"{name}\n{axes[0, column].get_title()}", fontsize=8)
+        for row, (word, colour) in enumerate((("maximum", PRESENCE),) * 2 + (("minimum", ABSENCE),) * 2):
+            axes[row, 0].set_ylabel(
+                f"{word}\n{'one contrast' if row % 2 else 'free'}", color=colour, fontsize=8
+            )
+        fig.suptitle(title)
+    return fig
+
+
 def growing(pairs, frame: int):
     """One picture of an animation: the maxima of all units above their minima, as far as they have come.
 
