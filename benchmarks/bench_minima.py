@@ -1,7 +1,7 @@
 """Do synthesised minima show what suppresses a unit? At free and at matched contrast: data/measured/minima.csv.
 
     python benchmarks/bench_minima.py > data/measured/minima.csv                              three minutes of one core
-    python benchmarks/bench_minima.py --facets 3 --seeds 2 > data/measured/facets.csv         eight minutes
+    python benchmarks/bench_minima.py --facets 3 --seeds 0 > data/measured/facets.csv         two minutes
 
 The three outputs with a planted absence of the shipped concept-scenes network and of the five rules networks of other
 seeds, with the steps and the smoothness of notebook 04. A detector of concepts that saw none of these networks reads

@@ -79,7 +79,7 @@ def main() -> None:
     names = [f"unit {channel}" for channel in channels]
     figure = poles_and_patches(pairs, sheets, names, captions, f"GoogLeNet, {given.layer}")
     still = STATIC / "opening.png"
-    figure.savefig(still, metadata={"Software": None})
+    figure.savefig(still, dpi=160, metadata={"Software": None})
     table = pole_table(pairs, real)
     facts = {
         "reference": "none: made from a network and images that do not ship",

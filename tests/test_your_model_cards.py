@@ -19,10 +19,17 @@ from absence_utils.insertion.decisions import CANNOT_TELL, DECISIONS, ENCODES, N
 from absence_utils.models.random_weights import random_copy
 from absence_utils.patches.shape import describe_shape
 from absence_utils.units import Unit, dataset_responses
-from absence_utils.your_model.cards import CardOptions, card_numbers, card_title, collect_cards
+from absence_utils.visualization import faint_contrast
+from absence_utils.your_model.cards import (
+    CONTRAST_IMAGES,
+    CardOptions,
+    card_numbers,
+    card_title,
+    collect_cards,
+)
 from absence_utils.your_model.offer import Naming
 
-EFFORT = CardOptions(shown=4, steps=4, facets=2, maps=2, evidence_images=60, smoothness=10.0)
+EFFORT = CardOptions(shown=4, steps=4, facets=1, maps=2, evidence_images=60, smoothness=10.0)
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +109,17 @@ def test_the_shape_is_said_with_the_synthesised_poles(card):
 
 def test_both_signs_are_synthesised_with_the_same_effort(card):
     highest, lowest = card.pair.highest, card.pair.lowest
-    assert highest.image.shape == lowest.image.shape == (2, 3, 64, 64)
-    assert highest.trajectory.shape == lowest.trajectory.shape == (4, 2)
+    assert highest.image.shape == lowest.image.shape == (1, 3, 64, 64)
+    assert highest.trajectory.shape == lowest.trajectory.shape == (4, 1)
     assert (lowest.response < highest.response).all()
+
+
+def test_the_synthesised_pair_has_the_contrast_of_a_faint_image(card, layer_study):
+    study, dataset = layer_study
+    asked = faint_contrast(study.model, dataset, EFFORT.contrast_quantile, CONTRAST_IMAGES)
+    for side in (card.pair.highest, card.pair.lowest):
+        contrast = (side.image[0] - 0.35).square().mean().sqrt()
+        assert contrast.item() == pytest.approx(asked, rel=0.01)
 
 
 def test_maps_are_of_target_and_of_non_target_inputs(card, layer_study):
@@ -231,7 +246,7 @@ def test_numbers_of_a_card_hold_what_it_draws(card):
     assert (low, high) == tuple(card.context[["low", "high"]].iloc[0])
     assert numbers["lowest patch", "1"] == card.patches["lowest"].response[0] < 0
     assert numbers["highest image", "4"] == card.images["highest"].response[3]
-    assert numbers["synthesised, lowest", "2"] == card.pair.lowest.response[1].item()
+    assert numbers["synthesised, lowest", "1"] == card.pair.lowest.response[0].item()
     assert numbers["response", "median of the images"] == pytest.approx(np.median(card.responses))
     shape = card_numbers(card).set_index(["panel", "item"]).loc["shape of the response"]
     own = ["skewness", "skewness_low", "skewness_high"]

@@ -77,20 +77,26 @@ def poles_and_patches(
         shown: patches beside each pole.
     """
     with companion_style():
-        edge = (WIDTH - 0.3) / len(pairs)  # of a column, inches
-        tall = 2 * edge * shown / (shown + 1)
-        fig = plt.figure(figsize=(WIDTH, tall + 0.75 + 0.3 * bool(captions)), layout="constrained")
-        fig.suptitle(title)
-        for place, (block, pair, sheet, name) in enumerate(
-            zip(fig.subfigures(1, len(pairs), squeeze=False)[0], pairs, sheets, names, strict=True)
-        ):
-            grid = block.add_gridspec(2 * shown, shown + 1)
+        left, gap, head, between = 0.25, 0.06, 0.5 if title else 0.25, 0.12  # inches
+        column = (WIDTH - left) / len(pairs)
+        small = (column - 2 * gap - 0.06) / (shown + 1)
+        pole, foot = shown * small, 0.42 if captions else 0.05
+        height = head + 2 * pole + between + foot
+        fig = plt.figure(figsize=(WIDTH, height), layout="none")
+
+        def axes(x: float, y: float, edge: float):
+            """A square whose upper left corner lies at (x, y) inches from the figure's."""
+            return fig.add_axes((x / WIDTH, 1 - (y + edge) / height, edge / WIDTH, edge / height))
+
+        for place, (pair, sheet, name) in enumerate(zip(pairs, sheets, names, strict=True)):
+            x = left + place * column
             sides = (
                 ("maximum", pair.highest, "argmax", PRESENCE),
                 ("minimum", pair.lowest, "argmin", ABSENCE),
             )
             for row, (word, side, best, colour) in enumerate(sides):
-                ax = block.add_subplot(grid[row * shown : (row + 1) * shown, :shown])
+                y = head + row * (pole + between)
+                ax = axes(x, y, pole)
                 show_image(ax, side.image[int(getattr(to_numpy(side.response), best)())])
                 if place == 0:
                     ax.set_ylabel(word, color=colour, fontsize=10)
@@ -99,7 +105,9 @@ def poles_and_patches(
                 elif captions:
                     ax.set_xlabel(captions[place], fontsize=8)
                 for number, patch in enumerate(sheet[row][:shown]):
-                    show_image(block.add_subplot(grid[row * shown + number, shown]), patch)
+                    show_image(axes(x + pole + gap, y + number * small + 0.01, small - 0.02), patch)
+        if title:
+            fig.suptitle(title, y=1 - 0.1 / height, va="top")
     return fig
 
 
