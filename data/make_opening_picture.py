@@ -6,7 +6,8 @@
 FOLDER holds ImageNet's validation images in class folders. The units are the middle ones of the quarters of the layer:
 nobody chose them for their looks. Both poles have the contrast of a faint image (the 5th percentile). A name stands
 below a unit if one was confirmed (notebook 11). The weights and the images stay where they are; only the pictures are
-of this project.
+of this project. With `--patches` the highest and lowest patches stand beside each pole. The picture that ships has
+none, because photographs do not ship.
 """
 
 import argparse
@@ -55,6 +56,7 @@ def main() -> None:
         "--limit", type=int, default=600, help="images that are named and searched for patches"
     )
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--patches", action="store_true", help="beside each pole the patches at the same end")
     given = parser.parse_args()
     torch.set_num_threads(1)
     opened = open_model(given.model, given.weights, seed=0)
@@ -70,14 +72,16 @@ def main() -> None:
     STATIC.mkdir(exist_ok=True)
     moving = save_animation([growing(pairs, frame) for frame in range(len(frames))] + [growing(pairs, -1)] * 8,
                             STATIC / "opening.webp")  # fmt: skip
-    book = mine_patches(net, given.layer, dataset, patch=PATCH, stride=PATCH // 2, k=3, per_image=1)
-    sheets = [book.crops(dataset, channel) for channel in channels]
+    sheets = []
+    if given.patches:
+        book = mine_patches(net, given.layer, dataset, patch=PATCH, stride=PATCH // 2, k=3, per_image=1)
+        sheets = [book.crops(dataset, channel) for channel in channels]
     named = name_absence(
         net, given.layer, dataset, find_concepts(dataset, "imagenet", seed=1), seed=0, repeat=False
     )
     captions = [caption(named, channel) for channel in channels]
     names = [f"unit {channel}" for channel in channels]
-    figure = poles_and_patches(pairs, sheets, names, captions, f"GoogLeNet, {given.layer}")
+    figure = poles_and_patches(pairs, names, captions, f"GoogLeNet, {given.layer}", sheets)
     still = STATIC / "opening.png"
     figure.savefig(still, dpi=160, metadata={"Software": None})
     table = pole_table(pairs, real)

@@ -90,8 +90,24 @@ def test_measured_numbers_say_how_they_were_measured():
     assert numbers.name.is_unique and numbers.unit.notna().all()
 
 
-def test_the_opening_caption_says_what_the_table_of_names_says():
-    caption = README[README.index("*Four units of a late layer") : README.index("## Quickstart")]
+def test_the_opening_caption_says_what_was_confirmed():
+    caption = README[README.index("*Four units of GoogLeNet") : README.index("## Quickstart")]
+    manifest = json.loads((ROOT / "static" / "manifest.json").read_text())["files"]
+    (facts,) = [entry["facts"] for entry in manifest if entry["path"] == "static/opening.png"]
+    said = {int(unit): size for unit, size in re.findall(r"unit (\d+) \((−\d\.\d\d) sd\)", caption)}
+    found = {
+        unit: name.split("\n")[1].removesuffix(" sd")
+        for unit, name in zip(facts["units"], facts["names"], strict=True)
+        if name.startswith("silenced by")
+    }
+    assert said == found and len(found) == 2
+    assert "dogs silence unit 192" in caption and facts["names"][1].startswith("silenced by: dog")
+    assert "invertebrates unit 448" in caption and facts["names"][3].startswith("silenced by: invertebrate")
+
+
+def test_the_caption_of_squeezenet_says_what_the_table_of_names_says():
+    page = (ROOT / "docs" / "pictures.md").read_text()
+    caption = page[page.index("*Four units of a late layer") : page.index("![GoogLeNet")]
     said = re.findall(r"(−\d\.\d\d)(?: sd)? \[(−\d\.\d\d), (−\d\.\d\d)\]", caption)
     table = pd.read_csv(DATA / "measured" / "naming_squeezenet.csv")
     signed = table[table["reading"] == "signed"].set_index("unit").loc[[0, 5, 9, 40]]

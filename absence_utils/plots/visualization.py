@@ -69,18 +69,18 @@ def poles_and_patches(
 
     Args:
         pairs: `RenderedPair`s.
-        sheets: for each pair the patches at both ends as `PatchBook.crops` gives them: (highest, lowest), each
-            [patch, channel, height, width] in 0..1, most extreme first.
         names: of the units.
         captions: one below each column, as its name and what confirms it; none by default.
         title: of the figure.
+        sheets: for each pair the patches at both ends as `PatchBook.crops` gives them: (highest, lowest), each
+            [patch, channel, height, width] in 0..1, most extreme first; none by default.
         shown: patches beside each pole.
     """
     with companion_style():
         left, gap, head, between = 0.25, 0.06, 0.5 if title else 0.25, 0.12  # inches
         column = (WIDTH - left) / len(pairs)
         small = (column - 2 * gap - 0.06) / (shown + 1)
-        pole, foot = shown * small, 0.42 if captions else 0.05
+        pole, foot = shown * small if sheets else column - gap, 0.42 if captions else 0.05
         height = head + 2 * pole + between + foot
         fig = plt.figure(figsize=(WIDTH, height), layout="none")
 
@@ -88,7 +88,7 @@ def poles_and_patches(
             """A square whose upper left corner lies at (x, y) inches from the figure's."""
             return fig.add_axes((x / WIDTH, 1 - (y + edge) / height, edge / WIDTH, edge / height))
 
-        for place, (pair, sheet, name) in enumerate(zip(pairs, sheets, names, strict=True)):
+        for place, (pair, name) in enumerate(zip(pairs, names, strict=True)):
             x = left + place * column
             sides = (
                 ("maximum", pair.highest, "argmax", PRESENCE),
@@ -104,7 +104,7 @@ def poles_and_patches(
                     ax.set_title(name, fontsize=9)
                 elif captions:
                     ax.set_xlabel(captions[place], fontsize=8)
-                for number, patch in enumerate(sheet[row][:shown]):
+                for number, patch in enumerate(sheets[place][row][:shown] if sheets else []):
                     show_image(axes(x + pole + gap, y + number * small + 0.01, small - 0.02), patch)
         if title:
             fig.suptitle(title, y=1 - 0.1 / height, va="top")
