@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -99,3 +100,52 @@ def test_a_pair_shows_all_its_facets_with_their_responses(pair):
         )
     assert pair.unit.name in figure.get_suptitle()
     assert [part.get_suptitle() for part in figure.subfigs] == ["maximum", "minimum"]
+
+
+def test_poles_stand_above_each_other_with_their_patches(pair):
+    patches = (torch.rand(4, 3, 6, 6), torch.rand(4, 3, 6, 6))
+    fig = plots.poles_and_patches([pair, pair], ["one", "two"], ["a", "b"], "net", [patches, patches])
+    assert len(fig.axes) == 2 * 2 * (1 + 3)
+    poles = [ax for ax in fig.axes if ax.get_title() in ("one", "two") or ax.get_xlabel() in ("a", "b")]
+    for ax, side in zip(poles, (pair.highest, pair.lowest) * 2, strict=True):
+        assert np.allclose(ax.images[0].get_array(), side.image[1].permute(1, 2, 0))
+    patch = fig.axes[1].images[0].get_array()
+    assert np.allclose(patch, patches[0][0].permute(1, 2, 0))
+    boxes = [ax.get_position() for ax in fig.axes]
+    assert not any(
+        one.shrunk(0.99, 0.99).overlaps(other) for one in boxes for other in boxes if one is not other
+    )
+    assert len(plots.poles_and_patches([pair], ["one"]).axes) == 2  # without patches
+
+
+def test_free_and_matched_stand_below_each_other(pair, unit):
+    other = RenderedPair(unit, pair.lowest, pair.highest, 0.2)
+    fig = plots.at_two_contrasts([pair], [other], ["one"])
+    shown = [pair.highest, other.highest, pair.lowest, other.lowest]
+    for ax, side in zip(fig.axes, shown, strict=True):
+        assert np.allclose(ax.images[0].get_array(), side.image[0].permute(1, 2, 0))
+    assert ["free" in ax.get_ylabel() for ax in fig.axes] == [True, False, True, False]
+
+
+def test_a_frame_shows_all_maxima_above_all_minima(unit):
+    frames = [torch.full((2, 1, 3, 4, 4), value) for value in (0.2, 0.4)]
+    sides = [Rendering(each[0], torch.zeros(1), torch.zeros(1, 1), each) for each in frames]
+    frame = plots.growing([RenderedPair(unit, *sides)] * 3, 1)
+    assert frame.shape == (3, 2 * 10, 3 * 10)
+    assert frame[:, 5, 5].tolist() == pytest.approx([0.2] * 3)
+    assert frame[:, 15, 25].tolist() == pytest.approx([0.4] * 3)
+    assert (frame[:, 0] == 1).all()
+
+
+def test_contrast_curves_draw_both_poles_the_natural_band_and_contrast(pair, real):
+    grid = [0.0, 0.1, 0.2]
+    rows = [("n", pole, at, sign * at) for pole, sign in (("maximum", 1), ("minimum", -2)) for at in grid]
+    curve = pd.DataFrame(rows, columns=["unit", "pole", "contrast", "response"])
+    natural = [("n", pole, -1.0, 1.0) for pole in ("maximum", "minimum")]
+    poles = pd.DataFrame(natural, columns=["unit", "pole", "low", "high"])
+    fig = plots.contrast_curves(curve, poles, torch.tensor([0.1, 0.3, 0.4]), ["one"])
+    up, down, dotted = (line.get_xydata() for line in fig.axes[0].lines)
+    assert np.allclose(up[:, 1], [0, 0.1, 0.2]) and np.allclose(down[:, 1], [0, -0.2, -0.4])
+    assert np.allclose(dotted[:, 0], 0.3)
+    band = fig.axes[0].patches[0]
+    assert (band.get_y(), band.get_y() + band.get_height()) == (-1, 1)

@@ -63,7 +63,7 @@ def natural_place(pole) -> str:
 
 
 def poles_and_patches(
-    pairs, sheets, names: Sequence[str], captions: Sequence[str] = (), title: str = "", shown=3
+    pairs, names: Sequence[str], captions: Sequence[str] = (), title: str = "", sheets=(), shown: int = 3
 ):
     """One column for each unit: its maximum above its minimum, and beside each the patches at the same end.
 
