@@ -270,6 +270,9 @@ def test_facets_are_measured_by_effect_and_likeness(net):
     table = budget.facet_table([RenderedPair(Unit(net, "mix", 1), side, side)]).set_index("pole")
     assert table.loc["maximum", "kept"] == pytest.approx(0.5, abs=1e-5)
     assert table.loc["maximum", "diversity"] == pytest.approx(0, abs=1e-5)
+    down = Rendering(2 * BLANK - images, -side.response, torch.zeros(1, 2))  # the same the other way
+    table = budget.facet_table([RenderedPair(Unit(net, "mix", 1), side, down)]).set_index("pole")
+    assert table.loc["minimum", "kept"] == pytest.approx(0.5, abs=1e-5)
     images[1] = BLANK
     images[1, 0] = 0.45  # red now: another channel of the layer
     found = budget.facet_table([RenderedPair(Unit(net, "mix", 1), side, side)]).set_index("pole")
