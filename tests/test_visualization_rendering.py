@@ -13,8 +13,8 @@ from torch import nn
 from absence_utils.errors import InputError
 from absence_utils.images.base import IMAGENET, Normalisation, TensorImages
 from absence_utils.units import Unit, responses
+from absence_utils.visualization import facets, rendering
 from absence_utils.visualization import optimisation as synthesis
-from absence_utils.visualization import rendering
 from absence_utils.visualization.parametrisation import changed_image
 from absence_utils.visualization.rendering import compare_with_real, render_pair, suppress, suppress_top
 
@@ -277,6 +277,7 @@ def test_facets_are_kept_apart(planted, monkeypatch):
     """
     monkeypatch.setattr(synthesis, "EARLY", 1.0)
     monkeypatch.setattr(rendering, "SPARE", 1)
+    monkeypatch.setattr(facets, "KEPT", -10.0)  # all are good enough
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 12 * 12, 4)).eval()
     network.normalisation = Normalisation()
