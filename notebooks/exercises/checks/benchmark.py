@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -174,14 +175,17 @@ def subject(kind: str, seed: int = 0, images: int = 24) -> BenchmarkTask:
     return replace(scene_task(192, 1, seed, kind), images_for_maps=images)
 
 
+_of_each_unit = lru_cache(32)(of_each_unit)  # one object for one function: its maps are then computed once
+
+
 def on_targets(function, who: BenchmarkTask) -> Tensor:
     """What a map (unit, images) -> [image, height, width] says on target inputs: [unit, concept], NaN for nothing."""
-    return method_of_maps(of_each_unit(function), "target").concepts(who)
+    return method_of_maps(_of_each_unit(function), "target").concepts(who)
 
 
 def on_non_targets(function, who: BenchmarkTask) -> Tensor:
     """The same on non-target inputs."""
-    return method_of_maps(of_each_unit(function), "non-target").concepts(who)
+    return method_of_maps(_of_each_unit(function), "non-target").concepts(who)
 
 
 def planted() -> Tensor:
@@ -226,8 +230,11 @@ def _filled(said):
 
 
 def _said(who: BenchmarkTask, name: str, target: bool, change=None) -> Tensor:
-    function = METHODS[name] if change is None else lambda *given: change(METHODS[name](*given))
-    return (on_targets if target else on_non_targets)(function, who)
+    key = (METHODS[name], target, change)
+    if key not in who.memory:
+        function = METHODS[name] if change is None else lambda *given: change(METHODS[name](*given))
+        who.memory[key] = (on_targets if target else on_non_targets)(function, who)
+    return who.memory[key]
 
 
 def on_its_own_class(said, silent, who: BenchmarkTask) -> Correct:
