@@ -14,6 +14,7 @@ import argparse
 import json
 
 import torch
+from make_pictures import STATIC, middles
 from manifest import entry_of, write_entry
 
 from absence_utils import Unit, mine_patches, name_absence, open_model
@@ -21,20 +22,13 @@ from absence_utils.images import shuffle_images
 from absence_utils.images.subsets import Subset
 from absence_utils.models import model_fingerprint
 from absence_utils.naming import find_concepts
-from absence_utils.paths import ROOT
 from absence_utils.plots.animation import save_animation
 from absence_utils.plots.visualization import growing, poles_and_patches
 from absence_utils.units import dataset_responses
 from absence_utils.visualization import faint_contrast, pole_table, render_pairs
 
-STATIC = ROOT / "static"
 COMMAND = "python data/make_opening_picture.py --weights torchvision --images FOLDER"
 SIZE, PATCH, FRAMES = 160, 48, 24
-
-
-def middles(count: int, parts: int = 4) -> list[int]:
-    """The middle unit of each part of a layer: 64, 192, 320, 448 of 512."""
-    return [count * (2 * part + 1) // (2 * parts) for part in range(parts)]
 
 
 def caption(named, unit: int) -> str:
@@ -64,7 +58,7 @@ def main() -> None:
     dataset = shuffle_images(opened.images(given.images, limit=given.limit, seed=0, broken="skip"), 0)
     few = Subset(dataset, torch.arange(min(256, len(dataset))))
     real = dataset_responses(net, given.layer, few)
-    channels = middles(real.shape[1])
+    channels = middles(real.shape[1], 4)
     units = [Unit(net, given.layer, channel) for channel in channels]
     frames = sorted({round(given.steps * (number / (FRAMES - 1)) ** 2) for number in range(FRAMES)})
     contrast = faint_contrast(net, few)

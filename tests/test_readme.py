@@ -105,6 +105,39 @@ def test_the_opening_caption_says_what_was_confirmed():
     assert "invertebrates unit 448" in caption and facts["names"][3].startswith("silenced by: invertebrate")
 
 
+def test_the_page_of_pictures_says_what_the_networks_keep():
+    page = (ROOT / "docs" / "pictures.md").read_text()
+    said = re.findall(r"(GoogLeNet|ResNet-50|SqueezeNet|VGG-16)(?: keeps)?\s(\d+) to (\d+) %", page)
+    said += re.findall(r"(GoogLeNet) keeps (\d+) to (\d+) % of", page)
+    files = {
+        "GoogLeNet": "googlenet",
+        "ResNet-50": "resnet50",
+        "SqueezeNet": "squeezenet1_0",
+        "VGG-16": "vgg16",
+    }
+    manifest = json.loads((ROOT / "static" / "manifest.json").read_text())["files"]
+    facts = {entry["path"]: entry["facts"] for entry in manifest}
+    assert {name for name, _, _ in said} == set(files)
+    for name, low, high in said:
+        reached = facts[f"static/pictures_{files[name]}.png"][
+            "free max, min, at one contrast max, min"
+        ].values()
+        shares = [100 * each[side + 2] / each[side] for each in reached for side in (0, 1)]
+        assert (round(min(shares)), round(max(shares))) == (int(low), int(high)), name
+
+
+def test_limits_say_what_the_conditional_minimum_missed():
+    table = pd.read_csv(DATA / "measured" / "conditional_table.csv").set_index(["units", "veto planted"])
+    text = " ".join((ROOT / "docs" / "limits.md").read_text().split())
+    scenes, random = (
+        table.loc[("rules of the scenes, evidence masks", "yes")],
+        table.loc[("random weights", "no")],
+    )
+    assert (scenes["of"], scenes["of"] - scenes["called"]) == (6, 2) and "Two of six planted vetoes" in text
+    assert (random["asked"], random["called"]) == (11, 0) and "none of eleven" in text
+    assert f"up to {100 * (1 - 0.025 ** (1 / 11)):.0f} % open" in text
+
+
 def test_the_caption_of_squeezenet_says_what_the_table_of_names_says():
     page = (ROOT / "docs" / "pictures.md").read_text()
     caption = page[page.index("*Four units of a late layer") : page.index("![GoogLeNet")]

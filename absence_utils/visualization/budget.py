@@ -128,8 +128,7 @@ def contrast_curve(
         for pole, image in poles_of(pair).items():
             for contrast in map(float, contrasts):
                 asked.append((pair.unit, pole, contrast))
-                change = (image - blank)[None]
-                images.append(at_contrast(change, blank, contrast) if contrast else (blank + 0 * change))
+                images.append(at_contrast((image - blank)[None], blank, contrast))
     maps = [
         feature_map(units[0].model, units[0].layer, normalisation.apply(part)).cpu()
         for part in torch.cat(images).split(batch_size)

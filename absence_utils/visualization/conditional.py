@@ -39,14 +39,14 @@ from scipy import stats as scipy_stats
 from torch import Tensor
 
 from absence_utils.errors import InputError, require_at_least, require_choice, require_shape
-from absence_utils.images.base import Normalisation, normalisation_of
+from absence_utils.images.base import normalisation_of
 from absence_utils.stats import fdr_adjust, paired_difference
 from absence_utils.units import Unit
 
 from ._lucent import param
 from .objectives import Objective, response_in
 from .optimisation import Goal, Transform, check_numbers, chosen_transforms, renderable, synthesise
-from .parametrisation import Parametrised
+from .parametrisation import Parametrised, blank_of
 
 POLES = ("lowest", "highest")
 FITTED = ("with driver", "without driver")  # the images to which a surround is fitted
@@ -101,7 +101,7 @@ class ConditionalPair:
         """
         require_choice("pole", pole, self.poles)
         surround, mask = self.surround[self.poles.index(pole), fitted], self.mask[:, None]
-        blank = _blank(normalisation_of(self.unit.model), self.driver)
+        blank = blank_of(normalisation_of(self.unit.model))
         return tuple(_compose(shown, mask, surround) for shown in (self.driver, blank))
 
     def show(self):
@@ -149,11 +149,6 @@ class _Fitted:
 
 def _compose(shown: Tensor, mask: Tensor, surround: Tensor) -> Tensor:
     return mask * shown + (1 - mask) * surround
-
-
-def _blank(normalisation: Normalisation, pixels: Tensor) -> Tensor:
-    """Pixels of the image that is 0 after normalisation, of the shape of the given ones."""
-    return normalisation.undo(torch.zeros_like(pixels))
 
 
 def conditional_pair(
@@ -205,7 +200,7 @@ def conditional_pair(
     pixels, masks, natural = _checked(unit, images, masks, natural)
     size = tuple(images.shape[2:])
     unit, views = renderable(unit, size), chosen_transforms(transforms, size)
-    blank = _blank(normalisation_of(unit.model), pixels[:1])
+    blank = blank_of(normalisation_of(unit.model))
     if contrast is None:
         contrast = _own_contrast(pixels, masks, blank)
     elif not 0 < contrast <= 1:

@@ -8,17 +8,14 @@ from torch import Tensor, nn
 from absence_utils.images.base import normalisation_of
 from absence_utils.units import Unit, feature_map
 
-from .parametrisation import blank_of
-
 KEPT = 0.85  # share of the best candidate's effect that a facet must have
 
 
 @torch.no_grad()
 def effects(unit: Unit, pixels: Tensor, response: Tensor, sign: int) -> Tensor:
     """How far images move a unit from its response to the blank, in the direction of `sign`: [image]."""
-    normalisation = normalisation_of(unit.model)
-    blank = (blank_of(normalisation) + 0 * pixels[0])[None]
-    return sign * (response.cpu() - unit.response(normalisation.apply(blank)).cpu())
+    blank = torch.zeros_like(pixels[:1])  # normalised
+    return sign * (response.cpu() - unit.response(blank).cpu())
 
 
 @torch.no_grad()

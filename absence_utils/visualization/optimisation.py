@@ -117,10 +117,7 @@ def synthesise(
         count = shape[0] // len(goals)
         groups = [slice(place * count, (place + 1) * count) for place in range(len(goals))]
         fast = _fast(model, layers, shape)
-        readings, stored = (
-            Readings(fast, **layers),
-            channels_last if fast is not model else (lambda images: images),
-        )
+        readings = Readings(fast, **layers)
         shown = []  # the images of this step, made once for the network and for all objectives
         look, view = hook_model(readings, lambda: shown[-1]), transform.compose(transforms)
         looks = [_of_rows(look, rows) for rows in groups]
@@ -129,7 +126,8 @@ def synthesise(
             if step in frames:
                 kept.append(image().detach().cpu())
             shown[:] = [image()]
-            readings(stored(view(shown[0])))
+            seen = view(shown[0])
+            readings(seen if fast is model else channels_last(seen))
             loss, responses = _measure(goals, looks, step, early=step < EARLY * steps)
             # Gradients of the variables only: those of the network are neither computed nor touched.
             gradients = torch.autograd.grad(loss, variables, retain_graph=any(flat))

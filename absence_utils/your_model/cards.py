@@ -33,7 +33,7 @@ from absence_utils.insertion.context import describe_context
 from absence_utils.insertion.decisions import CANNOT_TELL, ENCODES, NONE, describe_decision
 from absence_utils.patches.shape import describe_shape
 from absence_utils.units import Unit, full_name
-from absence_utils.visualization.budget import faint_contrast
+from absence_utils.visualization.budget import FAINT, faint_contrast
 from absence_utils.visualization.rendering import RenderedPair, render_pair
 
 from .labels import image_labels, patch_labels
@@ -80,7 +80,7 @@ class CardOptions:
     smooth: float = 0.03
     evidence_images: int = 256
     seed: int = 0
-    contrast_quantile: float = 0.05
+    contrast_quantile: float = FAINT
 
     def __post_init__(self):
         if self.maps and self.evidence_images == 1:
