@@ -15,8 +15,9 @@ from absence_utils.images.base import IMAGENET, Normalisation, TensorImages
 from absence_utils.units import Unit, responses
 from absence_utils.visualization import facets, rendering
 from absence_utils.visualization import optimisation as synthesis
+from absence_utils.visualization.budget import pole_table
 from absence_utils.visualization.parametrisation import changed_image
-from absence_utils.visualization.rendering import compare_with_real, render_pair, suppress, suppress_top
+from absence_utils.visualization.rendering import render_pair, suppress, suppress_top
 
 RED, GREEN = 0, 1
 
@@ -539,23 +540,21 @@ def test_suppress_top_takes_the_image_that_activates_the_unit_most(planted, real
     assert found[0].after < 0.7
 
 
-def test_compare_with_real(planted):
+def test_poles_beside_real_responses(planted):
     unit = Unit(planted, "mix", 0)
     pair = quick(unit, facets=2)
     real = torch.tensor([[0.5, 9.0, 9.0], [-0.5, 9.0, 9.0], [0.3, 9.0, 9.0]])
-    table = compare_with_real([pair], real).set_index("sign")
-    assert table.loc["highest", "response"] == pytest.approx(pair.highest.response.max().item())
-    assert table.loc["lowest", "response"] == pytest.approx(pair.lowest.response.min().item())
-    assert tuple(table.loc["lowest", ["real_lowest", "real_median", "real_highest"]]) == pytest.approx(
-        (-0.5, 0.3, 0.5)
-    )
+    table = pole_table([pair], real).set_index("pole")
+    assert table.loc["maximum", "response"] == pytest.approx(pair.highest.response.max().item())
+    assert table.loc["minimum", "response"] == pytest.approx(pair.lowest.response.min().item())
+    assert tuple(table.loc["minimum", ["low", "high"]]) == pytest.approx((-0.42, 0.48))
     sd = np.std([0.5, -0.5, 0.3], ddof=1)
-    assert table.loc["lowest", "distance"] == pytest.approx(
+    assert table.loc["minimum", "distance"] == pytest.approx(
         (pair.lowest.response.min().item() - 0.1) / sd, rel=1e-4
     )
     with pytest.raises(InputError, match="`images`: responses to 1 image have no range"):
-        compare_with_real([pair], real[:1])
+        pole_table([pair], real[:1])
     with pytest.raises(InputError, match="`real`"):
-        compare_with_real([pair], real[0])
+        pole_table([pair], real[0])
     with pytest.raises(InputError, match="`units`"):
-        compare_with_real([], real)
+        pole_table([], real)

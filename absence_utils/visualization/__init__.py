@@ -16,7 +16,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "RenderedPair",
             "Rendering",
             "Suppression",
-            "compare_with_real",
             "minimise",
             "render_pair",
             "render_pairs",

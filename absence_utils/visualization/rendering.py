@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -391,34 +390,6 @@ def suppress_top(
         image, _ = dataset[int(responses.argmax())]
         suppressed.append(suppress(unit, image, target=responses.quantile(quantile).item(), **options))
     return suppressed
-
-
-def compare_with_real(pairs: Sequence[RenderedPair], real: Tensor) -> pd.DataFrame:
-    """Responses of synthesised images beside the range on real images, one row for each pair and sign.
-
-    Args:
-        pairs: rendered units of one layer.
-        real: [image, channel] responses of that layer to real images.
-
-    Returns:
-        Columns unit, sign, response (the most extreme facet), real_lowest, real_median, real_highest, and
-        `distance`: (response - mean) / sd over real images.
-    """
-    check_real([pair.unit for pair in pairs], real)
-    rows = []
-    for pair in pairs:
-        responses = pair.unit.of(real)
-        for sign, extreme in (
-            ("highest", pair.highest.response.max()),
-            ("lowest", pair.lowest.response.min()),
-        ):
-            rows.append({
-                "unit": pair.unit.name, "sign": sign, "response": extreme.item(),
-                "real_lowest": responses.min().item(), "real_median": responses.median().item(),
-                "real_highest": responses.max().item(),
-                "distance": ((extreme - responses.mean()) / responses.std()).item(),
-            })  # fmt: skip
-    return pd.DataFrame(rows)
 
 
 def check_real(units: Sequence[Unit], real: Tensor) -> None:
