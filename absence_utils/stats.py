@@ -121,8 +121,8 @@ def crossed_t_interval(values, minus=None, level: float = 0.95, least: float = 0
     Student's t with Satterthwaite's degrees of freedom gives the interval. Where each image has one patch only, the
     patches' means are independent and carry everything: then it is the one-sample t interval on them.
 
-    A percentile bootstrap over images and patches covers 93 % where patches differ much and 98 % where they do not,
-    with eight patches; this interval covers 94 to 98 % (tests/test_stats_two_way.py).
+    A percentile bootstrap over images and patches covers 93% where patches differ much and 98% where they do not,
+    with eight patches; this interval covers 94 to 98% (tests/test_stats_two_way.py).
 
     Args:
         values: [unit, image, patch] paired differences. NaN where no such pair was measured: an image has all of
@@ -224,7 +224,7 @@ def sign_flip_p(patch_means, seed: int = 0) -> np.ndarray:
 
 def fdr_adjust(p) -> np.ndarray:
     """Benjamini and Hochberg's adjusted p-values of [unit]: calling those below 0.05 keeps the expected share of
-    false calls below 5 %. NaN stays NaN and does not count as a test."""
+    false calls below 5%. NaN stays NaN and does not count as a test."""
     p = np.asarray(p, float)
     known = ~np.isnan(p)
     if known.any():

@@ -48,7 +48,7 @@ def contexts(model, layer: str, stack, setting: InsertionConfig, most: int, seed
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each reading: units, those asked (with a trigger), those found, the share with its 95 % interval."""
+    """A row for each reading: units, those asked (with a trigger), those found, the share with its 95% interval."""
     rows = []
     for reading, part in table.groupby("reading", sort=False):
         asked = part[part["context"].notna()]

@@ -47,7 +47,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         low, high = binomtest(int(part["right"].sum()), len(part)).proportion_ci(method="wilson")
         rows.append({
             "contrast": contrast, "minima": len(part), "name the suppressor": int(part["right"].sum()),
-            "share [95 %]": f"{part['right'].mean():.0%} [{low:.0%}, {high:.0%}]",
+            "share [95%]": f"{part['right'].mean():.0%} [{low:.0%}, {high:.0%}]",
             "median distance from natural responses, sd": round(part["distance"].median(), 1),
             "command": "python benchmarks/bench_minima.py --summary data/measured/minima.csv",
             **part[["machine", "date"]].iloc[0],

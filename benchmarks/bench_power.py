@@ -7,7 +7,7 @@
 
 Truth is the exact effect of each concept on a unit (`benchmark.effects`): a scene with it and the same without.
 Clear absences: the strongest suppressor is beyond -0.25 sd (signed) or -0.2 sd (passed on) with the upper end of
-its 95 % interval; there is none where it is above -0.1 sd. Networks: trained on the scenes' rules, on rules without
+its 95% interval; there is none where it is above -0.1 sd. Networks: trained on the scenes' rules, on rules without
 an absence, a detector of concepts, and copies with random weights. Some twenty minutes of one core. The third command
 asks those units of block2 whose truth is none for the strongest hue in the same pairs: colours are no concept. The
 fourth decides with patches of other sizes, by the size that counts as it is and in proportion to the area.
@@ -78,7 +78,7 @@ def study(network, layer: str, stack, setting: InsertionConfig, pairs: int) -> p
 def hue_effects(network, layer: str, pairs: int, seed: int = 500, bins: int = 6) -> pd.DataFrame:
     """The effect of a glyph of some hue, whatever its shape, from the pairs of `exact_effects`, signed, in sd.
 
-    Columns unit, hue (number of its bin on the colour wheel), effect, low, high (95 %, normal over pairs).
+    Columns unit, hue (number of its bin on the colour wheel), effect, low, high (95%, normal over pairs).
     """
     first = CELLS**2 + 2
     drawn = draws(pairs, seed, 0)[:, first : first + len(CONCEPTS) * DRAWS_PER_GLYPH]

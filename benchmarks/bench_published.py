@@ -72,7 +72,7 @@ CASES = [  # in the order of what matters most: together an hour or two of one c
 def study(net, case: Case, stack, units: np.ndarray, *, patch=48, top=100, hosts=16) -> pd.DataFrame:
     """Both tests on some units of a network: a row for each, with the columns of `Published.table` and of ours.
 
-    Ours are controlled (absence score, in sd), suppressed (beyond 0.05 sd, false discovery rate 5 %) and veto.
+    Ours are controlled (absence score, in sd), suppressed (beyond 0.05 sd, false discovery rate 5%) and veto.
     """
     first, chosen_on, measured_on = split_in_thirds(len(stack))
     how = {"patch": patch, "stride": case.stride, "k": 8, "pool": case.pool}
@@ -147,7 +147,7 @@ def as_in_the_paper(table: pd.DataFrame) -> pd.DataFrame:
     """The table of `tabulate` as the paper has it: a row for each case and kind of weights, conditions as columns.
 
     A condition is "mean ± sd" over images, both averaged over units; a share in percent and a score in sd have their
-    95 % intervals over units.
+    95% intervals over units.
     """
     about = ["network", "layer", "pool", "patch", "images", "weights", "copies", "units"]
     rows = []

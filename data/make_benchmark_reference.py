@@ -39,7 +39,7 @@ def part_of(kind: str, name: str, parts: Path) -> Path:
 
 
 def truth_of(name: str) -> pd.DataFrame:
-    """What is planted and learnt beside what exact pairs measure on the trained network: effect in sd with its 95 %
+    """What is planted and learnt beside what exact pairs measure on the trained network: effect in sd with its 95%
     interval."""
     effects = pair_effects(load_rule_network(name), [None], world_of(name), SETTING.pairs)[None]
     table = pd.concat([effect.table(concept).assign(column=number)

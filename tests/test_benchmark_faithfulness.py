@@ -348,7 +348,7 @@ def test_bad_maps_are_named():
 
 # -- scenes
 
-WHOLE = (0.1, 0.2)  # shares in which a glyph with its rim has room: it covers 3 to 8 % of a scene
+WHOLE = (0.1, 0.2)  # shares in which a glyph with its rim has room: it covers 3 to 8% of a scene
 RIM = 2  # half the width of the network's first kernels: how far outside a glyph its edge is seen
 PLANTED = {"not ring": "ring", "disc and not cross": "cross"}
 
@@ -437,7 +437,7 @@ def test_the_planted_answer_is_above_integrated_gradients_where_it_has_room(rule
 
 @pytest.mark.slow
 def test_a_flat_map_is_not_the_best_at_small_shares():
-    """Inside its mask the planted map has no order, so that at 1 % it takes any pixels of the glyph."""
+    """Inside its mask the planted map has no order, so that at 1% it takes any pixels of the glyph."""
     flat, real = (measured("not ring", "background", name) for name in ("oracle", "integrated gradients"))
     assert paired_difference(real.release[:, 0], flat.release[:, 0]).low > 0.5
     assert abs(paired_difference(real.release[:, 2], flat.release[:, 2]).value) < 0.2  # all of it in N_q
@@ -449,7 +449,7 @@ def test_a_flat_map_is_not_the_best_at_small_shares():
 
 
 def test_inpainting_needs_whole_glyphs():
-    """A glyph with holes is filled from the glyph: at 1 % the two ways of painting over tell different things."""
+    """A glyph with holes is filled from the glyph: at 1% the two ways of painting over tell different things."""
     exact, filled = (measured("not ring", fill, "oracle") for fill in FILLS)
     assert exact.release[:, 0].mean() > 0.3 > 0.1 > filled.release[:, 0].mean()
     torch.testing.assert_close(exact.release.mean(0)[2:], filled.release.mean(0)[2:], atol=0.1, rtol=0)

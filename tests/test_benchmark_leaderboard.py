@@ -87,7 +87,7 @@ def test_a_leaderboard_by_hand():
         ("a", "AUROC"), ("a", "false alarms"), ("b", "AUROC"), ("b", "false alarms"),
     ]  # fmt: skip
     assert found["mean"].tolist()[:3] == pytest.approx([0.9, 0.5, 0.6])
-    assert np.isnan(found["mean"]["b", "false alarms"]), "three of four are not 80 %"
+    assert np.isnan(found["mean"]["b", "false alarms"]), "three of four are not 80%"
     assert found.coverage.tolist() == [1, 1, 0.75, 0.75]
     assert set(found.absences) == {4} and set(found.networks) == {2}
     assert found.low["a", "AUROC"] < 0.9 < found.high["a", "AUROC"]
@@ -135,7 +135,7 @@ def test_of_each_group_the_best_by_auroc():
     assert found.drop_duplicates("group").set_index("group").method.to_dict() == {"two": "b", "one": "c"}
     assert found.score.tolist() == ["AUROC", "false alarms"] * 2
     assert found["mean"].tolist()[0] == pytest.approx(0.5)
-    assert found["mean"].tolist()[1] == pytest.approx(0.5), "b finds 80 % of the absences at 0.4: one of two"
+    assert found["mean"].tolist()[1] == pytest.approx(0.5), "b finds 80% of the absences at 0.4: one of two"
     assert not set(groups) & set(METHODS)
 
 

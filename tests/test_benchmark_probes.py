@@ -44,7 +44,7 @@ def painted():
 def test_a_unit_that_is_a_direction_is_called_and_no_other(painted):
     found = tcav(painted)
     assert found[0, 0] == -1 and found[1, 1] == 1, "every derivative along the vector has one sign"
-    # Of concepts that the unit does not read more than 5 % are called: vectors of a concept share scenes.
+    # Of concepts that the unit does not read more than 5% are called: vectors of a concept share scenes.
     others = torch.ones(3, 7, dtype=torch.bool)
     others[0, 0] = others[1, 1] = False
     assert (found[others] != 0).double().mean() < 0.3

@@ -46,7 +46,7 @@ def test_a_small_simulation_gives_the_shipped_shares(shipped, pairs):
 
 
 def test_without_patches_that_differ_the_shared_images_make_the_test_conservative():
-    """Of variance 0.8 the 0.4 of the images is in both samples, so a true 5 % comes to 2 * sf(1.96 * sqrt 2)."""
+    """Of variance 0.8 the 0.4 of the images is in both samples, so a true 5% comes to 2 * sf(1.96 * sqrt 2)."""
     either, _ = simulated_shares("one_random", patch_variance=0.0, units=3000)
     assert either == pytest.approx(2 * stats.norm.sf(1.96 * 2**0.5), abs=0.008)
 

@@ -157,7 +157,7 @@ def test_released_patches_lie_at_one_border_in_any_colour():
     assert edges(found.mask).any(dim=1).all()
     rows, columns = found.mask.any(dim=2).sum(dim=1), found.mask.any(dim=1).sum(dim=1)
     depth, along = torch.minimum(rows, columns), torch.maximum(rows, columns)
-    assert depth.max() <= 4 and along.max() > 13  # 22 % of 16 px is 3.6
+    assert depth.max() <= 4 and along.max() > 13  # 22% of 16 px is 3.6
     colour = found.colour
     assert colour.shape == (3000, 3) and colour.mean(dim=0).sub(0.5).abs().max() < 0.02
     assert (colour.max(dim=1).values - colour.min(dim=1).values).min() < 0.05  # grey is among them

@@ -174,10 +174,10 @@ def test_references_are_trained_on_other_data():
     assert trained_on("no patch") == ("none", [0, 0])
     name, shares = trained_on("no shortcut")
     assert name == "none" and shares == pytest.approx([0.5, 0.5], abs=0.12)
-    for reference, objective in (("none, 1 % minority", "none"), ("group-DRO, 1 % minority", "group-DRO")):
+    for reference, objective in (("none, 1% minority", "none"), ("group-DRO, 1% minority", "group-DRO")):
         name, (other, carrier) = trained_on(reference)
         assert name == objective and 0 < other < 0.05 and 0.95 < carrier < 1
-    assert {"no shortcut", "no patch", "none, 1 % minority", "group-DRO, 1 % minority"} == set(REFERENCES)
+    assert {"no shortcut", "no patch", "none, 1% minority", "group-DRO, 1% minority"} == set(REFERENCES)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_training_is_traced_at_the_strength_that_one_objective_was_given_most_of
 def test_a_line_in_words():
     table = accuracy_table(last_epochs(history()).query("strength == 1"))
     line = objective_line(table, "last epoch", 0, "artefact on even")
-    assert line.startswith("Artefact on even: presence 10.0 % [")
+    assert line.startswith("Artefact on even: presence 10.0% [")
 
 
 # ---------------------------------------------------------------------- the claim

@@ -367,7 +367,7 @@ def test_the_released_augmentation_crops_flips_and_changes_colours_as_much_as_it
 
 def test_group_dro_refuses_a_complete_bias_and_takes_three_groups():
     complete = replace(data(), shown=data().labels == 0)
-    with pytest.raises(InputError, match="objective.*2 of its four groups.*1 % minority"):
+    with pytest.raises(InputError, match="objective.*2 of its four groups.*1% minority"):
         train(network(), complete, "group-DRO", 10.0, RECIPE)
     three = replace(data(), shown=(data().labels == 0) & (torch.arange(24) < 12))
     assert train(network(), three, "group-DRO", 10.0, RECIPE).history

@@ -344,7 +344,7 @@ def test_real_squeezenet_accuracy(real):
     with torch.inference_mode():
         batches = [torch.stack([images[i][0] for i in range(k, k + 50)]) for k in range(0, 200, 50)]
         top1 = torch.cat([responses(net, "logits", batch).argmax(1) for batch in batches])
-    # 60.5 % on all 1,000 images; three standard errors of 200 draws are 10 points
+    # 60.5% on all 1,000 images; three standard errors of 200 draws are 10 points
     assert 0.50 < (top1 == images.labels).float().mean() < 0.71
 
 

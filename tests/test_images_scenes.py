@@ -116,7 +116,7 @@ def test_a_glyph_stays_in_its_unit_circle(name):
 
 
 def test_concepts_look_different():
-    """Laid on each other, no two glyphs overlap by more than 70 % of their union."""
+    """Laid on each other, no two glyphs overlap by more than 70% of their union."""
     y, x = np.mgrid[-1:1:201j, -1:1:201j]
     shapes = [glyph(x, y) <= 0 for glyph in GLYPHS.values()]
     for i, a in enumerate(shapes):
@@ -356,7 +356,7 @@ def test_average_causal_effect_equals_the_definition():
 
 @pytest.mark.slow
 def test_a_short_training_plants_the_absences():
-    """A small fraction of the shipped network's training; chance is at most 66 % for every rule."""
+    """A small fraction of the shipped network's training; chance is at most 66% for every rule."""
     state = torch.get_rng_state()
     net = train_concept_net(**SHORT)
     assert torch.equal(state, torch.get_rng_state()) and not net.training

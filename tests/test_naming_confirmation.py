@@ -42,7 +42,7 @@ def test_decisions_by_hand():
     assert decide_effects({"a": clear, "b": clear}, 0.05, 10) == (ENCODES, 0)
     assert decide_effects({"a": clear, "b": none}, 0.05, 10) == (NONE, 0)
     decision, needed = decide_effects({"a": clear, "b": wide}, 0.05, 10)
-    limit = 1.833113  # of Student's t with 9 degrees of freedom, one-sided 5 %
+    limit = 1.833113  # of Student's t with 9 degrees of freedom, one-sided 5%
     assert decision == CANNOT_TELL and needed == np.ceil(10 * (limit * 0.2 / 0.15) ** 2)
 
 

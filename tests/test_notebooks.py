@@ -13,11 +13,18 @@ import yaml
 
 from absence_utils.paths import NOTEBOOKS
 from absence_utils.runner.notebooks import all_notebooks, declared_figures, declared_files, read_notebook
-from absence_utils.runner.parameters import read_parameters, read_profile, resolve_parameters
+from absence_utils.runner.parameters import (
+    PARAMETER_TAGS,
+    read_parameters,
+    read_profile,
+    resolve_parameters,
+)
 
 PATHS = all_notebooks()
 TWICE = ("01", "06")  # byte-identical numbers are shown for these two
 CELL, TOTAL = 16, 80  # lines of code: style asks for about 15 and about 80
+BY_HAND, IN_SIGHT = 8, 12  # most lines of the method by hand, most parameters that are not folded
+WORDS = 10  # of prose for each line of code; a parameter has its prose behind it
 
 each = pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
 
@@ -26,14 +33,14 @@ def code_cells(path):
     return [cell for cell in read_notebook(path).cells if cell.cell_type == "code"]
 
 
-def code_lines(cell) -> int:
-    """Lines of code without imports, which the formatter breaks over many lines."""
-    imports = [n for n in ast.parse(cell.source).body if isinstance(n, (ast.Import, ast.ImportFrom))]
-    imported = {line for node in imports for line in range(node.lineno, node.end_lineno + 1)}
+def code_lines(cell, imports: bool = False) -> int:
+    """Lines of code, without imports unless they are asked for: the formatter breaks them over many lines."""
+    nodes = [n for n in ast.parse(cell.source).body if isinstance(n, (ast.Import, ast.ImportFrom))]
+    imported = {line for node in nodes for line in range(node.lineno, node.end_lineno + 1)}
     lines = {
         n for n, line in enumerate(cell.source.splitlines(), 1) if line.strip() and line.lstrip()[0] != "#"
     }
-    return len(lines - imported)
+    return len(lines if imports else lines - imported)
 
 
 def tags(cell):
@@ -64,19 +71,48 @@ def test_defines_nothing(path):
 
 @each
 def test_is_short(path):
-    cells = [cell for cell in code_cells(path) if "parameters" not in tags(cell)]
+    cells = [cell for cell in code_cells(path) if not PARAMETER_TAGS & set(tags(cell))]
     lengths = [code_lines(cell) for cell in cells]
     assert max(lengths) <= CELL and sum(lengths) <= TOTAL, f"cells {lengths}, together {sum(lengths)}"
 
 
 @each
+def test_explains_more_than_it_computes(path):
+    """Words of prose for each line of code, imports counted."""
+    cells = [cell for cell in code_cells(path) if not PARAMETER_TAGS & set(tags(cell))]
+    lines = sum(code_lines(cell, imports=True) for cell in cells)
+    words = sum(len(it.source.split()) for it in read_notebook(path).cells if it.cell_type == "markdown")
+    assert words >= WORDS * lines, f"{words} words for {lines} lines of code"
+
+
+@each
+def test_shows_its_method_by_hand_first(path):
+    """On one input, with public functions, under the claim, before any parameter is set or helper called."""
+    cells = read_notebook(path).cells
+    first, by_hand, said = cells[:3]
+    assert tags(by_hand) == ["by-hand"] and (first.cell_type, said.cell_type) == ("markdown", "markdown")
+    assert code_lines(by_hand, imports=True) <= BY_HAND and "**Claim" in first.source
+    private = [
+        name
+        for node in ast.walk(ast.parse(by_hand.source))
+        for name in (getattr(node, "attr", ""), getattr(node, "name", ""))
+        if str(name).startswith("_")
+    ]
+    assert private == []
+
+
+@each
 def test_parameters_are_literals_with_a_comment_each(path):
-    tagged = [cell for cell in code_cells(path) if "parameters" in tags(cell)]
-    assert tagged == code_cells(path)[:1], "the parameters cell is the first code cell, and there is one"
+    tagged = [cell for cell in code_cells(path) if PARAMETER_TAGS & set(tags(cell))]
+    assert tagged == code_cells(path)[1 : 1 + len(tagged)], "parameters follow the method by hand"
+    assert tags(tagged[-1]) == ["parameters"], "what papermill sets must come after the folded parameters"
+    assert code_lines(tagged[-1]) <= IN_SIGHT
+    for folded in tagged[:-1]:
+        assert tags(folded) == ["more-parameters"] and folded.metadata.jupyter.source_hidden
     known = read_parameters(read_notebook(path))  # raises for anything but literals
     without = [name for name, parameter in known.items() if not parameter.comment]
     assert without == [], "no comment, or one with an = that papermill cannot read"
-    assert len(known) == sum(bool(line.strip()) for line in tagged[0].source.splitlines()), "one line each"
+    assert len(known) == sum(code_lines(cell) for cell in tagged), "one line each"
     assert known["device"].default == "auto" and type(known["seed"].default) is int
 
 
@@ -84,7 +120,8 @@ def test_parameters_are_literals_with_a_comment_each(path):
 def test_starts_its_run_under_its_own_name(path):
     starts = [
         node
-        for node in ast.walk(ast.parse(code_cells(path)[1].source))
+        for cell in code_cells(path)[:4]
+        for node in ast.walk(ast.parse(cell.source))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "start_run"
     ]
     assert len(starts) == 1 and starts[0].args[0].value == path.stem

@@ -444,7 +444,7 @@ def test_sign_of_the_batch_norm_behind_a_convolution():
 
 @pytest.mark.skipif("ABSENCE_REAL" not in os.environ, reason="set ABSENCE_REAL to the folder of real data")
 def test_trained_squeezenet_reaches_further_down_than_random_weights():
-    """Measured on 60 images: 97 % of units against 48 %. Half of the images, a loose bound."""
+    """Measured on 60 images: 97% of units against 48%. Half of the images, a loose bound."""
     real = Path(os.environ["ABSENCE_REAL"])
     share = {}
     for weights in (real / "models" / "squeezenet1_0-imagenet.safetensors", "random"):

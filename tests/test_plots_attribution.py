@@ -73,7 +73,7 @@ def test_methods_figure_states_gap_and_scale():
     ]
     figure = methods_compared(sides)
     assert [ax.get_title() for ax in figure.axes[:3]] == ["target", "deeplift", "gradcam"]
-    assert "gap +50 %" in figure.axes[1].get_xlabel() and "\u00b1" in figure.axes[1].get_xlabel()
+    assert "gap +50%" in figure.axes[1].get_xlabel() and "\u00b1" in figure.axes[1].get_xlabel()
 
 
 def test_heatmap_draws_the_numbers_and_outlines_planted_cells():

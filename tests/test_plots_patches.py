@@ -124,7 +124,7 @@ def test_shapes_are_counted_on_their_low_side():
     for ax, shares, where in ((left, (33, 100, 33), "above 0.5"), (right, (67, 0, 67), "below 0")):
         legend = [text.get_text() for text in ax.get_legend().get_texts()]
         named = zip(("trained", "random 1", "random 2"), shares, strict=True)
-        assert legend == [f"{name}: {share} % of units {where}" for name, share in named]
+        assert legend == [f"{name}: {share}% of units {where}" for name, share in named]
         heights = [bar.get_height() for bar in ax.containers[0]]
         assert sum(heights) == pytest.approx(100) and max(heights) == pytest.approx(100 / 3)
     assert right.get_xlim()[0] < -4 and left.get_xlim() == (0, 1)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from absence_utils.paths import DATA, NOTEBOOKS, ROOT
+from absence_utils.runner.parameters import PARAMETER_TAGS
 
 README = (ROOT / "README.md").read_text()
 TABLE = [line for line in README.splitlines() if line.startswith("| [") and "absence_utils.run" in line]
@@ -57,7 +58,7 @@ def test_commands_name_targets_notebooks_profiles_and_parameters_that_exist(path
     for name, rest in re.findall(r"absence_utils\.run (\d\d\w*)(.*)", code):
         (notebook,) = NOTEBOOKS.glob(f"{name}*.ipynb")
         cells = json.loads(notebook.read_text())["cells"]
-        tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        tagged = [cell for cell in cells if PARAMETER_TAGS & set(cell["metadata"].get("tags", []))]
         source = "".join("".join(cell["source"]) for cell in tagged)
         for parameter in re.findall(r"-p (\w+)", rest):
             assert re.search(rf"^{parameter} *=", source, re.MULTILINE), parameter
@@ -135,7 +136,7 @@ def test_limits_say_what_the_conditional_minimum_missed():
     )
     assert (scenes["of"], scenes["of"] - scenes["called"]) == (6, 2) and "Two of six planted vetoes" in text
     assert (random["asked"], random["called"]) == (11, 0) and "none of eleven" in text
-    assert f"up to {100 * (1 - 0.025 ** (1 / 11)):.0f} % open" in text
+    assert f"up to {100 * (1 - 0.025 ** (1 / 11)):.0f}% open" in text
 
 
 def test_the_caption_of_squeezenet_says_what_the_table_of_names_says():

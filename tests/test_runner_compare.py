@@ -239,9 +239,9 @@ def test_the_report_names_row_values_and_tolerance(folders):
 @pytest.mark.parametrize(
     "value, said",
     [
-        (20.2, "response (1, highest): 20 -> 20.2, 50 % of its tolerance"),
-        (20.0001, "20 -> 20.0001, less than 1 % of its tolerance"),
-        (21.0, "20 -> 21, 250 % of its tolerance"),
+        (20.2, "response (1, highest): 20 -> 20.2, 50% of its tolerance"),
+        (20.0001, "20 -> 20.0001, less than 1% of its tolerance"),
+        (21.0, "20 -> 21, 250% of its tolerance"),
         (-20.0, "20 -> -20, many times its tolerance"),
     ],
 )

@@ -124,7 +124,7 @@ def test_covers_and_keeps_its_level_where_the_unpaired_test_does_not(patch_share
     ours = np.mean(crossed_t_interval(lowest - other).p < 0.05)
     assert ours < 0.07
     if patch_share and not single:
-        assert wrong > 0.1 > ours  # with 24 images a patch, 5 % in common is enough to mislead it
+        assert wrong > 0.1 > ours  # with 24 images a patch, 5% in common is enough to mislead it
     if patch_share == 0.3:
         assert wrong > 0.08
 

@@ -76,7 +76,7 @@ def test_effects_context_and_provenance_stand_in_it(page, card):
     assert f"full colour at ±{map_limit(card):.2g}" in page
     row = card.decisions.loc["signed"]
     assert f"signed: more than 0.75 sd q {row['q_more']:.3f}, less q {row['q_less']:.3f}" in page
-    assert f"higher than {row['percentile']:.0f} % of units with random weights" in page
+    assert f"higher than {row['percentile']:.0f}% of units with random weights" in page
     assert "corrected for the 5 units studied" in page
 
 

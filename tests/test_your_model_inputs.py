@@ -76,10 +76,10 @@ def test_a_forgotten_preprocessing_is_a_failure_with_the_one_that_fits(tmp_path,
     found = row(checked(root, net, how), "recognised")
     if trained == given:
         assert found.passed and not found.remedy
-        assert re.fullmatch(r"100 % of 48 images \(chance 17 %\)", found.found)
+        assert re.fullmatch(r"100% of 48 images \(chance 17%\)", found.found)
         return
     assert not found.passed, found
-    share = int(re.match(r"(\d+) % of 48 images \(chance 17 %\), (\d+) % with ", found.found)[1])
+    share = int(re.match(r"(\d+) % of 48 images \(chance 17%\), (\d+) % with ", found.found)[1])
     assert share < 70
     if trained in found.found:  # another usual one may come as near
         mean = tuple(round(value, 3) for value in USUAL[trained].mean * (3 // len(USUAL[trained].mean)))
@@ -126,7 +126,7 @@ def test_small_images_enlarged_to_the_size_of_the_network(tmp_path):
     validation = checked(root, Narrow(), plain, size=224)
     size, found = row(validation, "image size"), row(validation, "recognised")
     assert size.passed and "your images are 32 px, the network is given 224 px" in size.found and size.remedy
-    assert not found.passed and "50 % of 32 images (chance 50 %), 100 % with images of 32 px" in found.found
+    assert not found.passed and "50% of 32 images (chance 50%), 100% with images of 32 px" in found.found
     assert "size=32" in found.remedy
     validation = checked(root, Narrow(), plain, size=32)
     assert validation.ok and row(validation, "image size").found == "32 px, as the network is given"
@@ -163,7 +163,7 @@ def test_images_with_several_labels_are_recognised_by_the_sign_of_each_output():
     true = scenes.membership.double().mean(0)
     chance = round(100 * torch.maximum(true, 1 - true).mean().item())
     said = row(validate_inputs(opened, scenes), "recognised").found
-    assert re.match(rf"(9\d|100) % of 64 images x 5 outputs \(chance {chance} %\)", said)
+    assert re.match(rf"(9\d|100) % of 64 images x 5 outputs \(chance {chance}%\)", said)
     found = validate_inputs(opened, scenes)
     assert found.ok and row(found, "image size").found == "64 px, as the network is given"
     assert row(found, "borders").found == "none of one colour"
@@ -182,7 +182,7 @@ def test_of_preprocessings_that_do_as_well_the_most_usual_is_named(tmp_path):
     levels = iter([50] + [20] * 15 + [230] * 16)
     root = save_folder(tmp_path / "images", lambda *_: np.full((32, 32, 3), next(levels)), classes=2, each=16)
     found = row(checked(root, Banded(), {"mean": 0, "std": 1 / 255, "channels": 3}), "recognised")
-    assert not found.passed and "97 % with ImageNet's mean and sd" in found.found
+    assert not found.passed and "97% with ImageNet's mean and sd" in found.found
 
 
 def test_at_most_so_many_images_are_looked_at_spread_over_the_folder(tmp_path):

@@ -188,7 +188,7 @@ def test_grey_images_in_memory_will_do():
     assert study.units == [0, 1, 2] and study.decisions["effect"].notna().all()
 
 
-@pytest.mark.filterwarnings("ignore:integrated_gradients of")  # bfloat16 misses 1 %, and the map says so
+@pytest.mark.filterwarnings("ignore:integrated_gradients of")  # bfloat16 misses 1%, and the map says so
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_half_precision_goes_from_the_model_check_to_the_card(precision):
     torch.manual_seed(0)

@@ -66,7 +66,7 @@ def attribute(
     order for the rest.
 
     - integrated_gradients (steps="auto"): straight path from the baseline. "auto" takes as many points as each image
-      needs for a completeness gap of at most 1 %, 32 to 512 (see `path_integral`). A number is a Gauss-Legendre rule
+      needs for a completeness gap of at most 1%, 32 to 512 (see `path_integral`). A number is a Gauss-Legendre rule
       of that many, and promises no gap.
     - input_x_gradient: (image - baseline) x gradient, one backward pass.
     - deeplift: rescale rule, see the top of this module.
@@ -96,7 +96,7 @@ def attribute(
         `return_gap` this and [batch], the relative completeness gap.
 
     Warns:
-        CompletenessWarning: a gap beyond 1 % where the method promises none: DeepLIFT, and integrated gradients with
+        CompletenessWarning: a gap beyond 1% where the method promises none: DeepLIFT, and integrated gradients with
         steps="auto".
 
     Raises:

@@ -50,7 +50,7 @@ class CausalEffect:
         return cls(change.mean(dim=0) / scale, change.std(dim=0) / len(change) ** 0.5 / scale)
 
     def table(self, concept: str) -> pd.DataFrame:
-        """Columns unit, concept, effect, low, high (95 %, normal over pairs)."""
+        """Columns unit, concept, effect, low, high (95%, normal over pairs)."""
         half = stats.norm.ppf(0.975) * self.standard_error
         columns = {"effect": self.mean, "low": self.mean - half, "high": self.mean + half}
         return pd.DataFrame({"unit": range(len(half)), "concept": concept, **columns})
@@ -108,7 +108,7 @@ def planted_signs(kind: str) -> Tensor:
 def measured_effects(model, layer: str | None, pairs: int, seed: int = 500) -> pd.DataFrame:
     """Average causal effect of every concept on every unit of a layer, from exact counterfactual pairs, in sd.
 
-    Columns unit, concept, effect, low, high (95 %, normal over pairs). Negative: an encoded absence (definition 2.1).
+    Columns unit, concept, effect, low, high (95%, normal over pairs). Negative: an encoded absence (definition 2.1).
     """
     effects = [
         average_causal_effect(model, layer, concept, pairs, seed, standardise=True).table(concept)

@@ -78,8 +78,8 @@ class Faithfulness:
 def curve_area(curves: Tensor, shares) -> Tensor:
     """Area under curves [image, share] over log(share), trapezoids, divided by the width: a mean height, [image].
 
-    Logarithmic, so that every doubling of the region counts alike. Over the share itself the step from 10 to 20 %
-    would be half of the area, though a glyph covers some 3 % of a scene: it is in the first few percent that maps
+    Logarithmic, so that every doubling of the region counts alike. Over the share itself the step from 10 to 20%
+    would be half of the area, though a glyph covers some 3% of a scene: it is in the first few percent that maps
     differ. One share is its own area.
     """
     if len(shares) == 1:

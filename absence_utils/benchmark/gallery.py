@@ -167,7 +167,7 @@ def descending_example(subject: BenchmarkTask, rule: str, images: int, seed: int
 
 
 def faithfulness_table(results: dict[str, dict[str, Faithfulness]]) -> pd.DataFrame:
-    """Score with 95 % interval over images for each map and fill: columns map, fill, score, low, high, images."""
+    """Score with 95% interval over images for each map and fill: columns map, fill, score, low, high, images."""
     rows = []
     for name, fills in results.items():
         for fill, found in fills.items():

@@ -34,9 +34,9 @@ def all_outcomes(answers: pd.DataFrame, findings: pd.DataFrame | None = None) ->
 def leaderboard(
     answers: pd.DataFrame, outcomes: pd.DataFrame, draws: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
-    """Mean, 95 % interval and coverage of every method and score, best AUROC first.
+    """Mean, 95% interval and coverage of every method and score, best AUROC first.
 
-    Networks are drawn again, and in each of those its absences; the interval holds the middle 95 % of the means.
+    Networks are drawn again, and in each of those its absences; the interval holds the middle 95% of the means.
     "false alarms", see `scores.false_alarms`, is drawn over the same networks and absences, with the twins of the
     networks drawn.
 

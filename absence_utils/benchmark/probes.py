@@ -70,9 +70,9 @@ def tcav(task: BenchmarkTask) -> Tensor:
     Ten vectors for each concept, its scenes against random ones, and thirty of random scenes against others (with ten,
     the test could not call even a linear unit along its own direction: half of the random shares are 1). 1 minus twice
     the share of target inputs on which the derivative is positive, mean over the concept's vectors; 0 where a t-test
-    cannot tell the concept's shares from the random ones (5 %, Bonferroni over concepts). NaN for a unit that has no
+    cannot tell the concept's shares from the random ones (5%, Bonferroni over concepts). NaN for a unit that has no
     target inputs, and for a concept that no scene shows. The vectors of a concept share scenes where there are few, so
-    the test calls more than 5 %.
+    the test calls more than 5%.
     """
     features, spread = _features(task)
     generator, presence = np.random.default_rng([task.seed, 17]), task.scenes.presence.numpy()

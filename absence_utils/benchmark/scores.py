@@ -113,7 +113,7 @@ def map_outcomes(task: BenchmarkTask, maps: Tensor, unit: int, concept: int) -> 
 
 
 def false_alarms(found: np.ndarray, twins: np.ndarray) -> np.ndarray:
-    """Share of the twins' pairs at or above the value at which 80 % of the planted absences are found.
+    """Share of the twins' pairs at or above the value at which 80% of the planted absences are found.
 
     Silence (NaN) is neither found nor a false alarm. NaN for a method that never finds that many.
 

@@ -38,7 +38,7 @@ def learnt(kinds: np.ndarray, high: np.ndarray) -> np.ndarray:
 
     Args:
         kinds: as `planted` gives them.
-        high: of the same shape, upper ends of the 95 % intervals of the effects on exact pairs, sd.
+        high: of the same shape, upper ends of the 95% intervals of the effects on exact pairs, sd.
     """
     return np.where((kinds == "absence") & (high > -NONE), "unclear", kinds)
 

@@ -133,7 +133,7 @@ def elliptical_patches(
 def released_patches(n: int, size: int, seed: int = 0) -> Artefacts:
     """Ellipses as the authors' release puts them beside skin lesions, one for each image.
 
-    Of 224 px: 50 to 60 deep, of which 10 to 40 lie off the image, so that they reach in 4 to 22 % of its edge; 120 to
+    Of 224 px: 50 to 60 deep, of which 10 to 40 lie off the image, so that they reach in 4 to 22% of its edge; 120 to
     224 long and whole along the border; not rotated; one colour drawn evenly, which may be grey or like skin. All
     drawn evenly (the release draws whole pixels).
 
@@ -146,7 +146,7 @@ def released_patches(n: int, size: int, seed: int = 0) -> Artefacts:
         InputError: no images, or images so small that an ellipse could cover no pixel.
     """
     require_at_least("n", n, 1)
-    require_at_least("size", size, 16, "a patch that reaches in by 4 % covers less than a pixel")
+    require_at_least("size", size, 16, "a patch that reaches in by 4% covers less than a pixel")
     generator, pixel = torch.Generator().manual_seed(seed), size / 224
     side = torch.randint(len(SIDES), (n, 1, 1), generator=generator)
     depth, off = (_uniform(n, *ends, generator) * pixel for ends in ((50, 60), (10, 40)))

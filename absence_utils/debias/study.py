@@ -29,8 +29,8 @@ MINORITY = Bias(0.99, 0.01)  # each class has a few images that break the bias
 REFERENCES = {  # training data other than the study's: objective, and who shows the artefact
     "no shortcut": ("none", COIN),
     "no patch": ("none", NO_PATCH),
-    "none, 1 % minority": ("none", MINORITY),
-    "group-DRO, 1 % minority": ("group-DRO", MINORITY),
+    "none, 1% minority": ("none", MINORITY),
+    "group-DRO, 1% minority": ("group-DRO", MINORITY),
 }
 GROUP_DRO_STEP = 10.0  # per mille, the step that its paper uses
 

@@ -146,7 +146,7 @@ def compare(
 
 def cost_table(history: pd.DataFrame) -> pd.DataFrame:
     """Seconds an epoch of training takes under each objective, relative to plain training ("none") of the same seed
-    and side: columns objective, times (median over runs), low, high (5 and 95 % of the runs)."""
+    and side: columns objective, times (median over runs), low, high (5 and 95% of the runs)."""
     tests = first_attempts(history).query("split == 'test'")
     runs = tests.groupby(["objective", "strength", "carrier", "seed"], sort=False)
     seconds = runs.seconds.median().reset_index()
@@ -189,5 +189,5 @@ def objective_line(table: pd.DataFrame, rule: str, carrier: int, side: str) -> s
     parts = []
     for row in here.itertuples():
         interval = "" if np.isnan(row.low) else f" [{100 * row.low:.0f}, {100 * row.high:.0f}]"
-        parts.append(f"{row.objective} {100 * row.accuracy:.1f} %{interval}")
+        parts.append(f"{row.objective} {100 * row.accuracy:.1f}%{interval}")
     return f"{side[0].upper()}{side[1:]}: {', '.join(parts)}."

@@ -191,7 +191,7 @@ def _require_groups(data: ShortcutData) -> None:
     filled = len((2 * data.labels + data.shown.long()).unique())
     if filled < 3:
         problem = f"group-DRO has images in {filled} of its four groups, class x artefact"
-        remedy = "Use the reference 'group-DRO, 1 % minority', more images, or a bias that is not complete."
+        remedy = "Use the reference 'group-DRO, 1% minority', more images, or a bias that is not complete."
         raise InputError("objective", problem, remedy)
 
 

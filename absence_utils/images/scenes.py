@@ -31,7 +31,7 @@ NORMALISATION = Normalisation((0.35,) * 3, (0.2,) * 3)  # roughly the mean and s
 
 CONCEPTS: tuple[str, ...] = tuple(GLYPHS)
 
-# Chosen so that every rule holds in 35 to 65 % of scenes: 0.42, 0.50, 0.65, 0.35, 0.50.
+# Chosen so that every rule holds in 35 to 65% of scenes: 0.42, 0.50, 0.65, 0.35, 0.50.
 PRESENCE_PROBABILITY = {
     "disc": 0.65, "cross": 0.35, "ring": 0.5, "triangle": 0.5, "bars": 0.3, "checker": 0.5, "chevron": 0.5,
 }  # fmt: skip

@@ -62,8 +62,8 @@ def context_effects(
     Returns:
         A row for each unit and reading: unit, reading, trigger (what the unit loses without it, sd), on and off
         (effects with the trigger and without it, in sd as in `hosts.host_effects`, a positive one is suppression),
-        context (on - off), low, high (95 %), q (that the context is beyond `LEAST`, adjusted over units), ranks (the
-        same difference on the scale of ranks among untouched images, 0..1), found (q below 5 %, and the change
+        context (on - off), low, high (95%), q (that the context is beyond `LEAST`, adjusted over units), ranks (the
+        same difference on the scale of ranks among untouched images, 0..1), found (q below 5%, and the change
         of scale leaves the sign). A unit with a trigger below `TRIGGER` is not asked: NaN, and not found.
     """
     stack = stack_images(dataset)
@@ -242,7 +242,7 @@ def describe_context(row: pd.Series) -> str:
             "Context could not be asked: no part of its top images is a trigger. The one they owe most to, taken out, "
             f"moves it by {in_sd(row['trigger'])} only."
         )
-    interval = f"95 % interval {row['low']:.2f} to {row['high']:.2f}".replace("-", "−")
+    interval = f"95% interval {row['low']:.2f} to {row['high']:.2f}".replace("-", "−")
     with_and_without = (
         f"a lowest patch lowers it by {in_sd(row['on'])} where its trigger is and by {in_sd(row['off'])} on the same "
         f"images without it (difference {in_sd(row['context'])}, {interval})"

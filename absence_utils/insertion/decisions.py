@@ -44,7 +44,7 @@ def decide(
 
     "encodes an absence": effect <= delta is rejected. "none of that size": effect >= delta is rejected. Both by
     one-sided t tests with the effect's own standard error, adjusted over the units studied (Benjamini and Hochberg,
-    5 %). The effect is against random patches at the same place in the signed reading, and the smaller of two in what
+    5%). The effect is against random patches at the same place in the signed reading, and the smaller of two in what
     is passed on (random patches, the mean colour): both must exceed delta, or one of them (p times two) fall short.
 
     Why these deltas: any unit's lowest patches lower it, since they were chosen for that. On 1,000 hidden units whose
@@ -57,7 +57,7 @@ def decide(
             smaller ones, see `sizes_that_count`.
 
     Returns:
-        A row for each unit and reading: unit, reading, decision, effect, low, high (95 %, sd), control, delta,
+        A row for each unit and reading: unit, reading, decision, effect, low, high (95%, sd), control, delta,
         q_more, q_less (adjusted p of "not more than delta" and "not less"), images, patches, needed (images, and as
         many more patches in proportion, with which the decision would probably fall; 0 where it has), percentile (of
         the effect among the copies' units, 0..100), studied (units corrected for).
@@ -141,7 +141,7 @@ def describe_decision(row: pd.Series, patch: int) -> str:
     ends, does = [row["low"], row["high"]], "lower"
     if row["effect"] < 0:
         ends, does = [-row["high"], -row["low"]], "raise"
-    interval = f"95 % interval {_signed(ends[0])} to {_signed(ends[1])}"
+    interval = f"95% interval {_signed(ends[0])} to {_signed(ends[1])}"
     size = in_sd(abs(row["effect"]))
     what = f"its lowest patches ({patch} px) {does} it by {size} more than {control} ({many}{interval})"
     delta = f"{row['delta']:g} sd"

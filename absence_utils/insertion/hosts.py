@@ -92,7 +92,7 @@ def host_effects(
         redraws: draws of the random patches; the control is the mean over them.
 
     Returns:
-        A row for each unit, reading (those of `responses`) and control (`CONTROLS`): value, low, high (95 %, in sd),
+        A row for each unit, reading (those of `responses`) and control (`CONTROLS`): value, low, high (95%, in sd),
         error (standard error), df, sd (in the units of the layer), images, patches. NaN where a unit never changes.
 
     Raises:

@@ -271,7 +271,7 @@ def _tests(lowest: np.ndarray, random: np.ndarray, spread: np.ndarray, units: np
 
 
 def published_summary(units: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """What the release reports of a layer, with 95 % intervals over units.
+    """What the release reports of a layer, with 95% intervals over units.
 
     Args:
         units: a row for each unit as `Published.table` gives them, of one network, or of several random copies whose
@@ -280,7 +280,7 @@ def published_summary(units: pd.DataFrame, *, draws: int = 2000, seed: int = 0) 
 
     Returns:
         Indexed by quantity (a column of `units`), with value, low and high. Means have bootstrap percentiles (NaN below
-        three units), shares Wilson's interval: a bootstrap of 100 % has no width.
+        three units), shares Wilson's interval: a bootstrap of 100% has no width.
     """
     generator, found = np.random.default_rng(seed), {}
     for name, values in units.drop(columns="unit").items():
@@ -295,6 +295,6 @@ def published_summary(units: pd.DataFrame, *, draws: int = 2000, seed: int = 0) 
 
 
 def share_interval(share: pd.Series) -> tuple[float, float, float]:
-    """Share of true values with Wilson's 95 % interval: (value, low, high)."""
+    """Share of true values with Wilson's 95% interval: (value, low, high)."""
     interval = scipy_stats.binomtest(int(share.sum()), len(share)).proportion_ci(method="wilson")
     return share.mean(), interval.low, interval.high

@@ -48,7 +48,7 @@ def score_table(
 
     Returns:
         (scores, units). Scores has a row for each unit, score ("absence", "presence", "veto", "check") and condition:
-        value, low, high (95 %), p (`stats.crossed_t_interval`), q (Benjamini and Hochberg over units), p_flip and
+        value, low, high (95%), p (`stats.crossed_t_interval`), q (Benjamini and Hochberg over units), p_flip and
         q_flip (sign flips over patches), q_least (that the score is beyond `MIN_EFFECT`, adjusted), df, images,
         patches. Units has unit, sd, index A / (A + P) with negative scores taken as 0, and beside and beyond: the
         share of the change (summed sizes of its parts) from positions beside the patch, and beyond what its pixels

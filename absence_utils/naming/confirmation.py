@@ -41,9 +41,9 @@ class Confirmation:
     """What a concept does to a unit.
 
     Attributes:
-        decision: "encodes an absence": it lowers the unit by more than `least` beyond each control (one-sided, 5 %);
+        decision: "encodes an absence": it lowers the unit by more than `least` beyond each control (one-sided, 5%);
             "none of that size": beyond one of the controls it surely does not; else "cannot tell".
-        effects: a row for each control: control, effect, low, high (95 %, in sd of the unit over untouched hosts,
+        effects: a row for each control: control, effect, low, high (95%, in sd of the unit over untouched hosts,
             negative where the concept lowers it), p (that it is not below -least).
         images: of the concept. needed: how many would decide, about, where the decision is "cannot tell"; else 0.
         unit, reading, least: what was asked.

@@ -35,7 +35,7 @@ class NamingResult:
 
     Attributes:
         table: a row for each reading and unit, see `name_absence`.
-        effects: a row for each reading, unit and name offered: unit, reading, name, effect, low, high (95 %), donors.
+        effects: a row for each reading, unit and name offered: unit, reading, name, effect, low, high (95%), donors.
             What the donors of the half that confirms do to the unit, against the control that is less in favour, as
             `absolute` in the table; of names that were not proposed it is a description.
         layer: the units' layer.
@@ -84,7 +84,7 @@ def name_absence(
 
     Donors are pasted into random hosts beside two controls at the same place, a patch of the mean colour and their
     own phase-scrambled copies (`effects.donor_effects`). One half of the donors proposes: of the names that are
-    surely *specific* (upper 95 % bound of the coefficient below 0, see below), the one that surely lowers the unit most
+    surely *specific* (upper 95% bound of the coefficient below 0, see below), the one that surely lowers the unit most
     against the mean colour. The other half confirms that name by one-sided t-tests, adjusted over the units of
     a reading (Benjamini and Hochberg): *specific*, its donors lower the unit by more than `least` beyond what other
     donors do, in a regression on membership with mean colour, contrast and edge energy as covariates and robust
@@ -110,7 +110,7 @@ def name_absence(
         of the two controls that is less in favour), each with _low and _high and its q; active (against the mean
         colour, in hosts in which the unit is in its upper half), with _low and _high; donors (of the name, in the half
         that confirms), runners_up (names neither above nor below the name), confirmed, repeated. Effects are in sd of
-        the unit, negative where it is lowered, intervals 95 %. NaN, and an empty name, for a unit that never changes.
+        the unit, negative where it is lowered, intervals 95%. NaN, and an empty name, for a unit that never changes.
 
     Raises:
         InputError: no name has enough donors; as `donor_effects`.
@@ -241,7 +241,7 @@ class Trial:
         return np.array(self.offered)[climbed], runners
 
     def _upper(self, changes: np.ndarray, name: int) -> np.ndarray:
-        """[unit] upper 95 % bound of the mean change by a name's donors, in the half that proposes."""
+        """[unit] upper 95% bound of the mean change by a name's donors, in the half that proposes."""
         found = changes[(self.half == 0) & self.concepts.membership[:, name]]
         error = found.std(axis=0, ddof=1) / len(found) ** 0.5
         return found.mean(axis=0) + stats.t.ppf(0.95, len(found) - 1) * error

@@ -48,7 +48,7 @@ def response_shape(responses, blank, *, ends: tuple | None = None, images=None) 
 
     Returns:
         One row a unit: blank and sd of the responses (units of the layer), skewness (corrected for bias) with
-        the ends of its 95 % interval skewness_low and skewness_high, blank_percentile (0..100, ties counted
+        the ends of its 95% interval skewness_low and skewness_high, blank_percentile (0..100, ties counted
         half), p5_sd, p95_sd, lowest_sd and highest_sd (5th and 95th percentile and extremes minus the blank,
         in sd: below 0 where they lie below it), share_below (0..1, see `share_below`). A unit whose responses
         never change has NaN. The interval is that of a large sample (influence of each image, Student's t).
@@ -140,7 +140,7 @@ def describe_shape(shape: pd.Series, copies: pd.DataFrame) -> str:
 
 
 def _side(shape: pd.Series) -> str:
-    """On which side of the blank a unit lies; a side that at most 5 % of the images reach is none."""
+    """On which side of the blank a unit lies; a side that at most 5% of the images reach is none."""
     if shape["p5_sd"] >= 0:
         return "it has no low side"
     if shape["p95_sd"] <= 0:

@@ -32,7 +32,7 @@ def smoothed(maps, smooth: float) -> np.ndarray:
 
 
 def robust_limit(maps) -> float:
-    """The magnitude that 99.5 % of the values stay below: a few pixels can't stretch the colour scale."""
+    """The magnitude that 99.5% of the values stay below: a few pixels can't stretch the colour scale."""
     return float(np.quantile(np.abs(maps), 0.995)) or 1.0
 
 
@@ -71,7 +71,7 @@ def show_maps(images, maps, *, normalisation=None, titles: Sequence[str] = (), s
         smooth: sd of the Gaussian under which maps are drawn, a share of the longer side; 0 for none.
 
     Returns:
-        The figure; full colour is what 99.5 % of the values stay below.
+        The figure; full colour is what 99.5% of the values stay below.
 
     Raises:
         InputError: no images, or maps or titles that do not fit them.
@@ -220,7 +220,7 @@ def _percent(share) -> str:
     share = float(share)
     if not np.isfinite(share):
         return "undefined"
-    return "< 1 %" if abs(share) < 0.01 else f"{100 * share:+.0f} %"
+    return "< 1%" if abs(share) < 0.01 else f"{100 * share:+.0f}%"
 
 
 def absence_heatmap(

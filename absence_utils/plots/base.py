@@ -20,6 +20,10 @@ STYLE = {
     "axes.titlesize": 9,
     "figure.titlesize": 10,
     "axes.labelsize": 9,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.title_fontsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
@@ -129,7 +133,6 @@ def legend_above(fig, ax, ncols: int, **more) -> None:
         loc="outside upper center",
         ncols=ncols,
         frameon=False,
-        fontsize=8,
         **more,
     )
 

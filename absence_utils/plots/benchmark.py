@@ -75,14 +75,14 @@ def groups(board, best, members: dict[str, list[str]], chance: float | None = No
             for name in names
         ]
         name_rows(axes[0], [label.replace("_", " ") for label in labels], fontsize=7.5)
-        note = "black: the best of the group (in brackets), 95 % over networks and rules; blue: the others"
+        note = "black: the best of the group (in brackets), 95% over networks and rules; blue: the others"
         note += ("" if chance is None else "; dotted: chance") + ("" if run is None else "\norange: this run")
         fig.supxlabel(note, fontsize=8)
     return fig
 
 
 def faithfulness_curves(results: dict, title: str = ""):
-    """Release and transplant of several maps against the share of pixels, mean and 95 % interval over images.
+    """Release and transplant of several maps against the share of pixels, mean and 95% interval over images.
 
     Args:
         results: name of the map to {fill: `faithfulness.Faithfulness`}; fills "background" and "inpaint".

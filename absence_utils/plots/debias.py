@@ -41,8 +41,8 @@ OBJECTIVES = {  # colours of what is trained
     "group-DRO": "#a6611a",
     "no shortcut": "black",
     "no patch": "#636363",
-    "none, 1 % minority": "#c7a0d8",
-    "group-DRO, 1 % minority": "#a6611a",
+    "none, 1% minority": "#c7a0d8",
+    "group-DRO, 1% minority": "#a6611a",
 }
 LOGITS = {"carrier": ("target logit", PRESENCE), "other": ("non-target logit", ABSENCE)}
 
@@ -54,7 +54,7 @@ def _panels(rows: int, columns: int, height: float):
 
 
 def accuracy_by_objective(table, sides: dict[int, str], rules: dict[str, str]):
-    """Accuracy under each objective on the four sets of test images and in the worst group, with 95 % intervals.
+    """Accuracy under each objective on the four sets of test images and in the worst group, with 95% intervals.
 
     Args:
         table: as `tables.accuracy_table` gives it: rule, carrier, objective, set, accuracy, low, high.
@@ -78,13 +78,13 @@ def accuracy_by_objective(table, sides: dict[int, str], rules: dict[str, str]):
                 name_rows(ax, objectives)
                 ax.set_title(f"{side}\n{title}" if ax in axes[0] else title, fontsize=8)
         for ax in axes[-1]:
-            ax.set_xlabel("accuracy on test images (%)\n95 % intervals over seeds; dotted: chance")
+            ax.set_xlabel("accuracy on test images (%)\n95% intervals over seeds; dotted: chance")
         legend_above(fig, axes[0, 0], len(SETS))
     return fig
 
 
 def accuracy_by_strength(table, sides: dict[int, str], penalised):
-    """Inverse-biased accuracy after the last epoch against the strength of the penalty, with 95 % intervals.
+    """Inverse-biased accuracy after the last epoch against the strength of the penalty, with 95% intervals.
 
     Args:
         table: columns carrier, objective, strength, set, accuracy, low, high, as `accuracy_table` gives them for
@@ -127,7 +127,7 @@ LOSSES = {
 
 
 def loss_comparison(table):
-    """Accuracy, and absence scores of the artefact after presence-only, against the strength of the penalty, with 95 %
+    """Accuracy, and absence scores of the artefact after presence-only, against the strength of the penalty, with 95%
     intervals: a column for each loss.
 
     Args:
@@ -193,7 +193,7 @@ def evidence_over_training(table, sides: dict[int, str]):
 
 
 def artefact_scores(table, sides: dict[int, str]):
-    """Absence score of the artefact on both logits under each objective, with 95 % intervals over seeds.
+    """Absence score of the artefact on both logits under each objective, with 95% intervals over seeds.
 
     Args:
         table: as `tables.score_table` gives it, of one rule.

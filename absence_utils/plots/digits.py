@@ -98,7 +98,7 @@ def removal_figure(examples, rates, at: float, source: str, unit: str):
             ylabel=f"held-out {source}s now seen as {unit} (%)",
             ylim=(-2, 102),
         )
-        ax.legend(frameon=False, fontsize=8, title="removed (band: 95 % interval)", loc="center right",
+        ax.legend(frameon=False, fontsize=8, title="removed (band: 95% interval)", loc="center right",
                   bbox_to_anchor=(1, 0.33))  # fmt: skip
         right.suptitle(f"Removing the evidence against '{unit}'\nturns {source} into {unit}", weight="bold")
     return fig

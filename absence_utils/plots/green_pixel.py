@@ -86,7 +86,7 @@ def green_pixel_figure(samples, weights, maps, patches):
 
 
 def convergence_figure(table):
-    """Test accuracy of every seed for every recipe, with how many reached 99 %.
+    """Test accuracy of every seed for every recipe, with how many reached 99%.
 
     Args:
         table: columns recipe, seed, accuracy (0..1).
@@ -99,7 +99,7 @@ def convergence_figure(table):
             ax.text(1.04, row, f"{reached} of {len(runs)} runs", va="center", weight="bold")
         ax.axvline(0.99, color=NEUTRAL, linestyle=":", linewidth=1)
         ax.set(
-            xlim=(0.45, 1.02), xlabel="test accuracy (dotted: 99 %; chance: 0.5), one dot a seed", ylabel=""
+            xlim=(0.45, 1.02), xlabel="test accuracy (dotted: 99%; chance: 0.5), one dot a seed", ylabel=""
         )
         ax.set_title("Test accuracy by initialisation and schedule", loc="left", weight="bold")
     return fig

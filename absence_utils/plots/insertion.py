@@ -42,7 +42,7 @@ KIND_COLOURS = ("#2166ac", "#1b7837", "#777777")  # trained on absences, without
 VERDICTS = {
     "published": ("published test: significant either way", GREY),
     "all_pairs_lower": ("every patch in every image (fewer): lower", "#dddddd"),
-    "suppressed": ("absence score > 0 (FDR 5 %)", "#92c5de"),
+    "suppressed": ("absence score > 0 (FDR 5%)", "#92c5de"),
     "vetoed": ("context-dependent (veto)", DARK),
 }
 
@@ -129,7 +129,7 @@ def absence_scores(scores, tests, limit: float, strongest: int = 20):
                 values = by_control[condition].value.reindex(order)
                 look = {"color": colour, "markersize": 3.5, "alpha": 0.8, "linestyle": "none"}
                 left.plot(values, place, marker, label=condition, **look)
-        left.plot([], [], "o-", color="black", markersize=4, label="random patch, 95 % interval")
+        left.plot([], [], "o-", color="black", markersize=4, label="random patch, 95% interval")
         left.axvline(
             limit, color=PRESENCE, linestyle="--", linewidth=1, label="95th percentile, one random copy"
         )
@@ -141,7 +141,7 @@ def absence_scores(scores, tests, limit: float, strongest: int = 20):
         )
         middle.axvspan(-0.05, 0.05, color="#eeeeee", zorder=0)
         middle.set_yticks([])
-        middle.set(xlabel="veto score (sd), 95 % interval", title="Veto score,\nsame units")
+        middle.set(xlabel="veto score (sd), 95% interval", title="Veto score,\nsame units")
         _inflation(right, main, tests)
     return fig
 
@@ -186,7 +186,7 @@ def verdict_bars(table):
         below.axhline(0, color="black", linewidth=0.6)
         below.set_xticks(place, [f"{name}\n({len(rows)} units)" for name, rows in groups.items()])
         below.set(ylabel="veto score (sd)")
-        below.set_title("Veto score of every unit (dark: above 0.05 sd, FDR 5 %)")
+        below.set_title("Veto score of every unit (dark: above 0.05 sd, FDR 5%)")
     return fig
 
 
@@ -265,7 +265,7 @@ def power_points(table):
             ax.set(ylim=(-4, 104), title=f"{reading} (more than {rows.delta.iloc[0]:g} sd)")
         axes[0].set_ylabel("units (%)")
         fig.suptitle(
-            "Clear absences found, and false alarms, where the truth is known (dotted: 90 % and 5 %)"
+            "Clear absences found, and false alarms, where the truth is known (dotted: 90% and 5%)"
         )
         handles, labels = axes[0].get_legend_handles_labels()
         order = [*range(0, len(handles), 2), *range(1, len(handles), 2)]
@@ -283,7 +283,7 @@ def pooling_bars(table):
     pools = table.pool.drop_duplicates().tolist()
     kinds = {
         "published": ("published test: significant either way", GREY),
-        "suppressed": ("absence score > 0.05 sd (FDR 5 %)", "#4393c3"),
+        "suppressed": ("absence score > 0.05 sd (FDR 5%)", "#4393c3"),
     }
     with companion_style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9))

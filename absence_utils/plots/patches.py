@@ -157,7 +157,7 @@ def _histograms(ax, tables: dict, column: str, bins, middle: float, above: bool)
         share = 100 * np.mean(values > middle if above else values < middle)
         weights = np.full(len(values), 100 / max(len(values), 1))
         style = {"histtype": "step", "color": ORANGE} if number else {"alpha": 0.35, "color": "black"}
-        label = f"{name}: {share:.0f} % of units {where}"
+        label = f"{name}: {share:.0f}% of units {where}"
         ax.hist(values, bins, weights=weights, label=label, **style)
     top = ax.get_ylim()[1]
     ax.plot([middle, middle], [0, top], color="black", linestyle=":", linewidth=1)

@@ -145,7 +145,7 @@ def _drawings(card) -> list[Panel]:
         ),
         Panel(
             lambda part: effect_intervals(part.subplots(), card), 3.0, 2.4,
-            "Effects of the lowest patches with 95 % intervals: "
+            "Effects of the lowest patches with 95% intervals: "
             + ", ".join(f"{read} {row['effect']:.2f} sd" for read, row in card.decisions.iterrows())
             + "; all are in the table of effects",
         ),
@@ -169,7 +169,7 @@ def _concept_row(naming) -> Row:
 
 
 def concept_intervals(ax, concepts) -> None:
-    """The effect of each concept with its 95 % interval; a confirmed one is blue and bold.
+    """The effect of each concept with its 95% interval; a confirmed one is blue and bold.
 
     Args:
         concepts: see `your_model.offer.Naming`.
@@ -268,12 +268,12 @@ def response_histogram(ax, responses, blank: float | None = None) -> None:
 
 
 def _share(share: float) -> str:
-    """A share in per cent; 100 % are all, and 0 % none."""
+    """A share in per cent; 100% are all, and 0% none."""
     return f"{share:.1%}" if round(100 * share) in (0, 100) and share not in (0, 1) else f"{share:.0%}"
 
 
 def effect_intervals(ax, card) -> None:
-    """Effect of the lowest patches in both readings against each control, with its 95 % interval and delta (dashed)."""
+    """Effect of the lowest patches in both readings against each control, with its 95% interval and delta (dashed)."""
     names = []
     for row, effect in enumerate(card.effects.itertuples()):
         colour = READINGS[effect.reading]

@@ -19,6 +19,8 @@ from absence_utils.errors import InputError, brief, require_choice
 
 from .ranges import Range, read_range
 
+PARAMETER_TAGS = {"parameters", "more-parameters"}
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -35,7 +37,10 @@ class Parameter:
 
 
 def read_parameters(notebook: dict) -> dict[str, Parameter]:
-    """Parameters of a notebook: the literals assigned in its cell tagged `parameters`, with their comments.
+    """Parameters of a notebook: the literals that its two cells of parameters assign, with their comments.
+
+    Those that are changed often are in the cell tagged `parameters`. The others are in a folded cell tagged
+    `more-parameters`, which stands before it, so that what papermill sets comes after both.
 
     Raises:
         InputError: a line that is not an assignment of a literal to a name.
@@ -54,7 +59,7 @@ def notebook_parameters(path: Path | str) -> dict[str, Parameter]:
 
 
 def _parameters_cell(notebook: dict) -> str:
-    tagged = [it for it in notebook["cells"] if "parameters" in it["metadata"].get("tags", [])]
+    tagged = [it for it in notebook["cells"] if PARAMETER_TAGS & set(it["metadata"].get("tags", []))]
     return "\n".join("".join(cell["source"]) for cell in tagged)
 
 

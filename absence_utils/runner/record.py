@@ -15,12 +15,13 @@ from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from absence_utils.errors import InputError
+from absence_utils.errors import InputError, require_choice
 from absence_utils.files import file_hash, files_read, forget_files, write_atomically
 from absence_utils.paths import NOTEBOOKS, RESULTS, ROOT
 
@@ -29,6 +30,10 @@ from .parameters import check_parameters, notebook_parameters
 LIBRARIES = """captum matplotlib numpy pandas papermill pillow safetensors scikit-learn scipy seaborn
 torch torch-lucent torchvision""".split()
 DPI = 200  # figures are drawn for 7.5 inches of width: 1500 pixels
+VECTOR = {  # formats for print, and what would differ between two runs
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "svg": {"Creator": None, "Date": None},
+}
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,7 @@ def save_figure(
 ) -> Path:
     """Write a figure as NAME.png with the numbers it shows as NAME.csv and its provenance as NAME.json.
 
+    ABSENCE_FORMATS="pdf svg" in the environment writes it in these formats, too, with text that can be edited in PDF.
     Picture and numbers are byte-identical between two runs on one machine; the time stands in the JSON alone.
     No file is ever half written. Where they go is configuration, see `output_folder`.
 
@@ -187,7 +193,7 @@ def save_figure(
         Path of the PNG, at 200 pixels per inch.
 
     Raises:
-        InputError: the name is not a plain name.
+        InputError: the name is not a plain name, or ABSENCE_FORMATS asks for a format that is none.
 
     Example:
         >>> import matplotlib.pyplot as plt
@@ -201,9 +207,7 @@ def save_figure(
     """
     if not re.fullmatch(r"\w[\w-]*", name):
         raise InputError("name", f"{name!r} is not a plain name", "Use letters, digits, - and _ only.")
-    picture = BytesIO()
-    fig.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})  # no version of matplotlib
-    contents = {".png": picture.getvalue()}
+    contents = {f".{kind}": _picture(fig, kind) for kind in ("png", *_more_formats())}
     if numbers is not None:
         contents[".csv"] = _csv(numbers)
     contents[".json"] = json.dumps(_provenance(name, inputs or {}, contents), indent=1).encode() + b"\n"
@@ -211,9 +215,27 @@ def save_figure(
     folder.mkdir(parents=True, exist_ok=True)
     if numbers is None:
         (folder / f"{name}.csv").unlink(missing_ok=True)  # numbers of an earlier figure are not this one's
+    for kind in VECTOR.keys() - _more_formats():
+        (folder / f"{name}.{kind}").unlink(missing_ok=True)  # nor is its drawing
     for suffix, content in contents.items():
         write_atomically(folder / f"{name}{suffix}", content)
     return folder / f"{name}.png"
+
+
+def _more_formats() -> set[str]:
+    """Formats for print that ABSENCE_FORMATS asks for beside PNG."""
+    asked = set(os.environ.get("ABSENCE_FORMATS", "").lower().replace(",", " ").split()) - {"png"}
+    for kind in sorted(asked):
+        require_choice("ABSENCE_FORMATS", kind, list(VECTOR))
+    return asked
+
+
+def _picture(fig, kind: str) -> bytes:
+    """The figure in one format, the same bytes each time: no version of matplotlib in it, no time, no random names."""
+    picture = BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "absence", "pdf.fonttype": 42}):
+        fig.savefig(picture, format=kind, dpi=DPI, metadata=VECTOR.get(kind, {"Software": None}))
+    return picture.getvalue()
 
 
 def save_table(table: pd.DataFrame, name: str) -> Path:

@@ -83,6 +83,6 @@ def _shown(value) -> str:
 
 def _moved(value: pd.Series) -> str:
     percent = 100 * value.used
-    part = "less than 1 % of" if percent < 1 else f"{percent:.0f} % of" if percent < 10_000 else "many times"
+    part = "less than 1% of" if percent < 1 else f"{percent:.0f}% of" if percent < 10_000 else "many times"
     old, new = _shown(value.reference), _shown(value.here)
     return f"{value.column} ({value.row}): {old} -> {new}, {part} its tolerance"

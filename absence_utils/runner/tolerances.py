@@ -7,7 +7,7 @@ The file is data/reference/tolerances.yaml; its head says how the tolerances wer
       rows: {share: {above: 0}}              # optional: rows that are kept and compared
       columns:
         rate: {absolute: 0.03}               # within 0.03 of the reference
-        low: {relative: 0.1, absolute: 1e-6} # within 10 % or 1e-6, whichever is more
+        low: {relative: 0.1, absolute: 1e-6} # within 10% or 1e-6, whichever is more
         n: exact
         p: not compared because it spans 200 powers of ten
       conclusions:

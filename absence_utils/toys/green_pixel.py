@@ -313,7 +313,7 @@ def convergence_over_seeds(
 
 
 def convergence_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """How many seeds reach 99 % test accuracy, "8 of 40", by recipe and loss (rows) and palette (columns).
+    """How many seeds reach 99% test accuracy, "8 of 40", by recipe and loss (rows) and palette (columns).
 
     Args:
         runs: as of `convergence_over_seeds`.

@@ -280,11 +280,11 @@ def conditional_table(pairs: Sequence[ConditionalPair]) -> pd.DataFrame:
     Returns:
         A row for each unit and pole, in sd of the unit's natural responses, means over the held-out images
         and both surrounds: unit, pole, driver (what the unit loses without its driver), with_driver and
-        without_driver (change by a surround), interaction (their difference), low, high (95 %, Student's t
+        without_driver (change by a surround), interaction (their difference), low, high (95%, Student's t
         over images), fitted_with and fitted_without (the interaction of each surround, equal where the second
         had nothing to follow), q (for "lowest": that the interaction or with_driver is not below -`LEAST`: a
         surround that fills a unit which saturates has an interaction, too, and lowers nothing), ranks (the
-        same difference on the scale of ranks, -2..2) and veto (q below 5 % and ranks below 0). A unit with a
+        same difference on the scale of ranks, -2..2) and veto (q below 5% and ranks below 0). A unit with a
         driver below `DRIVER` is not asked, nor is "highest": q is NaN.
     """
     rows = [_row(pair, place) for pair in pairs for place in range(len(pair.poles))]

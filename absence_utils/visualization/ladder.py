@@ -65,8 +65,8 @@ def suppression_ladder(
     """Suppress a unit in equal steps of its response, from the image as it is to `target`.
 
     Each level is a `suppress` of its own, scaled back to the level's response. On the concept scenes' logits
-    all ladders fall at every step; started at the original they end with a change of 0.90 % of the pixel
-    range, started at the level before with 1.09 % (data/measured/ladder.csv).
+    all ladders fall at every step; started at the original they end with a change of 0.90% of the pixel
+    range, started at the level before with 1.09% (data/measured/ladder.csv).
 
     Args:
         unit: channel, logit or direction.

@@ -168,7 +168,7 @@ def render_pairs(
         seed: of the first noise and of the transforms.
         facets: number of images for each sign, at most. `SPARE` times as many are made, which `diversity` lets differ
             until two thirds of the steps are done; then the best is taken, and always the most different one of those
-            that have 85 % of its effect (`facets.choose_facets`). Where there are not enough, there are fewer.
+            that have 85% of its effect (`facets.choose_facets`). Where there are not enough, there are fewer.
         contrast: the budget of each image: the root mean square distance of its pixels from the blank (the network's
             mean colour), in the pixel range; `budget.natural_contrast` measures that of images. None leaves it free:
             images then go far beyond natural ones.
@@ -181,7 +181,7 @@ def render_pairs(
         decorrelate: use lucent's colour statistics of natural images (RGB only).
         smoothness: strength of the total variation term, see `objectives.smooth`. 0 suits networks trained on
             photographs; small networks need some (5 to 15), or fine gratings are all one sees.
-        plateau: stop early, see `optimisation.synthesise`: at 0.02 once all images gain less than 2 % more in an
+        plateau: stop early, see `optimisation.synthesise`: at 0.02 once all images gain less than 2% more in an
             eighth of the steps. 0 takes all steps.
         frames: steps before which the images are kept (`steps` for the finished ones), for animations.
         batch: images in one pass. More are made in several batches, with the same first noise and transforms.

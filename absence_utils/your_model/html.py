@@ -95,7 +95,7 @@ def _effect_table(card: Card) -> pd.DataFrame:
 
     def rows(table, value: str) -> dict:
         low, high = table["low"].map(_number), table["high"].map(_number)
-        return {"effect, sd": table[value].map(_number), "95 % interval": low + " to " + high}
+        return {"effect, sd": table[value].map(_number), "95% interval": low + " to " + high}
 
     effects = pd.DataFrame({"reading": card.effects["reading"], "against": card.effects["control"],
                             **rows(card.effects, "value")})  # fmt: skip
@@ -111,7 +111,7 @@ def _decided(card: Card) -> str:
     """What the decision rests on, with the adjusted p-values that decided."""
     parts = [
         f"{reading}: more than {row['delta']:g} sd q {_number(row['q_more'], 3)}, less q {_number(row['q_less'], 3)}, "
-        f"higher than {_number(row['percentile'], 0)} % of units with random weights"
+        f"higher than {_number(row['percentile'], 0)}% of units with random weights"
         for reading, row in card.decisions.iterrows()
     ]
     studied = card.decisions["studied"].iloc[0]

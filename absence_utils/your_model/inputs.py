@@ -61,7 +61,7 @@ def validate_inputs(opened: LoadedModel, dataset, *, most: int = 64, batch_size:
 
     Returns:
         A Validation. It takes one pass of these images, and a quarter of one for each other preprocessing where less
-        than 90 % are recognised.
+        than 90% are recognised.
 
     Raises:
         InputError: `most` is less than 1; an image cannot be decoded.
@@ -282,4 +282,4 @@ def _by_chance(one: Tensor, other: Tensor) -> float:
 
 def _percent(share) -> str:
     percent = 100 * float(share)
-    return f"{percent:.0f} %" if percent >= 1 or percent == 0 else f"{percent:.1g} %"
+    return f"{percent:.0f}%" if percent >= 1 or percent == 0 else f"{percent:.1g}%"

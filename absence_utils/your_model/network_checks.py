@@ -65,7 +65,7 @@ def hooks(subject: CheckContext) -> Found:
         return True, f"{where}, which change its values: it is read as it is with them", remedy
     change = ((gradient - plain_gradient).norm() / plain_gradient.norm().clamp(min=1e-30)).item()
     if change > ALIKE:
-        return False, f"{where}, which change the gradient by {100 * change:.0f} % of its length", remedy
+        return False, f"{where}, which change the gradient by {100 * change:.0f}% of its length", remedy
     return True, f"{where}, which change nothing", ""
 
 

@@ -32,7 +32,7 @@ class Naming:
     Attributes:
         line: the first line of its card; "" where there is nothing to say.
         concepts: what was pasted into images and what it did, the lowest effect first: concept, effect (in sd of the
-            unit, negative where it is lowered), low, high (95 %), confirmed.
+            unit, negative where it is lowered), low, high (95%), confirmed.
         test: what these numbers are, in a sentence or two.
     """
 
@@ -85,14 +85,14 @@ def offer_names(
 
 NAMED = (
     "Pictures of each concept ({} px), pasted into random images: change of the response against the weaker of "
-    "two controls at the same place, a patch of the mean colour and the picture's own scrambled copy, with 95 % "
+    "two controls at the same place, a patch of the mean colour and the picture's own scrambled copy, with 95% "
     "intervals. Below 0 the concept lowers the unit. One name is proposed on half of the pictures. It is confirmed "
     f"(bold) if the other half surely lowers the unit by more than {MIN_EFFECT:g} sd, beyond each control and beyond "
     "other concepts."
 )
 TESTED = (
     "Your pictures, pasted into images drawn at random: the change of the response against each control at the same "
-    "place, with 95 % intervals. Below 0 they lower the unit."
+    "place, with 95% intervals. Below 0 they lower the unit."
 )
 
 

@@ -37,7 +37,11 @@ def cell_tags(cell) -> list[str]:
 
 def tasks(notebook: nbformat.NotebookNode) -> list[str]:
     """Names of the tasks, in the order of their answer cells."""
-    return [cell.id.removeprefix("answer-") for cell in notebook.cells if "answer" in cell_tags(cell)]
+    return [
+        cell.id.removeprefix("answer-")
+        for cell in notebook.cells
+        if "answer" in cell_tags(cell)
+    ]
 
 
 def read_solutions(path: Path) -> dict[str, str]:
@@ -54,7 +58,11 @@ def read_solutions(path: Path) -> dict[str, str]:
     for task, code in zip(parts[::2], parts[1::2], strict=True):
         if task in found or not code.strip():
             problem = "has two sections" if task in found else "has no code"
-            raise InputError("solutions", f"{task!r} in {path.name} {problem}", "Write one for each task.")
+            raise InputError(
+                "solutions",
+                f"{task!r} in {path.name} {problem}",
+                "Write one for each task.",
+            )
         found[task] = code.strip()
     return found
 
@@ -64,7 +72,9 @@ def solutions_of(exercise: Path) -> dict[str, str]:
     return read_solutions(SOLUTIONS / f"{exercise.stem}.py")
 
 
-def insert_solutions(notebook: nbformat.NotebookNode, solutions: dict[str, str]) -> nbformat.NotebookNode:
+def insert_solutions(
+    notebook: nbformat.NotebookNode, solutions: dict[str, str]
+) -> nbformat.NotebookNode:
     """A copy of an exercise with code in its answer cells; a task without a solution keeps its placeholder.
 
     Raises:
@@ -73,7 +83,11 @@ def insert_solutions(notebook: nbformat.NotebookNode, solutions: dict[str, str])
     names = tasks(notebook)
     for task in solutions:
         if task not in names:
-            raise InputError("solutions", f"there is no task {task!r}", f"There are: {', '.join(names)}.")
+            raise InputError(
+                "solutions",
+                f"there is no task {task!r}",
+                f"There are: {', '.join(names)}.",
+            )
     filled = copy.deepcopy(notebook)
     for cell in filled.cells:
         if "answer" in cell_tags(cell):
@@ -81,7 +95,9 @@ def insert_solutions(notebook: nbformat.NotebookNode, solutions: dict[str, str])
     return filled
 
 
-def run_exercise(notebook: nbformat.NotebookNode, folder: Path = EXERCISES) -> nbformat.NotebookNode:
+def run_exercise(
+    notebook: nbformat.NotebookNode, folder: Path = EXERCISES
+) -> nbformat.NotebookNode:
     """Execute an exercise in a fresh kernel; the returned copy has the outputs, errors included.
 
     Args:
@@ -91,7 +107,11 @@ def run_exercise(notebook: nbformat.NotebookNode, folder: Path = EXERCISES) -> n
     from nbclient.exceptions import CellExecutionError
 
     node = copy.deepcopy(notebook)
-    quiet = {"TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "ABSENCE_PROFILE": "exercise"}
+    quiet = {
+        "TQDM_DISABLE": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "ABSENCE_PROFILE": "exercise",
+    }
     defaults = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     client = NotebookClient(
         node,
@@ -130,12 +150,25 @@ def solve(exercise: Path, out: Path, run: bool = True) -> tuple[Path, dict]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit status is 0 if every check says that its solution is right."""
-    parser = argparse.ArgumentParser(prog="solve.py", description="Solve exercises and run their checks.")
-    parser.add_argument("exercise", nargs="*", help="name or number; without any, the exercises are listed")
-    parser.add_argument(
-        "--out", type=Path, default=RESULTS / "exercises", help="folder of the solved notebooks (%(default)s)"
+    parser = argparse.ArgumentParser(
+        prog="solve.py", description="Solve exercises and run their checks."
     )
-    parser.add_argument("--no-run", action="store_true", help="fill in the solutions without running them")
+    parser.add_argument(
+        "exercise",
+        nargs="*",
+        help="name or number; without any, the exercises are listed",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=RESULTS / "exercises",
+        help="folder of the solved notebooks (%(default)s)",
+    )
+    parser.add_argument(
+        "--no-run",
+        action="store_true",
+        help="fill in the solutions without running them",
+    )
     options = parser.parse_args(arguments)
     if not options.exercise:
         for path in all_exercises():
@@ -146,7 +179,10 @@ def main(arguments: list[str] | None = None) -> int:
             written, found = solve(path, options.out, run=not options.no_run)
             print(written)
             for cell, (kind, message) in found.items():
-                print(f"error: {path.stem}, cell {cell}: {kind}: {message}", file=sys.stderr)
+                print(
+                    f"error: {path.stem}, cell {cell}: {kind}: {message}",
+                    file=sys.stderr,
+                )
                 failed = True
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

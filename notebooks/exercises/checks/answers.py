@@ -38,7 +38,9 @@ def answered(**answers) -> None:
     """
     for name, value in answers.items():
         if _has_gap(value):
-            raise WrongAnswer(f"You have not answered yet: replace the ... of `{name}` in the cell above.")
+            raise WrongAnswer(
+                f"You have not answered yet: replace the ... of `{name}` in the cell above."
+            )
 
 
 def _has_gap(value) -> bool:
@@ -81,19 +83,34 @@ def compare(
     answered(**{name: given})
     truth, given = _as_array("truth", truth), _as_array(name, given)
     if truth.shape == () and given.size == 1:
-        given = given.reshape(())  # one number is one number, also inside a list or a tensor of shape (1,)
-    within = max(tolerance * (np.abs(truth).max(initial=0.0) or 1.0), absolute, 0.005 if share else 0.0)
+        given = given.reshape(
+            ()
+        )  # one number is one number, also inside a list or a tensor of shape (1,)
+    within = max(
+        tolerance * (np.abs(truth).max(initial=0.0) or 1.0),
+        absolute,
+        0.005 if share else 0.0,
+    )
     off = _distance(given, truth)
     if off <= within:
         return
-    near = [(_distance(given, _as_array(name, value)), sentence) for value, sentence in mistakes]
+    near = [
+        (_distance(given, _as_array(name, value)), sentence)
+        for value, sentence in mistakes
+    ]
     distance, sentence = min(near, key=lambda pair: pair[0], default=(np.inf, ""))
     if distance <= within:
         raise WrongAnswer(sentence)
     if given.shape != truth.shape:
         problem = f"should be {_shape(truth.shape)}, and yours is {_shape(given.shape)}"
-    elif share and given.min(initial=np.inf) > 1 and _distance(given / 100, truth) <= within:
-        raise WrongAnswer(f"`{name}` is in percent. Give a share between 0 and 1: divide by 100.")
+    elif (
+        share
+        and given.min(initial=np.inf) > 1
+        and _distance(given / 100, truth) <= within
+    ):
+        raise WrongAnswer(
+            f"`{name}` is in percent. Give a share between 0 and 1: divide by 100."
+        )
     else:
         problem = f"is not right yet{_what_is_off(given, truth, within)}"
     raise WrongAnswer(f"`{name}` {problem}. {look}".rstrip())
@@ -114,7 +131,9 @@ def _as_array(name: str, given) -> np.ndarray:
 
 def _distance(given: np.ndarray, value: np.ndarray) -> float:
     """The largest difference; infinite between arrays of different shape."""
-    return np.abs(given - value).max(initial=0.0) if given.shape == value.shape else np.inf
+    return (
+        np.abs(given - value).max(initial=0.0) if given.shape == value.shape else np.inf
+    )
 
 
 def _shape(shape: tuple) -> str:
@@ -126,7 +145,11 @@ def _what_is_off(given: np.ndarray, truth: np.ndarray, within: float) -> str:
     if _distance(-given, truth) <= within:
         return ": its sign is the wrong way round"
     if truth.shape == ():
-        near = ", though near: give three digits" if abs(given - truth) <= 10 * within else ""
+        near = (
+            ", though near: give three digits"
+            if abs(given - truth) <= 10 * within
+            else ""
+        )
         return f" (too high{near})" if given > truth else f" (too low{near})"
     return f": {(np.abs(given - truth) > within).mean():.0%} of its values differ"
 
@@ -154,7 +177,13 @@ def choose(name: str, given, truth: str, because: Mapping[str, str]) -> None:
 
 
 def same_items(
-    name: str, given, truth: Sequence, *, missing: str = "", extra: str = "", mistakes: Iterable[tuple] = ()
+    name: str,
+    given,
+    truth: Sequence,
+    *,
+    missing: str = "",
+    extra: str = "",
+    mistakes: Iterable[tuple] = (),
 ) -> None:
     """A set of things, in any order.
 
@@ -170,7 +199,10 @@ def same_items(
     answered(**{name: given})
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise WrongAnswer(f"`{name}` should be a list, and yours is {given!r}.")
-    items, truth = {item.item() if hasattr(item, "item") else item for item in given}, set(truth)
+    items, truth = (
+        {item.item() if hasattr(item, "item") else item for item in given},
+        set(truth),
+    )
     for wrong, sentence in mistakes:
         if items == set(wrong) != truth:
             raise WrongAnswer(sentence)
@@ -179,7 +211,9 @@ def same_items(
         raise WrongAnswer(f"`{name}` leaves out {count}. {missing}".rstrip())
     if items - truth:
         listed = ", ".join(sorted(str(item) for item in items - truth))
-        raise WrongAnswer(f"`{name}` has what does not belong there: {listed}. {extra}".rstrip())
+        raise WrongAnswer(
+            f"`{name}` has what does not belong there: {listed}. {extra}".rstrip()
+        )
 
 
 # What answer cells print at their end: the finding as it looks before a check says anything about it.
@@ -190,7 +224,9 @@ def print_numbers(**values) -> None:
     found = {}
     for name, value in values.items():
         found |= value if isinstance(value, Mapping) else {name: value}
-    parts = [f"{name} = {_short(value)}" for name, value in found.items() if value is not ...]
+    parts = [
+        f"{name} = {_short(value)}" for name, value in found.items() if value is not ...
+    ]
     if parts:
         print(", ".join(parts))
 
@@ -200,11 +236,15 @@ def _short(value) -> str:
     if array.size != 1 or array.dtype.kind not in "iuf":
         return str(value)
     number = array.item()
-    return str(number) if array.dtype.kind in "iu" else f"{round(number, 3) + 0.0:g}"  # no -0
+    return (
+        str(number) if array.dtype.kind in "iu" else f"{round(number, 3) + 0.0:g}"
+    )  # no -0
 
 
 def print_t_test(drops) -> None:
     """Print the mean of drops in sd, of any shape, with a t-test that takes every number as an input of its own."""
     drops = np.asarray(to_numpy(drops), dtype=float)
     p = stats.ttest_1samp(drops.ravel(), 0).pvalue
-    print(f"mean drop {drops.mean():+.2f} sd over {drops.size} inputs, t-test p = {p:.0e}")
+    print(
+        f"mean drop {drops.mean():+.2f} sd over {drops.size} inputs, t-test p = {p:.0e}"
+    )

@@ -129,7 +129,11 @@ def _effect(name: str) -> float:
 def _single(value):
     """The number in an array that holds one alone, as a network answers to one image; else the value as it is."""
     array = np.asarray(to_numpy(value))
-    return array.item() if array.size == 1 and array.ndim and array.dtype != object else value
+    return (
+        array.item()
+        if array.size == 1 and array.ndim and array.dtype != object
+        else value
+    )
 
 
 def put_it_in(effect_not_b, effect_bias, encodes) -> Correct:
@@ -139,17 +143,29 @@ def put_it_in(effect_not_b, effect_bias, encodes) -> Correct:
     for (variable, value), name in zip(given.items(), TWINS, strict=True):
         compiled = COMPILED[name]()
         empty, with_a = (
-            float(compiled.model(compiled.render(compiled.present(*shown)))[0, 0]) for shown in ((), ("A",))
+            float(compiled.model(compiled.render(compiled.present(*shown)))[0, 0])
+            for shown in ((), ("A",))
         )
         truth = _effect(name)
         mistakes = [
             (-truth, "The sign is the wrong way round: with B minus without."),
-            (truth + empty, "That is the response to an image with B. Subtract the one without."),
+            (
+                truth + empty,
+                "That is the response to an image with B. Subtract the one without.",
+            ),
             (with_a - empty, "That is the effect of A. Show B."),
         ]
-        compare(variable, value, truth, mistakes=mistakes, look="With B minus without, from an empty image.")
+        compare(
+            variable,
+            value,
+            truth,
+            mistakes=mistakes,
+            look="With B minus without, from an empty image.",
+        )
     because = {
-        TWINS[1]: "Showing B changes nothing there. A response without evidence is not yet an absence.",
+        TWINS[
+            1
+        ]: "Showing B changes nothing there. A response without evidence is not yet an absence.",
         "both": "Only one of them changes when B is shown (definition 2.1 of the paper).",
         "neither": "One of them falls when B is shown: that is an encoded absence (definition 2.1 of the paper).",
     }
@@ -175,7 +191,9 @@ def subject(kind: str, seed: int = 0, images: int = 24) -> BenchmarkTask:
     return replace(scene_task(192, 1, seed, kind), images_for_maps=images)
 
 
-_of_each_unit = lru_cache(32)(of_each_unit)  # one object for one function: its maps are then computed once
+_of_each_unit = lru_cache(32)(
+    of_each_unit
+)  # one object for one function: its maps are then computed once
 
 
 def on_targets(function, who: BenchmarkTask) -> Tensor:
@@ -218,7 +236,9 @@ def print_scores(**said) -> None:
             continue
         values = torch.as_tensor(np.asarray(values, dtype=float))
         if values.shape != absent.shape:
-            print(f"{name}: shape {tuple(values.shape)}, not [unit, concept] {tuple(absent.shape)}")
+            print(
+                f"{name}: shape {tuple(values.shape)}, not [unit, concept] {tuple(absent.shape)}"
+            )
             continue
         print(f"{name}: AUROC {auroc(values):.2f} (by chance 0.50)")
 
@@ -232,7 +252,11 @@ def _filled(said):
 def _said(who: BenchmarkTask, name: str, target: bool, change=None) -> Tensor:
     key = (METHODS[name], target, change)
     if key not in who.memory:
-        function = METHODS[name] if change is None else lambda *given: change(METHODS[name](*given))
+        function = (
+            METHODS[name]
+            if change is None
+            else lambda *given: change(METHODS[name](*given))
+        )
         who.memory[key] = (on_targets if target else on_non_targets)(function, who)
     return who.memory[key]
 
@@ -250,7 +274,10 @@ def on_its_own_class(said, silent, who: BenchmarkTask) -> Correct:
     compare("said", _filled(said), _filled(truth), mistakes=mistakes, look=look)
     count = int(truth[absent].isnan().sum())
     mistakes = [
-        (int((~truth[absent].isnan()).sum()), "Those are the planted absences of which it says something."),
+        (
+            int((~truth[absent].isnan()).sum()),
+            "Those are the planted absences of which it says something.",
+        ),
     ]
     compare("silent", silent, count, mistakes=mistakes, look="`said[absent].isnan()`.")
     edge = auroc(_said(who, "edge detector", True))
@@ -277,7 +304,10 @@ def without_sign(unsigned, winner, who: BenchmarkTask) -> Correct:
     found, edge = auroc(truth), auroc(_said(who, "edge detector", False))
     best, other = ("edge detector", name) if edge > found else (name, "edge detector")
     choose(
-        "winner", winner, best, {other: f"AUROC {found:.2f} of the unsigned map, {edge:.2f} of the edges."}
+        "winner",
+        winner,
+        best,
+        {other: f"AUROC {found:.2f} of the unsigned map, {edge:.2f} of the edges."},
     )
     return Correct(
         f"You made the mistake: AUROC {found:.2f} against {edge:.2f}: something that has never seen the network wins. "
@@ -293,7 +323,10 @@ def signed_on_others(signed, finds, who: BenchmarkTask) -> Correct:
     mistakes = [
         (_filled(_said(who, name, True)), "Those are target inputs still."),
         (_filled(_said(who, name, False, torch.abs)), "That map is unsigned still."),
-        (_filled(-truth), "The sign is the wrong way round: positive says that the concept lowers the unit."),
+        (
+            _filled(-truth),
+            "The sign is the wrong way round: positive says that the concept lowers the unit.",
+        ),
     ]
     compare(
         "signed",
@@ -304,7 +337,10 @@ def signed_on_others(signed, finds, who: BenchmarkTask) -> Correct:
     )
     called = int((truth[absent] > 0).sum())
     mistakes = [
-        (int((truth > 0).sum()), "Those are all pairs that it calls. Count the planted absences among them."),
+        (
+            int((truth > 0).sum()),
+            "Those are all pairs that it calls. Count the planted absences among them.",
+        ),
         (int((truth[absent] < 0).sum()), "Positive says absence."),
     ]
     compare("finds", finds, called, mistakes=mistakes, look="`signed[absent] > 0`.")
@@ -320,13 +356,20 @@ def thresholds(on_rules: dict[str, Tensor]) -> dict[str, float]:
     return {name: float(said[planted()].min()) for name, said in on_rules.items()}
 
 
-def false_alarms(alarms, wolf, on_rules: dict[str, Tensor], on_twin: dict[str, Tensor]) -> Correct:
+def false_alarms(
+    alarms, wolf, on_rules: dict[str, Tensor], on_twin: dict[str, Tensor]
+) -> Correct:
     """Share of the twin's pairs called at the threshold, method -> 0..1, and which method calls most."""
     answered(alarms=alarms, wolf=wolf)
     if not isinstance(alarms, dict) or set(alarms) != set(on_twin):
-        raise WrongAnswer(f"`alarms` should be a dict with the keys {', '.join(map(repr, on_twin))}.")
+        raise WrongAnswer(
+            f"`alarms` should be a dict with the keys {', '.join(map(repr, on_twin))}."
+        )
     limits, absent = thresholds(on_rules), planted()
-    shares = {name: float((said >= limits[name]).double().mean()) for name, said in on_twin.items()}
+    shares = {
+        name: float((said >= limits[name]).double().mean())
+        for name, said in on_twin.items()
+    }
     for name, said in on_twin.items():
         own, limit = on_rules[name], limits[name]
         mistakes = [
@@ -344,7 +387,11 @@ def false_alarms(alarms, wolf, on_rules: dict[str, Tensor], on_twin: dict[str, T
         compare(f'alarms["{name}"]', alarms[name], shares[name], mistakes=mistakes,
                 look="The mean of `on_twin[name] >= limits[name]`.", share=True)  # fmt: skip
     worst = max(shares, key=shares.get)
-    because = {name: f"{name} calls {share:.0%}." for name, share in shares.items() if name != worst}
+    because = {
+        name: f"{name} calls {share:.0%}."
+        for name, share in shares.items()
+        if name != worst
+    }
     choose("wolf", wolf, worst, because)
     listed = "; ".join(f"{name} {share:.0%}" for name, share in shares.items())
     return Correct(

@@ -33,8 +33,13 @@ def left_halves(left: dict, network: nn.Module, inputs: dict[str, Tensor]) -> Co
     """
     answered(left=left)
     if not isinstance(left, dict) or set(left) != set(inputs):
-        raise WrongAnswer(f"`left` should be a dict with the keys {', '.join(map(repr, inputs))}.")
-    signed = {kind: attribute(Unit(network, channel=UNIT), images) for kind, images in inputs.items()}
+        raise WrongAnswer(
+            f"`left` should be a dict with the keys {', '.join(map(repr, inputs))}."
+        )
+    signed = {
+        kind: attribute(Unit(network, channel=UNIT), images)
+        for kind, images in inputs.items()
+    }
     truth = {kind: left_share(absence_evidence(maps)) for kind, maps in signed.items()}
     for kind, images in inputs.items():
         maps, (other,) = signed[kind], [truth[name] for name in truth if name != kind]
@@ -42,25 +47,53 @@ def left_halves(left: dict, network: nn.Module, inputs: dict[str, Tensor]) -> Co
         source = absence_evidence(attribute(Unit(network, channel=SOURCE), images))
         ink = "That is the share of the ink. Take the absence evidence of the map, not the image."
         mistakes = [
-            (1 - left_share(evidence), "That is the right half: columns 0 to 3 are the left one."),
-            (left_share(evidence.mT), "That is the upper half: the last axis of an image is its width."),
-            (1 - left_share(evidence.mT), "That is the lower half: the last axis of an image is its width."),
-            (left_share(presence_evidence(maps)), "That is presence evidence. Ask for the negative part."),
+            (
+                1 - left_share(evidence),
+                "That is the right half: columns 0 to 3 are the left one.",
+            ),
+            (
+                left_share(evidence.mT),
+                "That is the upper half: the last axis of an image is its width.",
+            ),
+            (
+                1 - left_share(evidence.mT),
+                "That is the lower half: the last axis of an image is its width.",
+            ),
+            (
+                left_share(presence_evidence(maps)),
+                "That is presence evidence. Ask for the negative part.",
+            ),
             (
                 left_share(maps.abs().sum(1)),
                 "Those are absolute values: for and against, added up. Take the negative part.",
             ),
             (left_share(images), ink),
-            (float(evidence[..., :4].sum()), "That is the evidence on the left; divide by all of it."),
+            (
+                float(evidence[..., :4].sum()),
+                "That is the evidence on the left; divide by all of it.",
+            ),
             (
                 left_share(maps.sum(1)),
                 "That adds up for and against, with signs. Take the negative part first.",
             ),
-            (left_share(source), f"That is unit {SOURCE}. The unit is the logit of '{UNIT}'."),
-            (other, "That is the share of the other images: the 3s and the 8s the wrong way round."),
+            (
+                left_share(source),
+                f"That is unit {SOURCE}. The unit is the logit of '{UNIT}'.",
+            ),
+            (
+                other,
+                "That is the share of the other images: the 3s and the 8s the wrong way round.",
+            ),
         ]
         look = "`absence_evidence(attribute(unit, images))` is [image, height, width]; sum left columns, sum all."
-        compare(f'left["{kind}"]', left[kind], truth[kind], mistakes=mistakes, look=look, share=True)
+        compare(
+            f'left["{kind}"]',
+            left[kind],
+            truth[kind],
+            mistakes=mistakes,
+            look=look,
+            share=True,
+        )
     ink = left_share(inputs["8s"])
     return Correct(
         f"The 8s have {ink:.0%} of their ink on the left, and {truth['8s']:.0%} of what speaks against '{UNIT}'."
@@ -82,13 +115,19 @@ def removal_score(score, network: nn.Module, eights: Tensor) -> Correct:
         (-maps, opposite),
         (maps.abs(), magnitude),
         (-maps.abs(), magnitude),
-        (other, "That explains '8'. The unit is '3': what is it in an 8 that keeps it from being a 3?"),
+        (
+            other,
+            "That explains '8'. The unit is '3': what is it in an 8 that keeps it from being a 3?",
+        ),
     ]
 
     def gone(by: Tensor) -> Tensor:
         return (remove_pixels(eights, by, count, among=strokes) != eights).any(dim=1)
 
-    mine, truth = gone(score), gone(maps)  # the pixels count, not the scores: many scores remove the same
+    mine, truth = (
+        gone(score),
+        gone(maps),
+    )  # the pixels count, not the scores: many scores remove the same
     if not torch.equal(mine, truth):
         for wrong, sentence in mistakes:
             if torch.equal(mine, gone(wrong)):
@@ -98,14 +137,20 @@ def removal_score(score, network: nn.Module, eights: Tensor) -> Correct:
             f"Of the pixels that `score` removes, {share:.0%} should stay. "
             f"Lowest first: the signed map of unit {UNIT}, summed over the channel axis."
         )
-    seen = predict(network, remove_pixels(eights, maps, count, among=strokes)).argmax(dim=1)
-    return Correct(f"With these pixels removed, {_share(seen == UNIT):.0%} of the 8s are seen as 3.")
+    seen = predict(network, remove_pixels(eights, maps, count, among=strokes)).argmax(
+        dim=1
+    )
+    return Correct(
+        f"With these pixels removed, {_share(seen == UNIT):.0%} of the 8s are seen as 3."
+    )
 
 
 def _as_score(score, eights: Tensor) -> Tensor:
     """The answer, which should be a tensor [image, height, width] of finite numbers."""
     if not isinstance(score, Tensor):
-        raise WrongAnswer(f"`score` should be a tensor of numbers, and yours is a {type(score).__name__}.")
+        raise WrongAnswer(
+            f"`score` should be a tensor of numbers, and yours is a {type(score).__name__}."
+        )
     score = score.detach()
     if score.shape == eights.shape:
         raise WrongAnswer("Drop the channel axis: [image, height, width].")
@@ -128,7 +173,9 @@ def fair_control(control, network: nn.Module, eights: Tensor) -> Correct:
     strokes, count = stroke_counts(eights)
     gone = ((control != eights).any(dim=1)) & strokes
     if ((control != eights).any(dim=1) & (control != 0).any(dim=1)).any():
-        raise WrongAnswer("Some pixels changed without being removed. A removed pixel is background, 0.")
+        raise WrongAnswer(
+            "Some pixels changed without being removed. A removed pixel is background, 0."
+        )
     removed = gone.sum(dim=(1, 2))
     if not removed.any():
         raise WrongAnswer("Nothing is removed: these are the 8s as they were.")
@@ -143,8 +190,12 @@ def fair_control(control, network: nn.Module, eights: Tensor) -> Correct:
         )
     maps = attribute(Unit(network, channel=UNIT), eights).sum(dim=1)
     for sign, name in ((1, "most negative"), (-1, "most positive")):
-        if torch.equal(remove_pixels(eights, sign * maps, count, among=strokes), control):
-            raise WrongAnswer(f"Those are the {name} pixels: a control does not look at the map.")
+        if torch.equal(
+            remove_pixels(eights, sign * maps, count, among=strokes), control
+        ):
+            raise WrongAnswer(
+                f"Those are the {name} pixels: a control does not look at the map."
+            )
     if _in_order(gone, strokes, count):
         raise WrongAnswer(
             "These pixels are not random: the same score everywhere removes from the top. Use `torch.rand`."
@@ -157,11 +208,15 @@ def fair_control(control, network: nn.Module, eights: Tensor) -> Correct:
 
 def _in_order(gone: Tensor, strokes: Tensor, count: Tensor) -> bool:
     """Whether the removed pixels are just the first stroke pixels of most images, counted from the top."""
-    first = strokes & (strokes.flatten(1).cumsum(1).view(strokes.shape) <= count[:, None, None])
+    first = strokes & (
+        strokes.flatten(1).cumsum(1).view(strokes.shape) <= count[:, None, None]
+    )
     return float((first == gone).flatten(1).all(dim=1).double().mean()) > 0.5
 
 
-def wrong_inputs(changed: dict, conclusion, network: nn.Module, threes: Tensor) -> Correct:
+def wrong_inputs(
+    changed: dict, conclusion, network: nn.Module, threes: Tensor
+) -> Correct:
     """The mistake: removal on the unit's own class, where a release cannot change the class.
 
     Args:
@@ -173,17 +228,35 @@ def wrong_inputs(changed: dict, conclusion, network: nn.Module, threes: Tensor) 
     before = _share(predict(network, threes).argmax(dim=1) != UNIT)
     for name in TREATMENTS[:2]:
         if not isinstance(changed, dict) or name not in changed:
-            raise WrongAnswer('`changed` should be a dict with the keys "most negative" and "random".')
-        mistakes = [(1 - truth[name], "That is the share still seen as 3. Count those that are not.")]
-        look = "Count where `predict(network, treated_threes[name]).argmax(1)` is not 3."
-        compare(f'changed["{name}"]', changed[name], truth[name], mistakes=mistakes, look=look, share=True)
+            raise WrongAnswer(
+                '`changed` should be a dict with the keys "most negative" and "random".'
+            )
+        mistakes = [
+            (
+                1 - truth[name],
+                "That is the share still seen as 3. Count those that are not.",
+            )
+        ]
+        look = (
+            "Count where `predict(network, treated_threes[name]).argmax(1)` is not 3."
+        )
+        compare(
+            f'changed["{name}"]',
+            changed[name],
+            truth[name],
+            mistakes=mistakes,
+            look=look,
+            share=True,
+        )
     because = {
         "encodes an absence": "You know better than this test! Random pixels change more 3s than the marked ones. What "
         "would somebody conclude who sees only these two numbers?"
     }
     choose("conclusion", conclusion, "encodes no absence", because)
     released = remove_strokes(network, threes, UNIT, SHARE)["most negative"]
-    logits = [float(predict(network, images)[:, UNIT].mean()) for images in (threes, released)]
+    logits = [
+        float(predict(network, images)[:, UNIT].mean()) for images in (threes, released)
+    ]
     return Correct(
         f"You made the mistake: without the marked pixels {truth['most negative']:.0%} of the 3s turn into something "
         f"else ({before:.0%} before), without random ones {truth['random']:.0%}. The marked pixels seem not to matter, "
@@ -200,11 +273,23 @@ def right_inputs(flipped: dict, network: nn.Module, eights: Tensor) -> Correct:
     lost = _rates(network, eights, lambda seen: seen != SOURCE)
     for name in TREATMENTS:
         if not isinstance(flipped, dict) or name not in flipped:
-            raise WrongAnswer(f"`flipped` should be a dict with the keys {', '.join(map(repr, TREATMENTS))}.")
+            raise WrongAnswer(
+                f"`flipped` should be a dict with the keys {', '.join(map(repr, TREATMENTS))}."
+            )
         damaged = "That counts 8s which are no longer seen as 8. Any damage does that; count those seen as 3."
-        mistakes = [(lost[name], damaged), (1 - truth[name], "That counts those not seen as 3.")]
+        mistakes = [
+            (lost[name], damaged),
+            (1 - truth[name], "That counts those not seen as 3."),
+        ]
         look = "Use `remove_strokes(network, eights, 3, share)`, and count where the class seen is 3."
-        compare(f'flipped["{name}"]', flipped[name], truth[name], mistakes=mistakes, look=look, share=True)
+        compare(
+            f'flipped["{name}"]',
+            flipped[name],
+            truth[name],
+            mistakes=mistakes,
+            look=look,
+            share=True,
+        )
     return Correct(
         f"{truth['most negative']:.0%} against {truth['random']:.0%} for random and {truth['most positive']:.0%} for "
         "the most positive pixels: what the non-target map marks is what kept these 8s from being 3s."
@@ -213,7 +298,10 @@ def right_inputs(flipped: dict, network: nn.Module, eights: Tensor) -> Correct:
 
 def _rates(network: nn.Module, images: Tensor, hit) -> dict[str, float]:
     treated = remove_strokes(network, images, UNIT, SHARE)
-    return {name: _share(hit(predict(network, left).argmax(dim=1))) for name, left in treated.items()}
+    return {
+        name: _share(hit(predict(network, left).argmax(dim=1)))
+        for name, left in treated.items()
+    }
 
 
 def _share(hits: Tensor) -> float:

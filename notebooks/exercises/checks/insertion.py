@@ -89,10 +89,22 @@ def chosen_and_tested(best, inflated, drops: Tensor) -> Correct:
             float(drops[:, :, truth].mean()),
             "You averaged over everything. Use `chosen_on`, as for the choice.",
         ),
-        (_both(drops)[2], "You know better already! First make the mistake: test where you chose."),
-        (-value, "The sign is the wrong way round: `drops` are control minus treatment."),
+        (
+            _both(drops)[2],
+            "You know better already! First make the mistake: test where you chose.",
+        ),
+        (
+            -value,
+            "The sign is the wrong way round: `drops` are control minus treatment.",
+        ),
     ]
-    compare("inflated", inflated, value, mistakes=mistakes, look="Mean of `chosen_on[:, :, best]`.")
+    compare(
+        "inflated",
+        inflated,
+        value,
+        mistakes=mistakes,
+        look="Mean of `chosen_on[:, :, best]`.",
+    )
     p = stats.ttest_1samp(chosen_on[:, :, truth].flatten().numpy(), 0).pvalue
     return Correct(
         f"You made the mistake: unit {truth} looks suppressed by {value:.2f} sd, and a t-test over all "
@@ -112,7 +124,9 @@ def _alike(given, truth: Tensor) -> bool:
 def two_places(treated, control, centred: Centred) -> Correct:
     """The mistake: responses [image] to the ring in the middle and to the empty patch in a corner."""
     answered(treated=treated, control=control)
-    at = {place: centred.response(centred.ring, place) for place in ("centre", "top left")}
+    at = {
+        place: centred.response(centred.ring, place) for place in ("centre", "top left")
+    }
     look = '`unit.response(insert_patches(images, patch, place))`; places are "centre" and "top left".'
     cornered = centred.response(centred.empty, "top left")
     swapped = _alike(control, at["centre"])
@@ -219,7 +233,10 @@ def repaired(clean, same_place, mean_veto, drops: Tensor, centred: Centred, maps
     compare("mean_veto", mean_veto, maps.veto(mean), mistakes=mistakes, look="Use the mean over positions.",
             absolute=5e-3)  # fmt: skip
     runs = np.array([_both(flips.drops(flip))[1:] for flip in range(40)])
-    (chosen, again), spread = runs.mean(axis=0).round(2) + 0.0, runs[:, 1].std(ddof=1)  # no -0.00
+    (chosen, again), spread = (
+        runs.mean(axis=0).round(2) + 0.0,
+        runs[:, 1].std(ddof=1),
+    )  # no -0.00
     return Correct(
         f"On fresh images and patches {score:+.2f} sd (over 40 coins {again:+.2f} on average with a "
         f"scatter of {spread:.2f}, against {chosen:+.2f} where the unit was chosen); at the same place "
@@ -244,11 +261,15 @@ def _numbers_of_units(vetoed, count: int):
     """The list of units in what NumPy and torch make of a comparison: a mask, or places as `where` returns them."""
     if isinstance(vetoed, (set, str)) or not isinstance(vetoed, Iterable):
         return vetoed
-    array = np.asarray(to_numpy(vetoed)).ravel()  # `where` gives a tuple of one array, `nonzero` a column
+    array = np.asarray(
+        to_numpy(vetoed)
+    ).ravel()  # `where` gives a tuple of one array, `nonzero` a column
     if array.dtype != bool or not array.size:
         return array.tolist()
     if len(array) != count:
-        raise WrongAnswer(f"`vetoed` is a mask of {len(array)} values, and there are {count} units.")
+        raise WrongAnswer(
+            f"`vetoed` is a mask of {len(array)} values, and there are {count} units."
+        )
     return np.flatnonzero(array).tolist()
 
 
@@ -259,14 +280,21 @@ def verdict(veto, vetoed, data: Inserted) -> Correct:
     absence = _absence(data)
     truth = absence - neutral
     mistakes = [
-        (absence, "That is the absence score. Subtract that of the same patches on neutral images."),
+        (
+            absence,
+            "That is the absence score. Subtract that of the same patches on neutral images.",
+        ),
         (neutral, "That is the score on neutral images alone."),
         (-truth, "The sign is the wrong way round: top minus neutral."),
         (truth * data.sd, "Divide by `sd`."),
         (absence + neutral, "Subtract the score on neutral images, do not add it."),
     ]
     compare(
-        "veto", veto, truth, mistakes=mistakes, look="Absence score on top images minus that on neutral ones."
+        "veto",
+        veto,
+        truth,
+        mistakes=mistakes,
+        look="Absence score on top images minus that on neutral ones.",
     )
     every, vetoes = range(len(truth)), np.flatnonzero(data._is_veto).tolist()
     same_items(

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from absence_utils.benchmark.networks import load_benchmark_network
 from absence_utils.benchmark.tasks import square_around
 from absence_utils.images.cache import stack_images
-from absence_utils.images.scenes import CONCEPTS, NORMALISATION, draw_presence, render_scenes, scene_dataset
+from absence_utils.images.scenes import (
+    CONCEPTS,
+    NORMALISATION,
+    draw_presence,
+    render_scenes,
+    scene_dataset,
+)
 from absence_utils.insertion.design import InsertionConfig, as_array
 from absence_utils.insertion.known_units import SyntheticUnits
 from absence_utils.insertion.paste import CORNERS, insert_patches
@@ -24,7 +30,10 @@ from absence_utils.patches.mining import mine_patches
 from absence_utils.units import Unit, feature_map, responses
 
 PATCH, STRIDE = 24, 8  # px
-HALF = 12, 4  # images and pairs of patches of the half of `CoinFlips.drops` on which a unit is chosen
+HALF = (
+    12,
+    4,
+)  # images and pairs of patches of the half of `CoinFlips.drops` on which a unit is chosen
 DISC = 0  # output of the twin network
 
 
@@ -42,12 +51,16 @@ class MixedUnits(nn.Module):
         half = units // 2
         self.additive = SyntheticUnits(images, half, "additive", seed=2 * seed)
         self.veto = SyntheticUnits(images, half, "veto", seed=2 * seed + 1)
-        self.order = torch.randperm(2 * half, generator=torch.Generator().manual_seed(seed))
+        self.order = torch.randperm(
+            2 * half, generator=torch.Generator().manual_seed(seed)
+        )
         self.is_veto = (self.order >= half).numpy()
         self.normalisation = self.additive.normalisation
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.cat((self.additive(images), self.veto(images)), dim=1)[:, self.order]
+        return torch.cat((self.additive(images), self.veto(images)), dim=1)[
+            :, self.order
+        ]
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,14 @@ def eight_units(seed: int = 0, scenes: int = 420) -> Inserted:
     setting = InsertionConfig(PATCH, STRIDE, k=4, images=10, seed=seed)
     many = replace(setting, images=40)  # the test is surer the more images it is given
     study = insertion_study(
-        model, None, dataset, setting, all_pairs=many, redraws=4, top_share=0.2, control_units=0
+        model,
+        None,
+        dataset,
+        setting,
+        all_pairs=many,
+        redraws=4,
+        top_share=0.2,
+        control_units=0,
     )
     shape = (len(model.is_veto), setting.images, setting.k)
     arrays = [
@@ -106,7 +126,9 @@ class CoinFlips:
 
     def drops(self, flip: int = 0) -> Tensor:
         """[image, pair, unit]: control minus treatment in sd, patches paired at random. Nothing tells the two apart."""
-        order = torch.randperm(self.responses.shape[1], generator=torch.Generator().manual_seed(flip))
+        order = torch.randperm(
+            self.responses.shape[1], generator=torch.Generator().manual_seed(flip)
+        )
         treated, control = order.chunk(2)
         return self.responses[:, control] - self.responses[:, treated]
 
@@ -114,7 +136,10 @@ class CoinFlips:
 @torch.no_grad()
 def coin_flips(seed: int = 0) -> CoinFlips:
     """Units of block4 of the concept-scenes network, 24 scenes, patches out of 96 others."""
-    model, generator = load_benchmark_network("rules"), torch.Generator().manual_seed(seed)
+    model, generator = (
+        load_benchmark_network("rules"),
+        torch.Generator().manual_seed(seed),
+    )
     images = scene_dataset(2 * HALF[0] + 96, 4000 + seed).images
     shown, others = images[: 2 * HALF[0]], images[2 * HALF[0] :]
     free = images.shape[-1] - PATCH + 1
@@ -125,8 +150,13 @@ def coin_flips(seed: int = 0) -> CoinFlips:
         for index, (top, left) in zip(number, corners, strict=True)
     ]
     places = torch.arange(len(shown)) % CORNERS
-    answers = [responses(model, "block4", insert_patches(shown, patch, places)) for patch in patches]
-    return CoinFlips(torch.stack(answers, dim=1) / responses(model, "block4", images).std(dim=0))
+    answers = [
+        responses(model, "block4", insert_patches(shown, patch, places))
+        for patch in patches
+    ]
+    return CoinFlips(
+        torch.stack(answers, dim=1) / responses(model, "block4", images).std(dim=0)
+    )
 
 
 # -- the disc in the middle
@@ -152,7 +182,12 @@ class Centred:
     def drop(self, place: str, control_place: str) -> float:
         """Mean of control minus treated, in sd."""
         return (
-            float((self.response(self.empty, control_place) - self.response(self.ring, place)).mean())
+            float(
+                (
+                    self.response(self.empty, control_place)
+                    - self.response(self.ring, place)
+                ).mean()
+            )
             / self.sd
         )
 
@@ -167,7 +202,9 @@ def centred_scenes(seed: int = 0, count: int = 240) -> Centred:
     """Those of `count` scenes with a disc in which most of it lies in the middle, and the unit "disc" of a twin."""
     unit = Unit(load_benchmark_network("twin").requires_grad_(False), channel=DISC)
     presence = draw_presence(count, 5000 + seed)
-    usual = unit.response(NORMALISATION.apply(render_scenes(presence[:100], 5000 + seed).pixels))
+    usual = unit.response(
+        NORMALISATION.apply(render_scenes(presence[:100], 5000 + seed).pixels)
+    )
     presence[:, CONCEPTS.index("disc")] = True
     scenes = render_scenes(presence, 5000 + seed)
     disc = scenes.masks[:, CONCEPTS.index("disc")].float()
@@ -176,7 +213,9 @@ def centred_scenes(seed: int = 0, count: int = 240) -> Centred:
     images = NORMALISATION.apply(scenes.pixels)[inside > 0.5 * disc.sum(dim=(1, 2))]
     alone = torch.zeros(1, len(CONCEPTS), dtype=torch.bool)
     alone[0, CONCEPTS.index("ring")] = True
-    shown, hidden = (render_scenes(given, 7000 + seed) for given in (alone, alone & False))
+    shown, hidden = (
+        render_scenes(given, 7000 + seed) for given in (alone, alone & False)
+    )
     top, left = square_around(shown.masks[0, CONCEPTS.index("ring")], PATCH)
     ring, empty = (
         NORMALISATION.apply(given.pixels[0, :, top : top + PATCH, left : left + PATCH])
@@ -230,11 +269,21 @@ def linear_maps(seed: int = 0, scenes: int = 160, count: int = 8, k: int = 4) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = (
-            nn.Sequential(nn.Conv2d(images.shape[1], 1, 6, stride=3, bias=False)).eval().requires_grad_(False)
+            nn.Sequential(nn.Conv2d(images.shape[1], 1, 6, stride=3, bias=False))
+            .eval()
+            .requires_grad_(False)
         )
     model[0].weight /= responses(model, "0", images).std()
     book = mine_patches(
-        model, "0", stack, patch=PATCH, stride=STRIDE, k=k, pool="min", reservoir=k, part=range(half)
+        model,
+        "0",
+        stack,
+        patch=PATCH,
+        stride=STRIDE,
+        k=k,
+        pool="min",
+        reservoir=k,
+        part=range(half),
     )
     lows = minimum(feature_map(model, "0", images[half:]).flatten(1))
     order = lows.argsort(descending=True) + half
@@ -247,12 +296,19 @@ def linear_maps(seed: int = 0, scenes: int = 160, count: int = 8, k: int = 4) ->
 
     def read(group: Tensor, image: Tensor, box: Tensor) -> Tensor:
         answers = []
-        for rank, (index, (top, left, *_)) in enumerate(zip(image.tolist(), box.tolist(), strict=True)):
+        for rank, (index, (top, left, *_)) in enumerate(
+            zip(image.tolist(), box.tolist(), strict=True)
+        ):
             patch = images[index, :, top : top + PATCH, left : left + PATCH]
-            pasted = insert_patches(images[group], patch, torch.full((len(group),), rank % CORNERS))
+            pasted = insert_patches(
+                images[group], patch, torch.full((len(group),), rank % CORNERS)
+            )
             answers.append(feature_map(model, "0", pasted).flatten(2)[:, 0])
         return torch.stack(answers, dim=1)
 
     groups = order[:count], order[middle : middle + count]
-    found = [{name: read(group, *where) for name, where in windows.items()} for group in groups]
+    found = [
+        {name: read(group, *where) for name, where in windows.items()}
+        for group in groups
+    ]
     return Maps(*found, float(lows.std()))

@@ -30,10 +30,16 @@ def frame_pairs(pairs, titles, *, signed: bool = False):
     pairs = to_numpy(pairs)
     limit = signed_limit(pairs)
     with companion_style():
-        fig, grid = plt.subplots(2, len(pairs), figsize=(max(1.5 * len(pairs), 3), 3.2), squeeze=False)
+        fig, grid = plt.subplots(
+            2, len(pairs), figsize=(max(1.5 * len(pairs), 3), 3.2), squeeze=False
+        )
         for axes, pair, title in zip(grid.T, pairs, titles, strict=True):
             for ax, frame in zip(axes, pair, strict=True):
-                image = signed_map(ax, frame, limit) if signed else show_image(ax, frame[None])
+                image = (
+                    signed_map(ax, frame, limit)
+                    if signed
+                    else show_image(ax, frame[None])
+                )
                 _frame(ax)
             axes[0].set_title(title)
         for row, ax in enumerate(grid[:, 0]):
@@ -57,7 +63,10 @@ def image_rows(rows, titles):
     with companion_style():
         edge = min(2.0, 9 / count)  # inches
         fig, grid = plt.subplots(
-            len(rows), count, figsize=(edge * count, (edge + 0.2) * len(rows)), squeeze=False
+            len(rows),
+            count,
+            figsize=(edge * count, (edge + 0.2) * len(rows)),
+            squeeze=False,
         )
         for axes, (name, images), row in zip(grid, rows.items(), titles, strict=True):
             for ax, image, title in zip(axes, images, row, strict=True):
@@ -111,14 +120,24 @@ def account_bars(table):
     names = ("baseline", "+ presence evidence", "− absence evidence", "= response")
     with companion_style():
         fig, grid = plt.subplots(
-            1, len(table), figsize=(2 + 1.6 * len(table), 2.1), sharex=True, sharey=True, squeeze=False
+            1,
+            len(table),
+            figsize=(2 + 1.6 * len(table), 2.1),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
         )
         for ax, row in zip(grid[0], table.itertuples(), strict=True):
             values = (row.baseline_response, row.presence, -row.absence, row.response)
             values = [0.0 if abs(value) < 5e-4 else value for value in values]  # no -0
-            bars = ax.barh(names, values, 0.7, color=("#bdbdbd", PRESENCE, ABSENCE, "black"))
+            bars = ax.barh(
+                names, values, 0.7, color=("#bdbdbd", PRESENCE, ABSENCE, "black")
+            )
             ax.bar_label(
-                bars, [f"{value:g}".replace("-", "−") for value in np.round(values, 2)], padding=3, fontsize=8
+                bars,
+                [f"{value:g}".replace("-", "−") for value in np.round(values, 2)],
+                padding=3,
+                fontsize=8,
             )
             ax.axvline(0, color=NEUTRAL, linewidth=0.8)
             ax.set_title("\n".join((*row.case.split(", ", 1), row.verdict)))
@@ -130,7 +149,14 @@ def account_bars(table):
 
 
 def _scale(fig, image, grid) -> None:
-    bar = fig.colorbar(image, ax=grid.ravel().tolist(), location="bottom", shrink=0.7, aspect=40, pad=0.05)
+    bar = fig.colorbar(
+        image,
+        ax=grid.ravel().tolist(),
+        location="bottom",
+        shrink=0.7,
+        aspect=40,
+        pad=0.05,
+    )
     bar.set_label("blue: negative, red: positive")
 
 

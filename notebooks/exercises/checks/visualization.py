@@ -10,22 +10,29 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from absence_utils.images.scenes import CONCEPTS, NORMALISATION, RULES, counterfactual_pairs
+from absence_utils.images.scenes import (
+    CONCEPTS,
+    NORMALISATION,
+    RULES,
+    counterfactual_pairs,
+)
 from absence_utils.units import Unit, feature_map
 
 from .answers import Correct, WrongAnswer, answered, choose, compare
 
 SHAPE = (1, 3, 64, 64)  # of an image
-BUDGET = (
-    40.0  # distance of every image from the blank, L2 norm in the units of the network's input; a ring has 39
-)
+BUDGET = 40.0  # distance of every image from the blank, L2 norm in the units of the network's input; a ring has 39
 STEPS, STEP = 60, 4.0  # of the loop of the hint; the length of a step in the same units
 LOGIT, OTHER = (list(RULES).index(name) for name in ("not ring", "disc and not cross"))
 SUPPRESSOR = "cross"  # what the minimum of `OTHER` shows
 CHANNEL = 28  # of block4: silent after the ReLU long before its minimum
 TOOL = 3  # times the budget is what the tool's maximum has
 ENOUGH = 0.8  # of the way from the start to what the loop of the hint reaches
-BLUR, KERNEL, STARTS = 1.5, 9, 3  # px, px and number of the minima that are shown for a name
+BLUR, KERNEL, STARTS = (
+    1.5,
+    9,
+    3,
+)  # px, px and number of the minima that are shown for a name
 PAIRS, SEED = 32, 0  # scenes with and without a concept
 NEAR = 0.01  # of the budget: equal but for rounding
 
@@ -43,7 +50,9 @@ def start(seed: int = 0) -> Tensor:
 def _reading(network: nn.Module, what: str) -> Callable[[Tensor], Tensor]:
     """Image to response [image] of the "logit", of the "hidden" channel, or of it "after the ReLU"."""
     if what == "after the ReLU":
-        return lambda images: feature_map(network, "block4", images).relu()[:, CHANNEL].mean(dim=(1, 2))
+        return lambda images: (
+            feature_map(network, "block4", images).relu()[:, CHANNEL].mean(dim=(1, 2))
+        )
     layer, channel = ("logits", LOGIT) if what == "logit" else ("block4", CHANNEL)
     return Unit(network, layer, channel).response
 
@@ -54,7 +63,14 @@ def _gradient(read: Callable, image: Tensor) -> Tensor:
         return torch.autograd.grad(read(leaf).sum(), leaf)[0]
 
 
-def climb(read: Callable, sign: int, *, seed: int = 0, budget: float = BUDGET, blur: float = 0.0) -> Tensor:
+def climb(
+    read: Callable,
+    sign: int,
+    *,
+    seed: int = 0,
+    budget: float = BUDGET,
+    blur: float = 0.0,
+) -> Tensor:
     """The loop of the hint: steps along the gradient (sign 1) or against it (-1), back to the budget.
 
     Args:
@@ -70,12 +86,16 @@ def climb(read: Callable, sign: int, *, seed: int = 0, budget: float = BUDGET, b
     image = at_budget(smoothed(start(seed)), budget)
     for _ in range(STEPS):
         slope = smoothed(_gradient(read, image))
-        image = at_budget(image + sign * STEP * slope / slope.norm().clamp(min=1e-12), budget)
+        image = at_budget(
+            image + sign * STEP * slope / slope.norm().clamp(min=1e-12), budget
+        )
     return image
 
 
 @lru_cache(maxsize=8)  # every check compares with them, whenever it is run
-def _reached(network: nn.Module, what: str, sign: int, budget: float = BUDGET) -> Tensor:
+def _reached(
+    network: nn.Module, what: str, sign: int, budget: float = BUDGET
+) -> Tensor:
     """Where the loop of the hint ends with one of the readings."""
     return climb(_reading(network, what), sign, budget=budget)
 
@@ -100,8 +120,14 @@ def _as_image(name: str, given) -> Tensor:
     """The answer, which should be one image at the budget."""
     answered(**{name: given})
     if not isinstance(given, Tensor) or given.shape != SHAPE:
-        what = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"type {type(given).__name__}"
-        raise WrongAnswer(f"`{name}` should be a tensor of shape {SHAPE}, and yours has {what}.")
+        what = (
+            f"shape {tuple(given.shape)}"
+            if isinstance(given, Tensor)
+            else f"type {type(given).__name__}"
+        )
+        raise WrongAnswer(
+            f"`{name}` should be a tensor of shape {SHAPE}, and yours has {what}."
+        )
     given = given.detach()
     if not given.isfinite().all():
         raise WrongAnswer(
@@ -116,13 +142,17 @@ def _as_image(name: str, given) -> Tensor:
     return given
 
 
-def _extreme(name: str, given, network: nn.Module, what: str, sign: int) -> tuple[float, float]:
+def _extreme(
+    name: str, given, network: nn.Module, what: str, sign: int
+) -> tuple[float, float]:
     """(start, reached) of an image that should be a pole; the loop of the hint is run for comparison."""
     image, begun, read = _as_image(name, given), start(), _reading(network, what)
     towards, away = ("down", "subtract") if sign < 0 else ("up", "add")
     if (image - begun).norm() < NEAR * BUDGET:
         raise WrongAnswer(f"`{name}` is the start: nothing has moved.")
-    first, reached, best = (_value(read, each) for each in (begun, image, _reached(network, what, sign)))
+    first, reached, best = (
+        _value(read, each) for each in (begun, image, _reached(network, what, sign))
+    )
     if sign * (reached - first) < 0:
         raise WrongAnswer(
             f"The response went from {first:+.2f} to {reached:+.2f}, the wrong way. To go {towards}, {away} "
@@ -155,23 +185,46 @@ def dead_minimum(dead_response, dead_gradient, reading, network: nn.Module) -> C
     known = "That is the signed response. First make the mistake: read what the ReLU lets through."
     if _float(dead_response) < 0:
         raise WrongAnswer(known)
-    for name, value in (("dead_response", dead_response), ("dead_gradient", dead_gradient)):
+    for name, value in (
+        ("dead_response", dead_response),
+        ("dead_gradient", dead_gradient),
+    ):
         if math.isnan(_float(value)):
             raise WrongAnswer(
                 f"`{name}` is NaN: where the gradient is 0 it was divided by its norm. Use "
                 "`.norm().clamp(min=1e-12)`."
             )
-    mistakes = [(_value(read, start()), early.format("response")), (_value(signed, start()), known)]
+    mistakes = [
+        (_value(read, start()), early.format("response")),
+        (_value(signed, start()), known),
+    ]
     look = "Read with `.relu()`, and run the loop of task 1 until nothing changes."
-    compare("dead_response", dead_response, _value(read, dead), mistakes=mistakes, look=look, absolute=1e-3)
+    compare(
+        "dead_response",
+        dead_response,
+        _value(read, dead),
+        mistakes=mistakes,
+        look=look,
+        absolute=1e-3,
+    )
     mistakes = [(float(_gradient(read, start()).norm()), early.format("gradient"))]
     mistakes += [
-        (float(_gradient(signed, image).norm()), known.replace("response", "response's gradient"))
+        (
+            float(_gradient(signed, image).norm()),
+            known.replace("response", "response's gradient"),
+        )
         for image in (dead, lower)
     ]
     slope = float(_gradient(read, dead).norm())
     look = "The norm of the gradient of the last step."
-    compare("dead_gradient", dead_gradient, slope, mistakes=mistakes, look=look, absolute=1e-4)
+    compare(
+        "dead_gradient",
+        dead_gradient,
+        slope,
+        mistakes=mistakes,
+        look=look,
+        absolute=1e-4,
+    )
     because = {
         "a low side": "You know better than this loop! It ended at 0 with nothing left to follow. What would "
         "somebody conclude who sees only that?"
@@ -196,14 +249,18 @@ def signed_minimum(hidden, network: nn.Module) -> Correct:
     """The repair: the minimum of the channel before the ReLU, at the budget: [1, channel, height, width]."""
     image, read = _as_image("hidden", hidden), _reading(network, "hidden")
     silent = not _gradient(_reading(network, "after the ReLU"), image).any()
-    if silent and _value(read, image) > ENOUGH * _value(read, _reached(network, "hidden", -1)):
+    if silent and _value(read, image) > ENOUGH * _value(
+        read, _reached(network, "hidden", -1)
+    ):
         raise WrongAnswer(
             f"You read after the ReLU: the loop stopped where the unit fell silent, at "
             f"{_value(read, image):+.1f}. "
             f'Read before it: `Unit(network, "block4", {CHANNEL}).response`.'
         )
     first, reached = _extreme("hidden", image, network, "hidden", -1)
-    return Correct(f"From {first:+.1f} down to {reached:+.1f}. The ReLU would have shown 0 most of the way.")
+    return Correct(
+        f"From {first:+.1f} down to {reached:+.1f}. The ReLU would have shown 0 most of the way."
+    )
 
 
 def poles(highest, further, lowest, network: nn.Module) -> Correct:
@@ -247,16 +304,33 @@ def named(concept, effect, network: nn.Module) -> Correct:
             "it?"
         )
     choose("concept", concept, SUPPRESSOR, because)
-    read, pairs = Unit(network, "logits", OTHER).response, counterfactual_pairs(SUPPRESSOR, PAIRS, SEED)
+    read, pairs = (
+        Unit(network, "logits", OTHER).response,
+        counterfactual_pairs(SUPPRESSOR, PAIRS, SEED),
+    )
     changes = _effects(SUPPRESSOR, network)
     with torch.no_grad():
-        shown, hidden = (read(NORMALISATION.apply(scenes.pixels)).mean() for scenes in pairs)
+        shown, hidden = (
+            read(NORMALISATION.apply(scenes.pixels)).mean() for scenes in pairs
+        )
         raw = read(pairs[0].pixels).mean() - read(pairs[1].pixels).mean()
     mistakes = [
-        (-changes.mean(), "The sign is the wrong way round: with the concept minus without it."),
-        (shown, "That is the response with the concept. Subtract that of the same scenes without it."),
-        (hidden, "That is the response without the concept. Subtract it from that of the scenes with it."),
-        (raw, "The network saw pixels in 0..1. Normalise them first: `NORMALISATION.apply`."),
+        (
+            -changes.mean(),
+            "The sign is the wrong way round: with the concept minus without it.",
+        ),
+        (
+            shown,
+            "That is the response with the concept. Subtract that of the same scenes without it.",
+        ),
+        (
+            hidden,
+            "That is the response without the concept. Subtract it from that of the scenes with it.",
+        ),
+        (
+            raw,
+            "The network saw pixels in 0..1. Normalise them first: `NORMALISATION.apply`.",
+        ),
         (changes.sum(), "That is the sum over the pairs. Take their mean."),
     ]
     look = "The mean over the pairs of the response with the concept minus that without it."
@@ -272,4 +346,6 @@ def _effects(concept: str, network: nn.Module) -> Tensor:
     """Change of "disc and not cross" by a concept in each of the pairs: [pair]."""
     read = Unit(network, "logits", OTHER).response
     shown, hidden = counterfactual_pairs(concept, PAIRS, SEED)
-    return read(NORMALISATION.apply(shown.pixels)) - read(NORMALISATION.apply(hidden.pixels))
+    return read(NORMALISATION.apply(shown.pixels)) - read(
+        NORMALISATION.apply(hidden.pixels)
+    )

@@ -6,7 +6,9 @@ lowest = start
 for _ in range(check.STEPS):
     leaf = lowest.clone().requires_grad_()
     (slope,) = torch.autograd.grad(unit.response(leaf).sum(), leaf)
-    lowest = check.at_budget(lowest - check.STEP * slope / slope.norm().clamp(min=1e-12))
+    lowest = check.at_budget(
+        lowest - check.STEP * slope / slope.norm().clamp(min=1e-12)
+    )
 
 # %% dead
 # The mistake: as soon as the unit is silent everywhere the gradient is 0, and the image stays where it is.
@@ -26,7 +28,9 @@ hidden = start
 for _ in range(check.STEPS):
     leaf = hidden.clone().requires_grad_()
     (slope,) = torch.autograd.grad(signed.response(leaf).sum(), leaf)
-    hidden = check.at_budget(hidden - check.STEP * slope / slope.norm().clamp(min=1e-12))
+    hidden = check.at_budget(
+        hidden - check.STEP * slope / slope.norm().clamp(min=1e-12)
+    )
 
 # %% poles
 # The tool's maximum has three times the contrast; at one budget the unit goes further down than up.
@@ -34,12 +38,16 @@ highest = start
 for _ in range(check.STEPS):
     leaf = highest.clone().requires_grad_()
     (slope,) = torch.autograd.grad(unit.response(leaf).sum(), leaf)
-    highest = check.at_budget(highest + check.STEP * slope / slope.norm().clamp(min=1e-12))
+    highest = check.at_budget(
+        highest + check.STEP * slope / slope.norm().clamp(min=1e-12)
+    )
 further = "down"
 
 # %% name
 # The same scenes with and without a cross: nothing else can have changed the response.
 concept = "cross"
 shown, without = counterfactual_pairs(concept, n=32, seed=0)
-changes = [other.response(NORMALISATION.apply(scenes.pixels)) for scenes in (shown, without)]
+changes = [
+    other.response(NORMALISATION.apply(scenes.pixels)) for scenes in (shown, without)
+]
 effect = float((changes[0] - changes[1]).mean())

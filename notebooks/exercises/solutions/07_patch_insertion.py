@@ -14,13 +14,20 @@ check.tested(chosen_on, best)
 # %% places
 # The mistake: the two differ by what is pasted and by what is covered, and the disc is in the middle.
 treated = centred.unit.response(insert_patches(centred.images, centred.ring, "centre"))
-control = centred.unit.response(insert_patches(centred.images, centred.empty, "top left"))
+control = centred.unit.response(
+    insert_patches(centred.images, centred.empty, "top left")
+)
 check.tested_pairs(treated, control, centred)
 
 # %% minimum
 # The mistake: one low position among many decides, and top images are those that had none.
-top_drop = (maps.top["random"].min(dim=-1).values - maps.top["lowest"].min(dim=-1).values).mean()
-neutral_drop = (maps.neutral["random"].min(dim=-1).values - maps.neutral["lowest"].min(dim=-1).values).mean()
+top_drop = (
+    maps.top["random"].min(dim=-1).values - maps.top["lowest"].min(dim=-1).values
+).mean()
+neutral_drop = (
+    maps.neutral["random"].min(dim=-1).values
+    - maps.neutral["lowest"].min(dim=-1).values
+).mean()
 check.print_numbers(top_drop=top_drop, neutral_drop=neutral_drop)
 
 # %% repaired
@@ -29,7 +36,9 @@ clean = drops[12:, 4:, best].mean()
 covered = centred.unit.response(insert_patches(centred.images, centred.empty, "centre"))
 same_place = (covered - treated).mean() / centred.sd
 mean_top = (maps.top["random"].mean(dim=-1) - maps.top["lowest"].mean(dim=-1)).mean()
-mean_neutral = (maps.neutral["random"].mean(dim=-1) - maps.neutral["lowest"].mean(dim=-1)).mean()
+mean_neutral = (
+    maps.neutral["random"].mean(dim=-1) - maps.neutral["lowest"].mean(dim=-1)
+).mean()
 mean_veto = mean_top - mean_neutral
 check.print_numbers(clean=clean, same_place=same_place, mean_veto=mean_veto)
 

@@ -35,6 +35,8 @@ check.print_scores(integrated_gradients=signed)
 
 # %% twins
 # Every call on the twin is false, so the share called at the threshold is the rate of false alarms.
-alarms = {name: (on_twin[name] >= limits[name]).double().mean().item() for name in limits}
+alarms = {
+    name: (on_twin[name] >= limits[name]).double().mean().item() for name in limits
+}
 wolf = max(alarms, key=alarms.get)
 check.print_numbers(alarms=alarms)
