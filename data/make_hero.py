@@ -4,7 +4,7 @@
 
 The network, the split and the training are those of notebook 03, seed 0. Which 8 is shown follows a rule, so that
 nobody chose it for its looks: of the held-out 8s that the network recognises, the one that takes the median number of
-removed pixels until the network sees a 3 (those that never get there count as the slowest; the first of equals).
+removed pixels until the network sees a 3 (those that never get there count as the slowest; equals keep their order).
 """
 
 import argparse
@@ -42,7 +42,7 @@ def one_by_one(network: DigitsNet, image: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 def median_example(turns: list[int | None]) -> int:
-    """Position of the median of the numbers of removed pixels, None last, the first of equals by position."""
+    """Position of the median of the numbers of removed pixels, None last, equals in their order."""
     order = sorted(
         range(len(turns)), key=lambda place: float("inf") if turns[place] is None else turns[place]
     )
