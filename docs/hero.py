@@ -9,7 +9,7 @@ import json
 from html import escape
 
 MINUS = "\N{MINUS SIGN}"
-FAINTEST = 0.4  # opacity of the blue where the map is just below 0
+FAINTEST = 0.55  # opacity of the blue where the map is just below 0
 PIXEL = '<rect x="{column}" y="{row}" width="1" height="1" fill="rgb({grey},{grey},{grey})"/>'
 AGAINST = '<rect class="against" x="{column}" y="{row}" width="1" height="1" fill-opacity="{strength:.2f}"/>'
 GONE = '<rect class="gone" data-step="{step}" x="{column}" y="{row}" width="1" height="1"/>'
