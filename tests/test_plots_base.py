@@ -90,7 +90,13 @@ def test_the_look_ends_with_its_context_also_after_an_error():
     assert (plt.rcParams["savefig.dpi"], plt.rcParams["font.size"]) == before
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "absence_utils" / "plots").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "absence_utils" / "plots").glob("*.py")), ids=lambda path: path.stem
+)
 def test_no_text_is_smaller_than_nine_points(path):
     """Figures are drawn for the width of a page: what is smaller cannot be read in print."""
-    assert [size for size in re.findall(r"(?:font|label|title_font)size\W+([\d.]+)", path.read_text()) if float(size) < 9] == []
+    assert [
+        size
+        for size in re.findall(r"(?:font|label|title_font)size\W+([\d.]+)", path.read_text())
+        if float(size) < 9
+    ] == []

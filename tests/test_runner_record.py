@@ -212,7 +212,9 @@ def test_formats_for_print_are_a_setting_and_the_same_each_time(out, monkeypatch
         assert names < outputs.keys()
     assert kept[0] == kept[1] and kept[0][0].startswith(b"%PDF") and b"<svg" in kept[0][1]
     save_figure(figure, "00_print")
-    assert [path.name for path in out.glob("00_print.*") if path.name in names] == [], "they would be out of date"
+    assert [path.name for path in out.glob("00_print.*") if path.name in names] == [], (
+        "they would be out of date"
+    )
     monkeypatch.setenv("ABSENCE_FORMATS", "eps")
     with pytest.raises(InputError, match="ABSENCE_FORMATS.*eps"):
         save_figure(figure, "00_print")
