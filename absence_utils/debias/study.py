@@ -143,7 +143,7 @@ def run_study(
         network: seed to a network with two outputs.
         recipe: `TrainingConfig()` if None.
         keep: seed of the runs whose weights are kept; None keeps none.
-        checkpoints: folder for a file for each run, from which a killed study goes on; "" for none. A run starts anew
+        checkpoints: folder for a file for each run, from which a killed study resumes; "" for none. A run starts anew
             if its settings, its code or the images of any split have changed.
         workers: processes; with more than one, `task` and `network` must be picklable, and each takes one thread.
 

@@ -328,7 +328,7 @@ def blank_patch_response(model: nn.Module, dataset, book: PatchBook) -> Tensor:
 def batch_norm_sign(model: nn.Module, layer: str | None) -> tuple[Tensor | None, str]:
     """Sign of the scale that a batch norm directly behind a convolution gives each of its units.
 
-    Where it is negative the network goes on with the response turned round: highest becomes lowest.
+    Where it is negative the network continues with the response turned round: highest becomes lowest.
     ResNet's convolutions are the case in point (`layer4.2.conv3`).
 
     Returns:

@@ -1,4 +1,4 @@
-"""Mine in shards, ranges of images with a file each: a killed run goes on where it was, and many can share the work.
+"""Mine in shards, ranges of images with a file each: a killed run resumes where it was, and many can share the work.
 
 `python -m absence_utils.patches.shards BOOK SHARD SHARD ...` merges the files of all shards into one book.
 """
