@@ -21,7 +21,7 @@ def test_motion_marks_the_step_that_is_drawn(fig):
     first, second, curve = fig.axes
     np.testing.assert_array_equal(second.images[0].get_array(), pairs[0, 1])
     assert not first.images[0].get_array().any()
-    assert curve.get_title() == "step -1\nunit 0 -1.0000, unit 1 +0.5000"
+    assert curve.get_title() == "step −1\nunit 0: −1.0000\nunit 1: +0.5000"
     lines, marks = curve.lines[0:4:2], curve.lines[1:4:2]
     for unit in range(2):
         np.testing.assert_array_equal(lines[unit].get_ydata(), responses[:, unit])

@@ -33,12 +33,15 @@ def test_motion_maps_share_one_centred_scale_and_the_bar_is_framed():
             "response": [0, 1],
         },
     ]
-    fig = motion.motion_figure(rows, ["a", "b"])
+    held = pd.DataFrame({"absence evidence": [0.75, 0.0], "of it on that bar": [0.5, 0.0]},
+                        pd.MultiIndex.from_tuples([(0, "non-target map"), (0, "target map")]))  # fmt: skip
+    fig = motion.motion_figure(rows, held, ["a", "b"])
+    assert "0.5000 of 0.7500 absence evidence" in fig.get_suptitle()
     maps = images_in(fig)[:4]
     assert all((image.norm.vmin, image.norm.vmax) == (-2, 2) for image in maps)
     np.testing.assert_array_equal(maps[1].get_array(), pixels[0, 1])
     framed = [[patch for patch in ax.patches if patch.get_width() < 4] for ax in fig.axes]
-    assert [len(patches) for patches in framed[:5]] == [0, 1, 0, 0, 0]
+    assert [len(patches) for patches in framed[:4]] == [0, 1, 0, 0]
     assert (framed[1][0].get_x(), framed[1][0].get_height()) == (0.5, 4)
 
 
@@ -47,13 +50,27 @@ def test_frame_pairs_stand_in_rows_of_units_and_views_with_the_bar_of_their_sequ
     maps["non-target map"][0, 2, 1, :, 1] = -3.0
     leftward = np.zeros((2, 3, 2, 4, 4), dtype=bool)
     leftward[1, 2, 1, :, 1] = True
-    fig = motion.pair_maps_figure(maps, leftward, ["a", "b"])
+    table = pd.DataFrame({"unit": [0, 0, 1], "view": ["non-target map"] * 2 + ["target map"]})
+    table[["of it on that bar", "absence evidence"]] = [[3.0, 4.0], [2.5, 4.0], [0.0, 0.25]]
+    fig = motion.pair_maps_figure(maps, table, leftward.reshape(6, 2, 4, 4), ["a", "b"])
+    assert "at least 2.5000" in fig.get_suptitle() and "at most 0.2500" in fig.get_suptitle()
     drawn = images_in(fig)[:24]  # 2 units x 2 views x 3 pairs x 2 frames
     assert {(image.norm.vmin, image.norm.vmax) for image in drawn} == {(-3, 3)}
     assert [k for k, image in enumerate(drawn) if image.get_array().any()] == [11]
     np.testing.assert_array_equal(drawn[11].get_array(), maps["non-target map"][0, 2, 1])
     framed = [k for k, image in enumerate(drawn) if [p for p in image.axes.patches if p.get_width() < 4]]
     assert framed == [11, 17]  # sequence 1 is the non-target of unit 0 and the target of unit 1
+
+
+def test_motion_is_shown_with_its_maps_on_one_centred_scale_and_its_response():
+    pairs, maps = np.zeros((2, 2, 4, 4)), np.zeros((2, 2, 4, 4))
+    pairs[1, 1, :, 2], maps[1, 1, :, 2] = 1, -2
+    fig = motion.show_motion(pairs, maps, [0.25, -0.5])
+    images = images_in(fig)
+    np.testing.assert_array_equal(images[5].get_array(), pairs[1, 1])
+    np.testing.assert_array_equal(images[7].get_array(), maps[1, 1])
+    assert {(images[k].norm.vmin, images[k].norm.vmax) for k in (2, 3, 6, 7)} == {(-2, 2)}
+    assert [fig.axes[k].get_ylabel() for k in (0, 4)] == ["response +0.2500", "response −0.5000"]
 
 
 def test_heatmap_is_signed_and_written_in():

@@ -46,6 +46,7 @@ from absence_utils.toys.green_pixel import (
 from absence_utils.toys.motion import (
     MotionDetector,
     bar_table,
+    detector_views,
     last_extremes,
     motion_sequences,
     moving_bars,
@@ -117,24 +118,27 @@ def test_pair_table_counts_the_evidence_on_the_bar_of_its_own_sequence():
 
 
 def test_bar_table_finds_the_absence_in_the_non_target_map_alone():
-    sequences = motion_sequences()
-    pairs, leftward, first = sequences.pairs(), sequences.leftward_pairs(), sequences.first_pairs()
-    rows = []
-    for label, at in (("target map", first), ("non-target map", first[::-1])):
-        maps = torch.cat(
-            [attribute(Unit(MotionDetector(), channel=u), pairs.images[[at[u]]]) for u in (0, 1)]
-        )
-        rows.append(
-            {"label": label, "pixels": maps, "leftward": leftward[at], "response": maps.sum((1, 2, 3))}
-        )
-    rows.append({**rows[0], "label": "lowest patch"})
+    sequences, detector = motion_sequences(), MotionDetector()
+    first = sequences.first_pairs()
+    patches = {"pixels": sequences.pairs().images[first], "leftward": sequences.leftward_pairs()[first]}
+    responses = detector(sequences.pairs().images[first])
+    extremes = {"lowest": {**patches, "response": [-1.0, 0.0]}}
+    rows = detector_views(sequences, responses, pair_maps(detector, sequences, 8), extremes)
+    assert [row["label"] for row in rows] == ["target input", "target map", "non-target map", "lowest patch"]
+    for row, at in zip(rows[1:3], (first, first[::-1]), strict=True):
+        for unit in (0, 1):
+            alone = attribute(Unit(detector, channel=unit), sequences.pairs().images[[at[unit]]])[0]
+            torch.testing.assert_close(row["pixels"][unit], alone)
+            assert torch.equal(row["leftward"][unit], sequences.leftward_pairs()[at[unit]])
+            assert row["response"][unit] == pytest.approx(float(alone.sum()), abs=1e-7)
     table = bar_table(rows)
     on_bar = table["of it on that bar"]
     assert on_bar[0, "non-target map"] == pytest.approx(1 / 13)
     assert table.loc[(0, "non-target map"), "absence evidence"] == pytest.approx(1 / 13)
     others = table["absence evidence"].drop((0, "non-target map"))
     assert others.dropna().tolist() == [0, 0, 0] and math.isnan(others[0, "lowest patch"])
-    assert table["bar in view"].tolist() == [False, True, True, False, False, True]
+    assert table["response or sum"].iloc[:2].tolist() == pytest.approx([1 / 13, 1 / 13])
+    assert table["bar in view"].tolist() == [False, True, False, True, True, False, False, True]
 
 
 def test_bar_table_tells_the_bar_from_the_rest():

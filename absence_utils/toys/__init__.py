@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "motion": [
             "MotionDetector",
             "bar_table",
+            "detector_views",
             "last_extremes",
             "motion_sequences",
             "moving_bars",
