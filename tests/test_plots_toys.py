@@ -4,9 +4,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from absence_utils.attribution.removal import TREATMENTS
+from absence_utils.patches.mining import mine_patches
 from absence_utils.plots import digits, green_pixel, motion
+from absence_utils.toys.green_pixel import (
+    GreenPixelNet,
+    channel_weights,
+    colour_mask,
+    green_pixel_images,
+    logit_table,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -75,30 +84,70 @@ def test_motion_is_shown_with_its_maps_on_one_centred_scale_and_its_response():
 
 def test_heatmap_is_signed_and_written_in():
     _, ax = plt.subplots()
-    green_pixel.weight_heatmap(ax, np.array([[1.0, -3.0]]), ["row"], ["a", "b"], "weights")
+    green_pixel.weight_heatmap(ax, pd.DataFrame([[1.0, -3.0]], ["row"], ["a", "b"]), "weights")
     assert ax.collections[0].get_clim() == (-3, 3)
-    assert [text.get_text() for text in ax.texts] == ["+1.0", "-3.0"]
+    assert [text.get_text() for text in ax.texts] == ["+1.0", "−3.0"]
 
 
-def test_convergence_counts_the_runs_that_arrive():
+def test_convergence_counts_the_runs_that_arrive_and_opens_the_dots_of_dead_networks():
     table = pd.DataFrame(
-        {"recipe": ["x"] * 3 + ["y"] * 2, "seed": [0, 1, 2, 0, 1], "accuracy": [1, 0.99, 0.98, 0.5, 0.6]}
-    )
-    texts = [text.get_text() for text in green_pixel.convergence_figure(table).axes[0].texts]
-    assert texts == ["2 of 3 runs", "0 of 2 runs"]
+        {"recipe": ["x"] * 3 + ["y"] * 2, "seed": [0, 1, 2, 0, 1], "accuracy": [0.5, 0.99, 0.98, 0.99, 1],
+         "dead channels": [2, 0, 0, 0, 0]}
+    )  # fmt: skip
+    fig = green_pixel.convergence_figure(table)
+    (ax,) = fig.axes
+    assert [text.get_text() for text in ax.texts] == ["1 of 3 runs", "2 of 2 runs"]
+    assert fig.get_suptitle().split("\n") == [
+        "2 of 2 seeds reach 99% test accuracy with y,",
+        "1 of 3 with the next best recipe",
+    ]
+    alive, dead = ax.collections[:2]
+    assert alive.get_offsets()[:, 0].tolist() == [0.99, 0.98] and dead.get_offsets()[:, 0].tolist() == [0.5]
+    assert alive.get_facecolor()[0].tolist() == [0, 0, 0, 1] and dead.get_facecolor()[0].tolist() == [
+        1,
+        1,
+        1,
+        1,
+    ]
 
 
 @pytest.mark.slow
-def test_green_pixel_figure_rings_green_and_centres_maps():
-    image, mask = np.zeros((3, 8, 8)), np.zeros((8, 8), dtype=bool)
-    mask[2, 3] = True
-    fig = green_pixel.green_pixel_figure(
-        [(image, mask, "s")] * 2, (np.eye(2, 3), np.eye(2), ["g", "o"], ["yes", "no"]),
-        [(np.eye(8), mask, "m")] * 2, [(np.zeros((2, 3, 7, 7)), "p")] * 2)  # fmt: skip
+def test_green_pixel_figure_rings_green_centres_maps_and_returns_what_it_states():
+    test, network = green_pixel_images(20, 0), GreenPixelNet(0)
+    with torch.no_grad():  # the second channel of the first layer is the one for green
+        network.colours.weight.copy_(torch.tensor([[1.0, 0, 1], [-1, 1, -1]])[:, :, None, None])
+        network.classes.weight.copy_(torch.tensor([[-1.0, 2], [1, -2]])[:, :, None, None])
+    green, maps = colour_mask(test.images, "green"), torch.zeros(2, 20, 32, 32)
+    maps[1, 0, 3, 5] = -2.0
+    shares = pd.DataFrame(
+        {"non-target": [0.75, 0.5], "target": [0.0, 0.0]}, ["absence evidence", "of it on green"]
+    )
+    logits, book = logit_table(network, test), mine_patches(network, None, test, patch=7, stride=5, k=3)
+    fig, table = green_pixel.green_pixel_figure(
+        test, green, logits, channel_weights(network), maps, shares, book
+    )
+    said = table.set_index(["kind", "of", "for"])["value"]
+    assert said["colour weight", "green channel", "red"] == -1
+    assert said["class weight", "no green pixel", "green channel"] == -2
+    assert said["share of attribution", "of it on green", "non-target"] == 0.5
+    mean = float(book.lowest.response[1].mean())
+    assert said["mean response of patches", "lowest", "no green pixel"] == pytest.approx(mean)
+    assert (
+        said["mean of the logit", "green pixel", "no green pixel"]
+        == logits.loc["no green pixel", ("green pixel", "mean")]
+    )
+    assert (
+        "Green lowers 'no green pixel'" in fig.get_suptitle() and "50.0% of the absence" in fig.get_suptitle()
+    )
     rings = [patch for ax in fig.axes for patch in ax.patches if type(patch).__name__ == "Circle"]
-    assert [ring.center for ring in rings] == [(3, 2)] * 4
-    limits = [image.norm for image in images_in(fig) if image.norm.vmin < 0]
-    assert len(limits) == 2 and all(norm.vmin == -norm.vmax for norm in limits)
+    ((y, x),) = green[0].nonzero().tolist()
+    assert [ring.center for ring in rings] == [(x, y)] * 3, "the input and both of its maps"
+    signed = [image for image in images_in(fig) if image.norm.vmin and image.norm.vmin < 0]
+    assert [(image.norm.vmin, image.norm.vmax) for image in signed] == [(-0.5, 0.5)] * 4
+    assert signed[0].get_array()[3, 5] == -2, "the non-target map of 'no green pixel' comes first"
+    strips = [image.get_array() for image in images_in(fig) if image.get_array().shape[:2] == (7, 23)]
+    crops = book.crops(test, 1)
+    np.testing.assert_array_equal(strips[1][:, 8:15], crops.lowest[1].permute(1, 2, 0))
 
 
 def test_digit_maps_share_scales_within_their_kind():

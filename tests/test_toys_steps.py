@@ -34,12 +34,14 @@ from absence_utils.toys.green_pixel import (
     GreenPixelNet,
     Recipe,
     binary_cross_entropy,
+    channel_weights,
     compare_recipes,
     convergence_over_seeds,
     convergence_table,
     green_pixel_images,
     logit_table,
     only_coloured,
+    shares_on_green,
     sweep_pixel_colour,
     train_together,
 )
@@ -165,6 +167,37 @@ def test_recipes_are_all_run_and_only_the_first_is_meant_to_be_safe():
         pair = (networks[recipe.name, 0].classes.weight for recipe in (first, second))
         assert not torch.equal(*pair)
     assert (runs[runs["recipe"].str.startswith("PyTorch")]["accuracy"] < 0.99).any()
+
+
+def test_weights_are_read_with_the_green_channel_first():
+    network = GreenPixelNet(0)
+    with torch.no_grad():
+        network.colours.weight.copy_(torch.tensor([[1.0, 2, 3], [4, 5, 6]])[:, :, None, None])
+        network.classes.weight.copy_(torch.tensor([[7.0, 8], [9, 10]])[:, :, None, None])
+    colours, classes = channel_weights(network)
+    assert colours.loc["green channel"].to_dict() == {"red": 4, "green": 5, "blue": 6}
+    assert classes.loc["no green pixel"].to_dict() == {"green channel": 10, "other channel": 9}
+    assert classes.loc["green pixel", "other channel"] == 7
+
+
+def test_shares_on_green_are_those_of_each_view():
+    maps, green = torch.zeros(4, 2, 2), torch.zeros(4, 2, 2, dtype=torch.bool)
+    maps[0, 0], maps[2, 1, 0] = torch.tensor([-3.0, 2.0]), -1.0  # two images of class 0
+    green[0, 0, 0], green[2, 0, 1] = True, True
+    maps[1, 0, 0] = 5.0
+    shares = shares_on_green(maps, green, torch.tensor([0, 1, 0, 1]))
+    assert shares["non-target"].tolist() == pytest.approx([4 / 6, 3 / 4])
+    assert shares["target"].tolist() == [0, 0], "no absence evidence, and none of it on green"
+
+
+def test_one_step_integrates_gradients_of_the_green_pixel_network_exactly():
+    data = green_pixel_images(6, 1)
+    network, images = GreenPixelNet().start_at_contrast(data.images, data.labels), data.images
+    for channel in (0, 1):
+        unit = Unit(network, channel=channel)
+        slow = attribute(unit, images, steps=64)
+        assert slow.abs().max() > 0
+        torch.testing.assert_close(attribute(unit, images, "input_x_gradient"), slow, rtol=1e-4, atol=1e-8)
 
 
 def test_class_maps_are_the_networks_own_and_left_share_is_a_share():

@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "SCHEDULES",
             "GreenPixelNet",
             "Recipe",
+            "channel_weights",
             "colour_mask",
             "compare_recipes",
             "convergence_over_seeds",
@@ -33,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "green_pixel_images",
             "logit_table",
             "only_coloured",
+            "shares_on_green",
             "sweep_pixel_colour",
         ],
         "motion": [
