@@ -150,16 +150,22 @@ def test_green_pixel_figure_rings_green_centres_maps_and_returns_what_it_states(
     np.testing.assert_array_equal(strips[1][:, 8:15], crops.lowest[1].permute(1, 2, 0))
 
 
-def test_digit_maps_share_scales_within_their_kind():
+def test_digit_maps_share_scales_within_their_kind_and_state_the_shares_of_the_left_half():
     maps = np.stack([3 * np.eye(8), -np.eye(8)])  # the mean is eye(8)
-    rows = [("a", np.ones((2, 8, 8)), maps, ""), ("b", np.ones((2, 8, 8)), -2 * maps, "")]
-    fig = digits.digit_maps_figure(rows, 3, examples=2)
+    views = {3: (np.ones((2, 8, 8)), maps, None), 8: (np.ones((2, 8, 8)), -2 * maps, None)}
+    halves = pd.DataFrame({"input": [3, 3, 8, 8], "absence evidence on the left": [0.1, 0.3, 0.75, 0.85]})
+    halves["ink on the left"] = [0.4, 0.4, 0.5, 0.6]
+    fig = digits.digit_maps_figure(views, halves, 3, examples=2)
     signed = [image for image in images_in(fig) if image.norm.vmin < 0]
     assert sorted({image.norm.vmax for image in signed}) == [2, 6]
     np.testing.assert_array_equal(signed[0].get_array(), np.eye(8))
+    assert fig.get_suptitle().startswith("80% of what speaks against '3' (blue) on 8s")
+    assert "55% of the ink" in fig.get_suptitle()
+    notes = [ax.get_xlabel() for ax in fig.axes if "left half" in ax.get_xlabel()]
+    assert notes[0] == "left half: 20% of the absence\nevidence, 40% of the ink" and "80%" in notes[1]
 
 
-def test_removal_curves_are_percentages_of_the_table():
+def test_removal_curves_are_percentages_of_the_table_and_the_removed_pixels_are_framed():
     rates = pd.DataFrame(
         [
             {"treatment": t, "share": s, "rate": s * i / 2, "low": 0, "high": 1}
@@ -167,14 +173,35 @@ def test_removal_curves_are_percentages_of_the_table():
             for s in (0.0, 0.5)
         ]
     )
-    examples = {name: (np.zeros((2, 8, 8)), [8, 3]) for name in ("untouched", *TREATMENTS)}
-    ax = digits.removal_figure(examples, rates, 0.5, "8", "3").axes[-1]
+    gone = np.zeros((8, 8), dtype=bool)
+    gone[2, 5] = True
+    example = {name: (np.zeros((8, 8)), gone, 3) for name in TREATMENTS}
+    fig = digits.removal_figure(
+        {"unmodified": (np.zeros((8, 8)), ~gone & gone, 8), **example}, rates, 0.5, 8, 3
+    )
+    *pictures, ax = fig.axes
     for i, line in enumerate(ax.lines[:3]):
         np.testing.assert_allclose(line.get_xydata(), [[0, 0], [50, 25 * i]])
+    assert [len(picture.patches) for picture in pictures] == [0, 1, 1, 1]
+    assert (pictures[1].patches[0].get_x(), pictures[1].patches[0].get_y()) == (4.55, 1.55)
+    assert pictures[0].get_title() == "unmodified:\nseen as 8"
+    title = fig.get_suptitle()
+    assert title.startswith("0% of held-out 8s are seen as 3 without the 50%") and "25% if" in title
 
 
-def test_class_pairs_leave_out_the_diagonal():
-    rates = np.full((3, 3), 0.25)
-    np.fill_diagonal(rates, np.nan)
-    fig = digits.class_pairs_figure({"one": rates, "two": rates}, 0.2)
-    assert [len(ax.texts) for ax in fig.axes] == [6, 6] and fig.axes[0].texts[0].get_text() == "25"
+def test_labels_are_spread_only_where_they_are_too_close():
+    assert digits.spread({"a": 50.0, "b": 0.0, "c": 2.0}, 7) == {"a": 50, "b": 0, "c": 7}
+
+
+def test_class_pairs_leave_out_the_diagonal_and_mark_one_pair():
+    pairs = [(unit, source) for unit in range(3) for source in range(3) if unit != source]
+    rows = [(t, *pair, 0.25 if t == "random" else 0.5 + 0.1 * (pair[0] == 2)) for t in TREATMENTS for pair in pairs]
+    rates = pd.DataFrame(rows, columns=["treatment", "unit", "source", "rate"])
+    fig = digits.class_pairs_figure(rates, 0.2, marked=(2, 0))
+    left, right = fig.axes
+    assert [text.get_text() for text in left.texts] == ["50"] * 4 + ["60"] * 2
+    assert [text.get_text() for text in right.texts] == ["25"] * 6
+    assert left.patches[-1].get_xy() == (0, 2), "column: the digit in the image, row: what it is seen as"
+    assert "53% of the images" in fig.get_suptitle() and "ones 25%" in fig.get_suptitle()
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["0", "1", "2"]
+    assert {tick.get_rotation() for tick in [*left.get_xticklabels(), *left.get_yticklabels()]} == {0}

@@ -13,7 +13,7 @@ from absence_utils.attribution.removal import TREATMENTS, remove_strokes
 from absence_utils.errors import InputError
 from absence_utils.images.base import TensorImages
 from absence_utils.images.digits import digits
-from absence_utils.models.training import accuracy
+from absence_utils.models.training import accuracy, fit
 from absence_utils.patches.mining import mine_patches
 from absence_utils.paths import DATA
 from absence_utils.toys.digits import (
@@ -21,9 +21,10 @@ from absence_utils.toys.digits import (
     all_class_pairs,
     class_maps,
     left_share,
+    median_removal,
     progressive_removal,
-    removal_examples,
     removal_over_seeds,
+    train_digits,
 )
 from absence_utils.toys.green_pixel import (
     INITIALISATIONS,
@@ -215,27 +216,6 @@ def test_class_maps_are_the_networks_own_and_left_share_is_a_share():
     assert left_share(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])) == pytest.approx(0.3)
 
 
-def test_examples_are_the_first_held_out_image_of_every_network():
-    networks = [DigitsNet(8, seed) for seed in (0, 1)]
-    held_out = [digits("test", fold=fold, limit=80) for fold in (0, 1)]
-    examples = removal_examples(networks, held_out, 8, 3, 0.2)
-    assert list(examples) == ["untouched", *TREATMENTS]
-    for k, (network, data) in enumerate(zip(networks, held_out, strict=True)):
-        first = data.images[data.labels == 8][0, 0]
-        assert torch.equal(examples["untouched"][0][k], first)
-        own = remove_strokes(network, first[None, None], 3, 0.2)
-        assert all(torch.equal(examples[name][0][k], own[name][0, 0]) for name in TREATMENTS)
-        for images, seen in examples.values():
-            assert seen[k] == int(network(images[k][None, None]).argmax())
-            assert ((images[k] == first) | (images[k] == 0)).all()
-        removed = {
-            name: int((first > 0).sum() - (images[k] > 0).sum()) for name, (images, _) in examples.items()
-        }
-        assert removed.pop("untouched") == 0 and set(removed.values()) == {
-            round(0.2 * int((first > 0).sum()))
-        }
-
-
 class Reader(torch.nn.Module):
     """Sees the class that the brightest of the first ten pixels names."""
 
@@ -245,6 +225,78 @@ class Reader(torch.nn.Module):
 
     def forward(self, images):
         return self.scale * images.flatten(1)[:, :10]
+
+
+def bright(own: float, other: float) -> torch.Tensor:
+    """An image of an 8 for `Reader`: pixel 8 leads, pixel 3 has `own`, pixel 5 `other`, and 27 more are strokes."""
+    image = torch.full((1, 6, 5), 0.01)
+    image.flatten()[[8, 3, 5]] = torch.tensor([1.0, own, other])
+    return image
+
+
+def test_the_median_example_has_the_median_margin_of_the_images_that_are_recognised():
+    """Of the most negative pixels none speaks for or against 3 by more than 0, so margins stay as they are."""
+    margins = [
+        (0.5, 0.1),
+        (0.9, 0.2),
+        (0.7, 0.3),
+        (0.2, 0.0),
+        (2.0, 0.0),
+    ]  # the last is seen as 3: not recognised
+    data = TensorImages(torch.stack([bright(*it) for it in margins]), torch.full((5,), 8), list("0123456789"))
+    found = median_removal([Reader()], [data], 8, 3, 0.0)
+    assert list(found) == ["unmodified", *TREATMENTS]
+    for image, gone, seen in found.values():
+        assert (
+            torch.equal(image, data.images[0, 0]) and not gone.any() and seen == 8
+        )  # of four the lower middle one
+
+
+def test_the_median_example_tells_what_each_treatment_removed():
+    networks = [train_digits(seed, limit=200, epochs=4)[0] for seed in (0, 1)]
+    held_out = [digits("test", fold=fold, limit=120) for fold in (0, 1)]
+    found = median_removal(networks, held_out, 8, 3, 0.2, seed=4)
+    image, gone, seen = found.pop("unmodified")
+    assert not gone.any() and seen == 8
+    for left, removed, after in found.values():
+        assert torch.equal(left, image.masked_fill(removed, 0)) and removed.sum() == round(
+            0.2 * int((image > 0).sum())
+        )
+        assert after in {int(network(left[None, None]).argmax()) for network in networks}
+    (network,) = [
+        net
+        for net, data in zip(networks, held_out, strict=True)
+        if (data.images[:, 0] == image).all((1, 2)).any()
+    ]
+    own = remove_strokes(network, image[None, None], 3, 0.2)
+    assert all(torch.equal(found[name][0], own[name][0, 0]) for name in ("most negative", "most positive"))
+    margins = []
+    for net, data in zip(networks, held_out, strict=True):
+        images = data.images[(data.labels == 8) & (net(data.images).argmax(1) == 8)]
+        responses = net(remove_strokes(net, images, 3, 0.2)["most negative"]).detach()
+        margins += (responses[:, 3] - responses[:, [0, 1, 2, 4, 5, 6, 7, 8, 9]].max(1).values).tolist()
+    after = network(found["most negative"][0][None, None])[0].detach()
+    margin = float(after[3] - after[[0, 1, 2, 4, 5, 6, 7, 8, 9]].max())
+    assert sorted(margins)[(len(margins) - 1) // 2] == pytest.approx(margin, abs=1e-4)
+    with pytest.raises(InputError, match="no held-out image"):
+        median_removal(
+            [Reader()],
+            [TensorImages(torch.ones(1, 1, 4, 4), torch.tensor([8]), list("0123456789"))],
+            8,
+            3,
+            0.2,
+        )
+
+
+def test_digits_are_trained_on_a_split_of_their_own():
+    network, held_out = train_digits(6, limit=100, epochs=1)
+    again, _ = train_digits(6, limit=100, epochs=1)
+    assert torch.equal(held_out.images, digits("test", fold=6, limit=100).images)
+    train = digits("train", fold=6, limit=100)
+    alone = DigitsNet(seed=6)
+    fit(alone, train.images, train.labels, epochs=1, lr=0.02, seed=6)
+    for one, two, three in zip(*(net.parameters() for net in (network, again, alone)), strict=True):
+        assert torch.equal(one, two) and torch.equal(one, three)
 
 
 @pytest.mark.slow

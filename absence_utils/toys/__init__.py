@@ -12,9 +12,10 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "DigitsNet",
             "all_class_pairs",
             "class_maps",
+            "median_removal",
             "progressive_removal",
-            "removal_examples",
             "removal_over_seeds",
+            "train_digits",
         ],
         "green_pixel": [
             "COLOURS",
