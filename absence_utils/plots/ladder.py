@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from .base import (
-    ABSENCE,
     BRIGHTNESS,
     NEUTRAL,
     WIDTH,
@@ -51,7 +50,7 @@ def ladder_strip(ladder, name: str = ""):
                 below.set_ylabel("change")
         curve = fig.add_subplot(grid[2, :])
         size, response = 100 * to_numpy(ladder.size), to_numpy(ladder.response)
-        curve.plot(size, response, "o-", color=ABSENCE, markersize=4, linewidth=1)
+        curve.plot(size, response, "o-", color="black", markersize=4, linewidth=1)
         curve.axhline(float(ladder.target[-1]), color="black", linewidth=0.8, linestyle=":")
         curve.axhline(0, color=NEUTRAL, linewidth=0.5)
         curve.set(xlabel="mean |change| (% of the pixel range)", ylabel="response\n(units of the layer)")
