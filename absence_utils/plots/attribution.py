@@ -227,7 +227,7 @@ def methods_compared(label: str, compared: dict[str, dict], smooth: float = 0.03
     columns = len(methods) + 1
     edge = (WIDTH - 0.2) / columns  # of a picture, inches
     with companion_style():
-        size = (WIDTH, 1.1 + (edge + 0.8) * len(compared))
+        size = (WIDTH, 1.0 + (edge + 0.7) * len(compared))
         figure, axes = plt.subplots(len(compared), columns, figsize=size, squeeze=False, layout="constrained")
         figure.suptitle(
             f"{(second > first).sum()} of {len(methods)} methods find more absence evidence (blue) on the non-target "
