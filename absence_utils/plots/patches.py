@@ -183,7 +183,15 @@ def content_map(table):
                 ax.text(column, row, text, ha="center", va="center", color=pale)
                 if framed[row, column]:
                     ax.add_patch(
-                        Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=MARK, linewidth=2.5)
+                        Rectangle(
+                            (column - 0.5, row - 0.5),
+                            1,
+                            1,
+                            fill=False,
+                            clip_on=False,
+                            edgecolor=MARK,
+                            linewidth=2.5,
+                        )
                     )
             what = "presence" if side == "highest" else "absence"
             ax.set_title(f"{side} patches\n(framed: planted {what})", color=colour)
