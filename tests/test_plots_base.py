@@ -23,6 +23,7 @@ from absence_utils.plots.base import (
     signed_limit,
     signed_map,
     to_numpy,
+    wrapped,
 )
 
 
@@ -69,6 +70,13 @@ def test_points_have_their_intervals_and_stand_alone_where_there_is_none(ax):
         assert drawn.lines[0].get_xydata()[:, along].tolist() == [1, 2]
         (bars,) = drawn.lines[2]
         assert [segment[:, along].tolist() for segment in bars.get_segments()] == [[0.5, 1.75], [2, 2]]
+
+
+def test_text_is_broken_at_its_words_and_shortened():
+    assert wrapped("triangle and not bars", 1.0) == "triangle and\nnot bars"
+    assert wrapped("one\ntwo", 5) == "one\ntwo" and wrapped("", 1) == ""
+    short = wrapped("a long name of a unit of some layer", 0.7, lines=2)
+    assert short.count("\n") == 1 and short.endswith("…") and max(map(len, short.split("\n"))) <= 10
 
 
 @pytest.mark.notebook
