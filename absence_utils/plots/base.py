@@ -141,3 +141,8 @@ def signed_number(value: float) -> str:
     """Three digits or all before the point, with a sign that can be seen: "+12.0", "−0.0450", "−2,604"."""
     text = f"{value:+,.0f}" if abs(value) >= 999.5 else f"{value:+#.3g}".rstrip(".")
     return text.replace("-", "−")
+
+
+def fixed_number(value: float, digits: int) -> str:
+    """With so many digits behind the point, a minus that can be seen, and no plus: "0.06", "−1.5"."""
+    return f"{value:.{digits}f}".replace("-", "−")
