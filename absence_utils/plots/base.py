@@ -154,3 +154,8 @@ def wrapped(text: str, inches: float, lines: int = 4) -> str:
     return "\n".join(
         parts if len(parts) <= lines else [*parts[: lines - 1], f"{parts[lines - 1][: across - 2]} …"]
     )
+
+
+def fixed_number(value: float, digits: int) -> str:
+    """With so many digits behind the point, a minus that can be seen, and no plus: "0.06", "−1.5"."""
+    return f"{value:.{digits}f}".replace("-", "−")
