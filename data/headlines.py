@@ -98,7 +98,8 @@ def _names(read: Read) -> str:
     names = read("11_truth").query("reading == 'signed'")
     near = names.exact <= names.strongest_effect + 0.1
     confirmed = names.confirmed.astype(bool)
-    return f"units named: {confirmed.sum()} of {len(names)}; the strongest suppressor, or near it: {(confirmed & near).sum()}"
+    right = (confirmed & near).sum()
+    return f"units named: {confirmed.sum()} of {len(names)}; the strongest suppressor, or near it: {right}"
 
 
 TEXTS: dict[str, Callable[[Read], str]] = {

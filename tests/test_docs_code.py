@@ -38,7 +38,7 @@ QUICK = {"random_copies": 1, "null_units": 2, "most": 2, "k": 6, "hosts": 12}
 
 @pytest.fixture
 def names(tmp_path, monkeypatch):
-    """What the blocks take for granted: a network, images, a folder of photographs, a file with a network of one's own."""
+    """What the blocks take for granted: a network, images, a folder of pictures, a file with a network of one's own."""
     monkeypatch.chdir(tmp_path)
     model, dataset = load_model("concept_scenes"), scene_dataset(132, 0)
     torch.save(model.state_dict(), "checkpoint.pth")
