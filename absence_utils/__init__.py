@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "units": ["Unit", "responses", "feature_map", "dataset_responses"],
         "attribution": ["attribute", "absence_evidence", "presence_evidence"],
         "plots.attribution": ["show_maps"],
+        "plots.insertion": ["show_insertion"],
         "visualization": ["render_pair", "suppress"],
         "patches": ["mine_patches", "PatchBook"],
         "insertion": ["insert_patches", "insertion_study"],

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from headlines import headline_numbers
 from manifest import entry_of, write_entry
 
 from absence_utils.files import write_atomically
@@ -64,11 +65,13 @@ def green_pixel_seeds(seeds: int = 40) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).assign(**how)
 
 
-def with_seconds(readme: str, table: pd.DataFrame) -> str:
-    """README with the seconds of each notebook in the last column of its row."""
+def with_numbers(readme: str, table: pd.DataFrame) -> str:
+    """README with the number (`headlines`) and the seconds of each notebook in its row of the table of figures."""
+    numbers = headline_numbers()
     for notebook, seconds in zip(table.notebook, table.seconds, strict=True):
-        row = rf"^(\| \[{notebook}\].*\| )\d+ \|$"
-        readme = re.sub(row, rf"\g<1>{seconds:.0f} |", readme, flags=re.MULTILINE)
+        row = rf"^(\| \[\d\d\]\(notebooks/{notebook}\.ipynb\) \|[^|]*\|)[^|]*(\|[^|]*\|) \d+ \|$"
+        filled = rf"\g<1> {numbers[notebook[:2]]} \g<2> {seconds:.0f} |"
+        readme = re.sub(row, filled, readme, flags=re.MULTILINE)
     return readme
 
 
@@ -101,7 +104,7 @@ def main() -> None:
         table = notebook_seconds(options.results)
         write_table(MEASURED / TIMED, table)
         readme = ROOT / "README.md"
-        write_atomically(readme, with_seconds(readme.read_text(), table).encode())
+        write_atomically(readme, with_numbers(readme.read_text(), table).encode())
     list_tables()
 
 

@@ -13,6 +13,7 @@ from absence_utils.debias.objectives import (
     OBJECTIVES,
     PENALISED,
     Batch,
+    artefact_penalty,
     attribution_inside,
     group_dro,
 )
@@ -275,3 +276,14 @@ def test_cross_entropy_trains_the_difference_of_the_logits_alone():
     slopes = [torch.autograd.grad(LOSSES[loss](logits, labels), logits)[0].sum(dim=1) for loss in LOSSES]
     torch.testing.assert_close(slopes[0], torch.zeros(8, dtype=torch.float64))
     assert slopes[1].abs().max() > 0.02
+
+
+def test_the_penalty_is_the_mean_size_of_one_logits_attribution_on_the_artefact():
+    images = torch.tensor([[[[1.0, 2.0]]], [[[-3.0, 4.0]]]], requires_grad=True)
+    weights = torch.tensor([[5.0, 7.0], [-2.0, 1.0]], requires_grad=True)  # [logit, pixel]
+    masks = torch.tensor([[[True, False]], [[True, True]]])
+    logits = images.flatten(1) @ weights.T
+    penalty = artefact_penalty(images, logits, torch.tensor([0, 1]), masks)
+    assert penalty.item() == pytest.approx((5 + 6 + 4) / 3)  # |1 * 5|, |-3 * -2|, |4 * 1|
+    (slope,) = torch.autograd.grad(penalty, weights)
+    torch.testing.assert_close(slope, torch.tensor([[1.0, 0.0], [-3.0, 4.0]]) / 3)

@@ -13,6 +13,7 @@ from torch import nn
 from absence_utils import InputError
 from absence_utils.debias.artefacts import Artefacts
 from absence_utils.debias.examples import example_maps
+from absence_utils.debias.losses import compare_losses
 from absence_utils.debias.measures import measure_shortcut, selection_score
 from absence_utils.debias.objectives import OBJECTIVES
 from absence_utils.debias.study import (
@@ -20,16 +21,18 @@ from absence_utils.debias.study import (
     DebiasStudy,
     RunSpec,
     chosen_objectives,
+    chosen_references,
     plan_runs,
     run_study,
+    run_twin,
 )
 from absence_utils.debias.tables import (
+    accuracy_lines,
     accuracy_table,
     compare,
     cost_table,
     last_epochs,
     loss_table,
-    objective_line,
     over_training,
     score_table,
     select,
@@ -385,10 +388,33 @@ def test_training_is_traced_at_the_strength_that_one_objective_was_given_most_of
     assert presence["evidence for the other logit"].tolist() == [-1, -2, -1, -2]
 
 
-def test_a_line_in_words():
+def test_lines_in_words():
     table = accuracy_table(last_epochs(history()).query("strength == 1"))
-    line = objective_line(table, "last epoch", 0, "artefact on even")
-    assert line.startswith("Artefact on even: presence 10.0% [")
+    (line,) = accuracy_lines(table, {0: "artefact on even"})
+    assert line.startswith("artefact on even (last epoch): presence 10% [") and line.endswith("%].")
+    (alone,) = accuracy_lines(table.assign(low=np.nan), {0: "even"}, ["presence"])
+    assert alone == "even (last epoch): presence 10%."
+    assert accuracy_lines(table, {0: "even"}, ["RRR"]) == ["even (last epoch): ."]
+    both = pd.concat([table.assign(rule=rule) for rule in ("patch_free", "biased")])
+    said = accuracy_lines(both, {0: "even"})
+    assert len(said) == 2 and "as released" in said[0] and "on biased images" in said[1]
+
+
+def test_references_are_those_of_a_complete_bias_unless_others_are_asked_for():
+    assert chosen_references(["no patch"]) == ["no patch"]
+    usual = chosen_references([])
+    assert "no shortcut" in usual and set(usual) < set(REFERENCES)
+    usual.clear()
+    assert chosen_references([]), "the list is the caller's"
+
+
+def test_a_task_says_what_it_holds():
+    task = replace(digits_task(seed=1), notes=("one file was left out",))
+    counts = [len(data) for data in (task.train, task.validation, task.test)]
+    assert str(task) == (
+        "scikit-learn's digits, fold 1 of 5: {} training, {} validation and {} test images of even and odd. "
+        "one file was left out".format(*counts)
+    )
 
 
 # ---------------------------------------------------------------------- the claim
@@ -430,6 +456,36 @@ def test_presence_only_leaves_the_absence_in_the_other_logit(study):
         assert scores.low[(carrier, "presence", "other")] > 0.5
         assert abs(scores.score[(carrier, "presence", "carrier")]) < 1
         assert scores.score.abs()[(carrier, "presence and absence")].max() < 0.1
+
+
+@pytest.mark.slow
+def test_the_other_loss_trains_a_part_of_the_study_again(tmp_path):
+    names = ["none", "presence", "presence and absence", "RRR", "no shortcut"]
+    recipe = TrainingConfig(epochs=1, lr=0.006, batch_size=192)
+    first = run_study(plan_runs(names, [1, 10], range(2)), digits_task, dense, recipe)
+    table = compare_losses(first.history, digits_task, dense, recipe, [1, 7], checkpoints=tmp_path)
+    assert table.loss.drop_duplicates().tolist() == ["cross_entropy", "bce"]
+    assert set(table.objective) == set(names[:3]) and set(table.seeds) == {1}
+    assert set(table.strength[table.objective != "none"]) == {1, 10}
+    assert len(list((tmp_path / "bce").iterdir())) == 5, "five runs of seed 1, with the artefact on class 0"
+    plans = plan_runs(["presence"], [10], [1], [0])
+    there = run_study(plans, digits_task, dense, replace(recipe, loss="bce"))
+    (expected,) = last_epochs(there.history)["inverse-biased"]
+    key = ["loss", "objective", "strength", "measure"]
+    assert table.set_index(key).value["bce", "presence", 10, "inverse-biased"] == pytest.approx(expected)
+    alone = compare_losses(first.history, digits_task, dense, recipe, [])
+    assert set(alone.loss) == {"cross_entropy"} and set(alone.seeds) == {2}
+
+
+@pytest.mark.slow
+def test_the_twin_is_asked_on_both_sides():
+    rows = run_twin([3], scenes=64, epochs=1)
+    runs = rows[["carrier", "seed", "objective", "strength"]].drop_duplicates()
+    assert runs.to_numpy().tolist() == [
+        [0, 3, "none", 0.0], [0, 3, "presence", 10.0], [0, 3, "presence and absence", 10.0],
+        [1, 3, "none", 0.0], [1, 3, "presence", 10.0],
+    ]  # fmt: skip
+    assert set(rows.epoch) == {1} and set(rows.images) == {16}
 
 
 @pytest.mark.slow

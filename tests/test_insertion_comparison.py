@@ -14,9 +14,13 @@ from absence_utils.images.base import Normalisation, TensorImages
 from absence_utils.images.cache import stack_images
 from absence_utils.insertion.comparison import (
     PLANTED,
+    _with_hosts,
     compare_networks,
+    compare_scores,
+    control_table,
     decide_layer,
     decide_networks,
+    describe_verdicts,
     verdicts,
 )
 from absence_utils.insertion.design import InsertionConfig
@@ -89,6 +93,80 @@ def test_verdicts_by_hand(studies):
             assert row.vetoed == (veto.value > 0 and veto.q_least < 0.05)
     alone = verdicts({"this network": replace(studies["this network"], all_pairs=None)})
     assert alone.all_pairs_lower.isna().all() and len(alone) == 4
+
+
+def test_verdicts_in_sentences_have_their_numbers():
+    rows = [(name, unit, unit < many, lower, score, vetoed)
+            for name, many, lower, score, vetoed in (
+                ("this network", 3, 1.0, 1.25, False), ("random weights", 2, 1.0, 0.5, False),
+                ("additive units", 1, 0.0, 0.125, False), ("veto units", 4, 1.0, 2.0, True),
+            ) for unit in range(4)]  # fmt: skip
+    rows += [("scenes rules", unit, True, 1.0, 1.0, unit in (0, 2)) for unit in range(5)]
+    columns = ["network", "unit", "published", "all_pairs_lower", "absence", "vetoed"]
+    table = pd.DataFrame(rows, columns=columns).astype({"published": float})
+    said = describe_verdicts(table, None)
+    assert "significant in 75% [" in said and "of the units of the output, in 50% [" in said
+    assert "in 25% [" in said and "with every patch in every image 0%)" in said
+    assert "1.25 sd on average (random weights 0.50, additive units 0.12)" in said
+    assert "in 0% of units (random weights 0%, additive 0%, built as a veto 100%)" in said
+    assert "in 1 of 3 scenes rules with an absence" in said and said.endswith("and 1 of 2 without.")
+    unasked = describe_verdicts(table.assign(all_pairs_lower=np.nan), "block4")
+    assert "every patch" not in unasked and "units of block4" in unasked
+
+
+def test_scores_stand_beside_what_is_known_of_their_unit_and_of_random_weights(studies):
+    study, null = studies["this network"], studies["random weights"]
+    table, limit = compare_scores(study, null)
+    random = select_score(null.fair.scores, "absence", MAIN_CONTROL).value
+    assert limit == pytest.approx(np.quantile(random, 0.95))
+    pd.testing.assert_series_equal(table["value"], study.fair.scores["value"])
+    one = table[(table.unit == 3) & (table.score == "absence") & (table.condition == MAIN_CONTROL)].iloc[0]
+    assert one.percentile == pytest.approx(100 * (random < one.value).mean(), abs=1)
+    tests = study.all_pairs.tests.set_index("unit")
+    assert one.dipped == tests.absence[3] and one.sd == study.fair.units.set_index("unit").sd[3]
+    alone, _ = compare_scores(replace(study, all_pairs=None), null)
+    assert alone.dipped[0] == study.published.tests.set_index("unit").absence[alone.unit[0]]
+
+
+def test_controls_are_counted_over_the_units_that_got_them():
+    rows = [
+        (unit, "absence", condition, value, value - 0.5)
+        for condition, values in (
+            ("own patch", (1.0, 0.25)),
+            ("random patch", (3.0, 2.0)),
+            ("centre", (4.0, np.nan)),
+        )
+        for unit, value in enumerate(values)
+    ]
+    rows += [(0, "veto", "median images", 9.0, 8.0), (0, "absence", "blank image", 9.0, 8.0)]
+    found = control_table(pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "low"]))
+    assert found.to_numpy().tolist() == [
+        ["random patch", 2, 2.5, 2.0, 3.0, 2],
+        ["own patch", 2, 0.625, 0.25, 1.0, 1],
+        ["centre", 1, 4.0, 4.0, 4.0, 1],
+    ]
+    assert list(found) == ["control", "units", "median", "smallest", "largest", "above 0"]
+
+
+def test_the_published_table_has_both_designs(studies):
+    study = studies["this network"]
+    table = study.published_table()
+    assert table.design.value_counts().to_dict() == {
+        "published": 20,
+        "all pairs": 20,
+    }  # four units, five conditions
+    row = table[(table.design == "all pairs") & (table.unit == 3) & (table.condition == "top + lowest")].iloc[
+        0
+    ]
+    responses = study.all_pairs.responses
+    same = responses[(responses.unit == 3) & (responses.condition == "top + lowest")].iloc[0]
+    assert (row["mean"], row.t) == (same["mean"], study.all_pairs.tests.set_index("unit").t[3])
+    assert set(replace(study, all_pairs=None).published_table().design) == {"published"}
+
+
+def test_decisions_take_as_many_images_as_there_are_in_whole_rounds():
+    setting = InsertionConfig(patch=8, stride=4, k=6, images=50, pairs="one")
+    assert [_with_hosts(setting, count).images for count in (30, 47, 300)] == [18, 30, 48]
 
 
 def test_context_is_asked_of_some_units_and_what_is_said_of_them_stays(images):

@@ -161,7 +161,7 @@ def test_image_folders_are_opened_alike_everywhere():
     takers = {name[:2]: source for name, source in sources.items() if ".images(images" in source}
     assert list(takers) == ["04", "05", "06", "07", "10", "11"]
     for source in takers.values():
-        assert "limit=limit, seed=seed, broken=broken, class_order=class_order)" in source
+        assert "limit=limit, seed=seed, broken=broken, class_order=class_order" in source
         assert "run.notes[:] = " in source
 
 

@@ -27,7 +27,7 @@ from torchvision.models import resnet50
 from absence_utils import InputError, PatchBook, load_images, load_model, mine_patches, responses
 from absence_utils.images.base import Normalisation, TensorImages
 from absence_utils.patches.book import SIDES
-from absence_utils.patches.mining import batch_norm_sign, blank_patch_response
+from absence_utils.patches.mining import batch_norm_sign, blank_patch_response, mine_alike
 from absence_utils.patches.topk import RunningTopK
 
 
@@ -456,3 +456,25 @@ def test_trained_squeezenet_reaches_further_down_than_random_weights():
         share[weights == "random"] = (down > up).float().mean().item()
     assert share[False] > 0.85
     assert 0.3 < share[True] < 0.65
+
+
+def test_another_network_is_mined_with_the_settings_of_a_book():
+    """Of settings that are not the defaults, on a part of the images."""
+    how = {
+        "patch": 4,
+        "stride": 3,
+        "k": 2,
+        "pool": "max",
+        "region": "masked",
+        "per_image": 1,
+        "reservoir": 5,
+        "seed": 3,
+    }
+    network, dataset = whole_number_network(), whole_numbers()
+    book = mine_patches(network, "0", dataset, **how, exact=True)
+    other = whole_number_network()
+    with torch.no_grad():
+        other[0].weight.neg_()
+    found = mine_alike(book, other, dataset, part=range(2))
+    assert same(found, mine_patches(other, "0", dataset, **how, exact=True, part=range(2)))
+    assert found.network != book.network and found.covered == ((0, 2),)

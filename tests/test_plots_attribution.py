@@ -1,16 +1,17 @@
 """Figures of maps: what is drawn, not how its pixels come out."""
 
-from types import SimpleNamespace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from absence_utils.attribution.maps import Maps, maps_table
 from absence_utils.errors import InputError
 from absence_utils.images.base import IMAGENET
 from absence_utils.plots.attribution import (
+    ANNOTATED,
+    KINDS,
     absence_heatmap,
     methods_compared,
     show_maps,
@@ -26,10 +27,12 @@ def _close():
     plt.close("all")
 
 
-def some_maps(n, edge=16):
-    return SimpleNamespace(
+def some_maps(n, edge=16, level=None):
+    """Maps of n inputs: noise, or `level` in every pixel."""
+    return Maps(
+        position=torch.arange(n),
         pixels=torch.rand(n, 3, edge, edge),
-        signed=torch.randn(n, edge, edge),
+        signed=torch.randn(n, edge, edge) if level is None else torch.full((n, edge, edge), level),
         response=torch.arange(float(n)),
         gap=torch.tensor([0.5] * n),
         captions=[f"scene {i}" for i in range(n)],
@@ -61,26 +64,49 @@ def test_target_figure_shows_every_input_and_its_map():
         ("u", some_maps(1), some_maps(3), "class 'u'"),
         ("v", some_maps(2), some_maps(3), "median response"),
     ]
-    figure = target_against_non_target(rows, "integrated gradients")
+    figure, table = target_against_non_target(rows, "integrated gradients")
     drawn = [ax for ax in figure.axes if ax.images]
     assert len(drawn) == 2 * (1 + 3 + 2 + 3)
     assert sum(ax.get_xlabel().startswith("response") for ax in figure.axes) == 9
+    parts = [maps_table(label, *of) for label, *sides, _ in rows for of in zip(KINDS, sides, strict=True)]
+    pd.testing.assert_frame_equal(table, pd.concat(parts, ignore_index=True))
+
+
+def test_the_title_of_the_target_figure_has_the_share_of_absence_evidence():
+    mixed = some_maps(1)
+    mixed.signed[0] = 1.0
+    mixed.signed[0, :4] = -1.0  # one of four rows of regions
+    rows = [
+        ("u", some_maps(2, level=0.0), mixed, "class 'u'"),
+        ("v", some_maps(2, level=1.0), some_maps(1, level=-1.0), "class 'v'"),
+    ]
+    figure, _ = target_against_non_target(rows)
+    said = figure.get_suptitle()
+    assert (
+        "is 62% of all evidence on these non-target inputs, 0% on the target ones" in said
+    )  # (0.25 + 1) / 2
 
 
 def test_methods_figure_states_gap_and_scale():
-    sides = [
-        (title, {"deeplift": some_maps(1), "gradcam": some_maps(1)}) for title in ("target", "non-target")
-    ]
-    figure = methods_compared(sides)
-    assert [ax.get_title() for ax in figure.axes[:3]] == ["target", "deeplift", "gradcam"]
+    compared = {
+        "target": {"deeplift": some_maps(1, level=1.0), "gradcam": some_maps(1, level=-1.0)},
+        "non-target": {"deeplift": some_maps(1, level=-1.0), "gradcam": some_maps(1, level=-0.5)},
+    }
+    figure, table = methods_compared("u", compared)
+    assert [ax.get_title() for ax in figure.axes] == ["target", "deeplift", "gradcam", "non-target", "", ""]
     assert "gap +50%" in figure.axes[1].get_xlabel() and "\u00b1" in figure.axes[1].get_xlabel()
+    assert figure.get_suptitle().startswith("1 of 2 methods find more absence evidence")
+    assert list(zip(table.unit, table.input, table.method, strict=True)) == [
+        ("u", kind, method) for kind in KINDS for method in ("deeplift", "gradcam")
+    ]
 
 
 def test_heatmap_draws_the_numbers_and_outlines_planted_cells():
     matrix = pd.DataFrame([[0.5, -0.25], [0.0, 1.0]], index=["u", "v"], columns=["a", "b"])
     figure = absence_heatmap(matrix, [(0, 1), (1, 1)], subject="concept")
     ax = figure.axes[0]
-    assert [text.get_text() for text in ax.texts] == ["0.50", "-0.25", "0.00", "1.00"]
+    assert [text.get_text() for text in ax.texts] == ["0.50", "−0.25", "0.00", "1.00"]
+    assert figure.get_suptitle().startswith("1 of 2 planted absences")
     assert [patch.get_xy() for patch in ax.patches] == [(1, 0), (1, 1)]  # x is the column
     mesh = ax.collections[0]
     assert (mesh.norm.vmin, mesh.norm.vmax) == (-1, 1)  # symmetric as soon as there is a negative entry
@@ -89,8 +115,17 @@ def test_heatmap_draws_the_numbers_and_outlines_planted_cells():
 
 
 def test_heatmap_of_all_positive_evidence_starts_at_zero():
-    mesh = absence_heatmap(pd.DataFrame([[0.5, 2.0]])).axes[0].collections[0]
+    figure = absence_heatmap(pd.DataFrame([[0.5, 2.0]], index=["u"], columns=["a", "b"]))
+    mesh = figure.axes[0].collections[0]
+    assert figure.get_suptitle() == "Most absence evidence: 2.00 sd, “u” on “b”"
     assert (mesh.norm.vmin, mesh.norm.vmax) == (0, 2)
+
+
+def test_a_wide_heatmap_has_no_numbers_and_no_minus_before_nothing():
+    wide = pd.DataFrame(np.full((1, ANNOTATED + 1), 0.5))
+    assert not absence_heatmap(wide).axes[0].texts
+    figure = absence_heatmap(pd.DataFrame([[-0.001, 1.0]]))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.00", "1.00"]
 
 
 # ---------------------------------------------------------------------- maps of one's own

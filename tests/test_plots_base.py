@@ -23,6 +23,7 @@ from absence_utils.plots.base import (
     signed_limit,
     signed_map,
     to_numpy,
+    wrapped,
 )
 
 
@@ -71,6 +72,13 @@ def test_points_have_their_intervals_and_stand_alone_where_there_is_none(ax):
         assert [segment[:, along].tolist() for segment in bars.get_segments()] == [[0.5, 1.75], [2, 2]]
 
 
+def test_text_is_broken_at_its_words_and_shortened():
+    assert wrapped("triangle and not bars", 1.0) == "triangle and\nnot bars"
+    assert wrapped("one\ntwo", 5) == "one\ntwo" and wrapped("", 1) == ""
+    short = wrapped("a long name of a unit of some layer", 0.7, lines=2)
+    assert short.count("\n") == 1 and short.endswith("…") and max(map(len, short.split("\n"))) <= 10
+
+
 @pytest.mark.notebook
 def test_every_figure_of_a_notebook_is_shown_not_only_the_first():
     draw = "from absence_utils.plots.base import companion_style\nimport matplotlib.pyplot as plt\n"
@@ -90,7 +98,13 @@ def test_the_look_ends_with_its_context_also_after_an_error():
     assert (plt.rcParams["savefig.dpi"], plt.rcParams["font.size"]) == before
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "absence_utils" / "plots").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "absence_utils" / "plots").glob("*.py")), ids=lambda path: path.stem
+)
 def test_no_text_is_smaller_than_nine_points(path):
     """Figures are drawn for the width of a page: what is smaller cannot be read in print."""
-    assert [size for size in re.findall(r"(?:font|label|title_font)size\W+([\d.]+)", path.read_text()) if float(size) < 9] == []
+    assert [
+        size
+        for size in re.findall(r"(?:font|label|title_font)size\W+([\d.]+)", path.read_text())
+        if float(size) < 9
+    ] == []

@@ -6,6 +6,7 @@ import pytest
 import torch
 from matplotlib.patches import Rectangle
 
+from absence_utils import InputError
 from absence_utils.plots import insertion as plots
 
 UNITS = [3, 8, 5]
@@ -22,12 +23,13 @@ def published():
 
 def scores():
     rows = []
-    for condition in plots.CONTROLS:
+    for condition in ("random patch", "centre"):
         for index, unit in enumerate(UNITS):
             value = index + (0.5 if condition == "centre" else 0.0)
             rows.append((unit, "absence", condition, value, value - 0.2, value + 0.3))
     rows += [(unit, "veto", "median images", -0.1 * unit, -0.1 * unit - 0.05, 0.0) for unit in UNITS]
-    return pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "low", "high"])
+    table = pd.DataFrame(rows, columns=["unit", "score", "condition", "value", "low", "high"])
+    return table.assign(dipped=table.unit.map(dict(zip(UNITS, [0.0, 1.5, 3.0], strict=True))))
 
 
 def test_published_table_draws_means_over_units_of_mean_and_sd_over_images():
@@ -37,8 +39,10 @@ def test_published_table_draws_means_over_units_of_mean_and_sd_over_images():
     table = published().assign(sd=lambda rows: rows["mean"] / 2)
     figure = plots.published_table({"a": table, "b": table}, pd.DataFrame(rows, columns=columns))
     first, second = (ax.get_title() for ax in figure.axes)
-    assert "100% significant, 75% lower" in first and "every patch in every image: 88% lower" in first
-    assert "50% significant, 50% lower" in second and "every patch" not in second
+    assert (
+        "significant in 100%, and lower in 75%" in first and "significant in 50%, and lower in 50%" in second
+    )
+    assert "from +21.0 to +11.0 in a" in figure.get_suptitle()
     for ax in figure.axes:
         assert [text.get_text() for text in ax.texts][:2] == ["+1.00 ± 0.500", "+11.0 ± 5.50"]
         marks = [container.lines[0].get_xydata().tolist()[0] for container in ax.containers]
@@ -46,40 +50,52 @@ def test_published_table_draws_means_over_units_of_mean_and_sd_over_images():
 
 
 def test_responses_are_in_standard_deviations_from_the_mean_over_images():
-    figure = plots.responses_by_condition(published(), pd.Series({8: 4.0, 3: 2.0, 5: 5.0}), "title")
+    figure = plots.responses_by_condition(published(), pd.Series({8: 4.0, 3: 2.0, 5: 5.0}), "maps")
+    title = figure.axes[0].get_title()
+    assert "lower 3 of 3 units of maps, the median one by 2.50 sd" in title
     lines = [line.get_ydata() for line in figure.axes[0].lines[: len(UNITS)]]
     for line, spread in zip(lines, (2.0, 5.0, 4.0), strict=True):  # units 3, 5, 8
         np.testing.assert_allclose(line, np.arange(len(plots.KIND)) * 10 / spread)
 
 
-def test_absence_scores_sort_units_and_show_intervals_controls_and_inflation():
-    tests = pd.DataFrame({"unit": UNITS, "absence": [0.0, 1.5, 3.0]})
-    left, middle, right = plots.absence_scores(scores(), tests, limit=0.7, strongest=2).axes
+def test_absence_scores_sort_units_and_show_intervals_and_inflation():
+    figure = plots.absence_scores(scores(), limit=0.7, strongest=2)
+    left, middle, right = figure.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["5", "8"]  # strongest first, on top
     assert left.get_yticks().tolist() == [1, 0]
     (segments,) = [each.get_segments() for each in left.collections]
     np.testing.assert_allclose([s[:, 0] for s in segments], [[1.8, 2.3], [0.8, 1.3]])
-    drawn = {line.get_label(): line for line in left.lines}
-    np.testing.assert_allclose(drawn["centre"].get_xdata(), [2.5, 1.5])
-    assert list(drawn["95th percentile, one random copy"].get_xdata()) == [0.7, 0.7]
-    assert set(plots.CONTROLS) - {"random patch"} <= set(drawn)
+    assert [0.7, 0.7] in [list(line.get_xdata()) for line in left.lines]
+    np.testing.assert_allclose(left.lines[0].get_xdata(), [2, 1])  # one control, the random patch
     np.testing.assert_allclose(middle.lines[0].get_xdata(), [-0.5, -0.8])
     points = right.lines[0]
     assert points.get_xdata().tolist() == [0, 1, 2] and points.get_ydata().tolist() == [0, 1.5, 3]
     assert "1.50" in right.get_title()
+    assert "lower 2 of 3 units" in figure.get_suptitle() and "veto score is −0.30 sd" in figure.get_suptitle()
 
 
-def test_verdict_bars_are_shares_of_units():
+def test_verdicts_are_dots_at_the_share_of_units():
     rows = [("a", unit, unit < 3, float(unit < 1), unit < 2, unit == 0, 0.1 * unit) for unit in range(4)]
-    rows += [("b", unit, True, np.nan, False, False, 0.0) for unit in range(2)]
+    rows += [("additive units", unit, True, np.nan, unit < 1, False, 0.0) for unit in range(2)]
     columns = ["network", "unit", "published", "all_pairs_lower", "suppressed", "vetoed", "veto"]
-    left, right = plots.verdict_bars(pd.DataFrame(rows, columns=columns)).axes
-    heights = [[bar.get_height() for bar in container] for container in left.containers]
-    np.testing.assert_allclose(heights, [[75, 100], [25, np.nan], [50, 0], [25, 0]])
-    assert [text.get_text() for text in left.texts] == ["75", "100", "25", "50", "0", "25", "0"]
-    assert right.get_xticklabels()[0].get_text() == "a\n(4 units)"
-    dark = [line for line in right.lines if line.get_color() == "#053061" and len(line.get_ydata())]
-    assert [line.get_ydata().tolist() for line in dark] == [[0.0]]
+    figure = plots.verdict_dots(pd.DataFrame(rows, columns=columns))
+    left, right = figure.axes
+    drawn = {line.get_label(): list(line.get_xdata()) for line in left.lines}
+    shares = [drawn[label] for label, *_ in plots.VERDICTS.values()]
+    np.testing.assert_allclose(shares, [[75, 100], [50, 50], [25, 0]])
+    dashed = [line for line in left.lines if line.get_linestyle() == "--"]
+    assert [list(line.get_xdata()) for line in dashed] == [[plots.LEVEL] * 2]
+    written = {text.get_text() for text in left.texts}
+    assert {"75%", "100%", "50%", "25%", "0%"} <= written
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        "a\n(4 units)",
+        "additive units\n(inhibit nothing, 2)",
+    ]
+    black = [line for line in right.lines if line.get_color() == "black" and line.get_marker() == "o"]
+    assert [line.get_xdata().tolist() for line in black if len(line.get_xdata())] == [[0.0]]
+    assert "inhibit nothing the published test flags 100%, the veto score 0%" in figure.get_suptitle()
+    only = pd.DataFrame(rows[:4], columns=columns)
+    assert plots.verdict_dots(only).get_suptitle() == "", "no additive units, no claim about them"
 
 
 def test_contexts_are_shares_of_the_units_that_were_asked():
@@ -88,7 +104,9 @@ def test_contexts_are_shares_of_the_units_that_were_asked():
     rows += [("b", unit, "signed", "cannot tell", True) for unit in range(3)]
     table = pd.DataFrame(rows, columns=["network", "unit", "reading", "decision", "found"])
     table = table.assign(delta=0.5).astype({"found": "boolean"})
-    *_, right = plots.decision_bars(table).axes
+    figure = plots.decision_bars(table)
+    assert figure.get_suptitle() == "Of a 0% of the units encode an absence; 1 of 4 depend on context"
+    *_, right = figure.axes
     assert [bar.get_width() for bar in right.patches] == [25, 100]
     assert [text.get_text() for text in right.texts] == ["1 of 4", "3 of 3"]
     assert right.get_xlabel() == "units asked (%)"
@@ -100,7 +118,9 @@ def test_pooling_bars_flag_units_of_the_minimum():
          ("min", 0, True, True, True, 2.0), ("min", 1, False, True, False, 1.0)],
         columns=["pool", "unit", "published", "suppressed", "only_min", "absence"],
     )  # fmt: skip
-    left, right = plots.pooling_bars(table).axes
+    figure = plots.pooling_bars(table)
+    assert figure.get_suptitle().endswith("0.2 sd by mean, 1.5 sd by min")
+    left, right = figure.axes
     heights = [[bar.get_height() for bar in container] for container in left.containers]
     assert heights == [[100, 50], [50, 100]] and left.get_title().startswith("1 of 2 units")
     lines = {tuple(line.get_ydata()): line.get_color() for line in right.lines[:2]}
@@ -137,3 +157,16 @@ def test_examples_leave_room_for_what_a_unit_lacks():
     axes = plots.insertion_examples(pictures, table).axes
     assert [ax.get_title() for ax in axes[:2]] == ["top\nlowest", "neutral\nlowest"]
     assert [len(ax.images) for ax in axes] == [1, 0, 1, 1]
+
+
+def test_insertion_shows_both_images_alike_and_the_difference():
+    random, lowest = torch.full((1, 3, 4, 4), -1.0), torch.full((1, 3, 4, 4), 3.0)
+    random[..., 0] = 1.0
+    figure = plots.show_insertion(random, lowest, torch.tensor([-2.5]))
+    left, right = (np.asarray(ax.images[0].get_array()) for ax in figure.axes)
+    np.testing.assert_allclose([left[0, 0], left[0, 1], right[0, 0]], [[0.5] * 3, [0.0] * 3, [1.0] * 3])
+    assert figure.get_suptitle().endswith("−2.50")
+    kept = plots.show_insertion(random.clamp(0, 1) / 2, lowest.clamp(0, 1) / 2, 1.0)
+    assert np.asarray(kept.axes[1].images[0].get_array()).max() == 0.5, "pixels are shown as they are"
+    with pytest.raises(InputError, match="lowest"):
+        plots.show_insertion(random, lowest[..., :3], 1.0)

@@ -12,7 +12,6 @@ from absence_utils.plots.base import ABSENCE, PRESENCE
 from absence_utils.plots.patches import (
     contact_sheet,
     content_map,
-    response_range,
     response_shapes,
     signed_number,
 )
@@ -95,52 +94,36 @@ def test_numbers_show_their_sign(value, text):
     assert signed_number(value) == text
 
 
-def ranges():
-    columns = {
-        "unit": [0, 1, 2],
-        "highest": [5.0, 9.0, 1.0],
-        "lowest": [2.0, 3.0, -3.0],
-        "empty_patch": [1.0, 5.0, 2.0],
-    }
-    return pd.DataFrame(columns).assign(share_below=[0.0, 1 / 3, 1.0])
-
-
-def test_ranges_are_drawn_from_lowest_to_highest_around_the_empty_patch():
-    """Unit 0 lies above its empty response altogether, unit 2 below."""
-    figure = response_range(ranges(), "layer", marked=[1])
-    red, blue = figure.axes[0].containers
-    spans = [[(bar.get_y(), bar.get_y() + bar.get_height()) for bar in bars] for bars in (red, blue)]
-    assert spans[0] == [(1, 4), (0, 4), (0, 0)]
-    assert spans[1] == [(0, 0), (0, -2), (-1, -5)]
-    assert figure.axes[0].lines[-1].get_xdata().tolist() == [1]
+def test_the_title_of_several_sheets_says_how_far_patches_push_down():
+    """Synthesised images, of rank 0, do not count: those of unit 4 answer -40.5 and those of unit 7 -70.5."""
+    _, figure = sheet(True)
+    said = figure.get_suptitle()
+    assert said.startswith("Patches push 2 of 2 units below zero") and said.endswith("−73.5 to −43.5")
+    table = pd.DataFrame({"unit": [4, 7], "side": "lowest", "rank": 1, "response": [-1.0, 2.0]})
+    table = pd.concat([table, table.assign(side="highest", response=5.0)])
+    figure = contact_sheet({unit: (torch.rand(1, 3, 5, 5),) * 2 for unit in (4, 7)}, table, {4: "", 7: ""})
+    assert figure.get_suptitle().startswith("Patches push 1 of 2 units below zero")
 
 
 def test_shapes_are_counted_on_their_low_side():
     """Units that never change count in no panel."""
-    network = pd.DataFrame({"share_below": [0.0, 0.4, 0.9, np.nan], "skewness": [-4.0, -1.0, 2.0, np.nan]})
-    copy = pd.DataFrame({"share_below": [0.6, 1.0], "skewness": [0.5, 1.0]})
+    columns = {"p5_sd": [-2.0, 0.0, 1.0, np.nan], "share_below": [0.9, 0.4, 0.0, np.nan]}
+    network, copy = pd.DataFrame(columns), pd.DataFrame({"p5_sd": [-1.0, -0.5], "share_below": [0.6, 1.0]})
     figure = response_shapes({"trained": network, "random 1": copy, "random 2": network})
     left, right = figure.axes
-    for ax, shares, where in ((left, (33, 100, 33), "above 0.5"), (right, (67, 0, 67), "below 0")):
-        legend = [text.get_text() for text in ax.get_legend().get_texts()]
-        named = zip(("trained", "random 1", "random 2"), shares, strict=True)
-        assert legend == [f"{name}: {share}% of units {where}" for name, share in named]
-        heights = [bar.get_height() for bar in ax.containers[0]]
-        assert sum(heights) == pytest.approx(100) and max(heights) == pytest.approx(100 / 3)
-    assert right.get_xlim()[0] < -4 and left.get_xlim() == (0, 1)
+    assert figure.get_suptitle() == "1 of 4 units have a low side (copies with random weights: 1 to 2)"
+    counts = zip(("trained", "random 1", "random 2"), (1, 2, 1), strict=True)
+    assert names_of(left) == [f"{name}\n{count} left of 0" for name, count in counts]
+    assert names_of(right) == [f"{share}% right\nof 0.5" for share in (33, 100, 33)]
+    for ax, column in ((left, "p5_sd"), (right, "share_below")):
+        for row, (table, points) in enumerate(zip((network, copy, network), ax.collections, strict=True)):
+            across, down = points.get_offsets().T
+            assert across.tolist() == table[column].dropna().tolist() and np.abs(down - row).max() <= 0.25
+    assert "not compared" in response_shapes({"trained": network}).get_suptitle()
 
 
-def test_few_units_with_names_are_named():
-    figure = response_range(ranges(), "logits", ["a", "b", "c"])
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "b", "c"]
-    figure = response_range(ranges(), None, ["a", "b", "c"])
-    assert figure.axes[0].get_title().startswith("output: ") and len(figure.axes[0].get_xticklabels()) == 3
-
-
-def test_classes_name_outputs_alone_and_only_if_they_are_as_many():
-    for layer, names in (("hidden", ["a", "b", "c"]), ("logits", ["a", "b"]), (None, [])):
-        figure = response_range(ranges(), layer, names)
-        assert not figure.axes[0].get_xticklabels()
+def names_of(ax):
+    return [label.get_text() for label in ax.get_yticklabels()]
 
 
 def test_content_map_is_signed_and_frames_what_was_planted():
@@ -156,7 +139,11 @@ def test_content_map_is_signed_and_frames_what_was_planted():
     figure = content_map(table)
     high, low = figure.axes[:2]
     assert high.images[0].get_array().tolist() == [[0, -20, -40], [10, -10, -30]]
-    assert high.images[0].get_clim() == low.images[0].get_clim() == (-40, 40)
-    assert [(p.get_x() + 0.46, p.get_y() + 0.46) for p in high.patches] == [(0, 0)]
-    assert [(p.get_x() + 0.46, p.get_y() + 0.46) for p in low.patches] == [(1, 1)]
+    assert high.images[0].get_clim() == low.images[0].get_clim() == (0, 40)
+    assert [(p.get_x() + 0.5, p.get_y() + 0.5) for p in high.patches] == [(0, 0)]
+    assert [(p.get_x() + 0.5, p.get_y() + 0.5) for p in low.patches] == [(1, 1)]
+    assert "0 of 1 planted absences lead their row among the lowest" in figure.get_suptitle()  # "z" does
+    table.loc[(table.side == "lowest") & (table.unit == "v") & (table.concept == "a"), "excess"] = 30.0
+    said = content_map(table).get_suptitle()
+    assert said.startswith("1 of 1 planted absences lead") and said.endswith("0 of 1 among the highest")
     assert high.get_title(loc="center").startswith("highest") and PRESENCE != ABSENCE

@@ -3,7 +3,9 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
+from absence_utils.plots.base import MARK
 from absence_utils.plots.digits import release_position
 from absence_utils.plots.green_pixel import green_position
 from absence_utils.plots.motion import motion_position
@@ -21,7 +23,7 @@ def test_motion_marks_the_step_that_is_drawn(fig):
     first, second, curve = fig.axes
     np.testing.assert_array_equal(second.images[0].get_array(), pairs[0, 1])
     assert not first.images[0].get_array().any()
-    assert curve.get_title() == "step -1\nunit 0 -1.0000, unit 1 +0.5000"
+    assert curve.get_title() == "step −1\nunit 0: −1.0000\nunit 1: +0.5000"
     lines, marks = curve.lines[0:4:2], curve.lines[1:4:2]
     for unit in range(2):
         np.testing.assert_array_equal(lines[unit].get_ydata(), responses[:, unit])
@@ -46,6 +48,6 @@ def test_release_colours_the_unit_and_the_source(fig):
     top, below = fig.axes
     assert top.get_title() == "50% removed: seen as 2" and top.images[0].get_array()[0, 0] == 1
     assert [bar.get_height() for bar in below.patches] == [1, -2, 3, 0]
-    red, blue = below.patches[2].get_facecolor(), below.patches[1].get_facecolor()
-    assert red[0] > red[2] and blue[2] > blue[0]
+    assert below.patches[2].get_facecolor()[:3] == (0, 0, 0)
+    assert below.patches[1].get_facecolor() == to_rgba(MARK), "red and blue are for signs"
     assert below.get_ylim() == pytest.approx((-2.1, 3.15)), "the same scale in all positions of one image"

@@ -1,5 +1,7 @@
 """Figures of synthesised images: what is drawn is what was measured."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from torch import nn
 
 from absence_utils.plots import visualization as plots
 from absence_utils.units import Unit
+from absence_utils.visualization.budget import pole_table
 from absence_utils.visualization.rendering import RenderedPair, Rendering, Suppression
 
 
@@ -41,14 +44,29 @@ def closed():
 
 def test_extremes_shows_the_most_extreme_facet(pair):
     fig = plots.extremes([pair, pair], ["one", "two"])
-    for ax, side, title in ((fig.axes[0], pair.highest, "+3"), (fig.axes[2], pair.lowest, "-3")):
+    for ax, side, title in ((fig.axes[0], pair.highest, "+3"), (fig.axes[2], pair.lowest, "−3")):
         assert title in ax.get_title()
         assert np.allclose(ax.images[0].get_array(), side.image[1].permute(1, 2, 0))
     assert (fig.axes[0].get_ylabel(), fig.axes[2].get_ylabel()) == ("maximum", "minimum")
 
 
+def test_extremes_counts_the_units_that_lie_beyond_all_real_images(pair, real):
+    inside = pole_table([pair, pair], torch.stack([real[:, 0], 2 * real[:, 1]], 1))  # -4..4 holds -3 and 3
+    beyond = pole_table([pair, pair], real)
+    poles = pd.concat([beyond.iloc[:2], inside.iloc[2:]])
+    fig = plots.extremes([pair, pair], ["one", "two"], "net", poles)
+    assert (
+        fig.get_suptitle()
+        == "Minima lie below all real images for 1 of 2 units, maxima above all for 1\n(net)"
+    )
+    assert "above all: +2.4 sd" in fig.axes[0].get_title() and "percentile" in fig.axes[3].get_title()
+
+
 def test_rendered_pairs_draws_trajectories_and_real_responses(pair, real):
-    fig = plots.rendered_pairs([pair], real, ["one"])
+    fig, table = plots.rendered_pairs([pair], real, ["one"], "net", pole_table([pair], real))
+    pd.testing.assert_frame_equal(table, plots.pair_numbers([pair], real))
+    assert "minima lie 1.7 times" in fig.get_suptitle()  # -3 is as far from 0 as 1.67 times -1.8
+    assert "21 real images" in fig.axes[-1].get_title()
     curves, strip = fig.axes[-2:]
     drawn = [line.get_ydata() for line in curves.lines]
     for facet in range(2):
@@ -78,14 +96,15 @@ def test_suppressions_are_signed_and_centred(unit):
     found = Suppression(
         unit, original + change, original, change, 4.0, -1.0, -0.5, torch.linspace(4, -1, 6), 0.01
     )
-    fig = plots.suppressions([found, found], ["one", "two"])
+    missed = replace(found, after=0.0, size=0.02)
+    fig, table = plots.suppressions([found, missed], ["one", "two"], "net")
+    assert fig.get_suptitle().startswith("1 of 2 units are switched off by a mean change of at most 2.00%")
     drawn = fig.axes[4].images[0]
     assert drawn.get_array()[2, 3] == pytest.approx(-0.5) and drawn.get_array()[5, 5] == pytest.approx(0.2)
     assert drawn.norm.vmin == -drawn.norm.vmax
-    assert "+4" in fig.axes[0].get_title() and "-1" in fig.axes[2].get_title()
+    assert "+4" in fig.axes[0].get_title() and "−1" in fig.axes[2].get_title()
     assert -0.5 in fig.axes[6].lines[2].get_ydata()
-    table = plots.suppression_numbers([found])
-    assert list(table.value[:3]) == [4.0, -1.0, 0.01] and len(table) == 3 + 6
+    assert list(table.value[:3]) == [4.0, -1.0, 0.01] and len(table) == 2 * (3 + 6)
 
 
 def test_a_pair_shows_all_its_facets_with_their_responses(pair):
@@ -95,9 +114,8 @@ def test_a_pair_shows_all_its_facets_with_their_responses(pair):
     for number, ax in enumerate(figure.axes):
         side, facet = sides[number // 2], number % 2
         np.testing.assert_allclose(ax.images[0].get_array(), side.image[facet].permute(1, 2, 0))
-        assert float(ax.get_xlabel().replace("−", "-")) == pytest.approx(
-            float(side.response[facet]), rel=0.01
-        )
+        shown = ax.get_xlabel().removeprefix("response ").replace("−", "-")
+        assert float(shown) == pytest.approx(float(side.response[facet]), rel=0.01)
     assert pair.unit.name in figure.get_suptitle()
     assert [part.get_suptitle() for part in figure.subfigs] == ["maximum", "minimum"]
 
@@ -147,5 +165,11 @@ def test_contrast_curves_draw_both_poles_the_natural_band_and_contrast(pair, rea
     up, down, dotted = (line.get_xydata() for line in fig.axes[0].lines)
     assert np.allclose(up[:, 1], [0, 0.1, 0.2]) and np.allclose(down[:, 1], [0, -0.2, -0.4])
     assert np.allclose(dotted[:, 0], 0.3)
+    assert "0 of 1 minima (blue) and 0 of 1 maxima" in fig.get_suptitle()  # -0.4 and 0.2 are inside
+    poles[["low", "high"]] = (-0.3, 1.0)
+    fig = plots.contrast_curves(curve, poles, torch.tensor([0.2]), ["one"])
+    assert "1 of 1 minima (blue) and 0 of 1 maxima" in fig.get_suptitle()
+    poles[["low", "high"]] = (-1.0, 1.0)
+    fig = plots.contrast_curves(curve, poles, torch.tensor([0.1, 0.3, 0.4]), ["one"])
     band = fig.axes[0].patches[0]
     assert (band.get_y(), band.get_y() + band.get_height()) == (-1, 1)

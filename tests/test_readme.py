@@ -5,23 +5,71 @@ import re
 
 import pandas as pd
 import pytest
+from headlines import headline_numbers
 
 from absence_utils.paths import DATA, NOTEBOOKS, ROOT
 from absence_utils.runner.parameters import PARAMETER_TAGS
 
 README = (ROOT / "README.md").read_text()
-TABLE = [line for line in README.splitlines() if line.startswith("| [") and "absence_utils.run" in line]
 TEXTS = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), NOTEBOOKS / "exercises" / "README.md"]
 
 
+FIGURES = README.split("## The figures")[1].split("\n## ")[0]
+BOX = """**The method, two lines of code.** Whatever pulls a unit down is a concept whose absence it encodes:
+
+```python
+maps = attribute(unit, non_target_images)  # 1. on images that are not the unit's
+minimum = minimise(absence(unit), unit)  # 2. minimise instead of maximise
+```
+
+Negative values of `maps` (blue) mark what pulls the unit down, and `minimum` shows it.
+"""
+
+
 @pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("[0-9]*.ipynb")), ids=lambda path: path.stem)
-def test_every_notebook_has_a_row_with_its_figures_its_command_and_its_seconds(notebook):
-    (row,) = [line for line in TABLE if f"(notebooks/{notebook.name})" in line]
+def test_every_notebook_has_a_row_with_its_number_its_picture_and_its_seconds(notebook):
+    (row,) = [line for line in FIGURES.splitlines() if f"(notebooks/{notebook.name})" in line]
+    _, claim, number, picture, seconds = [cell.strip() for cell in row.strip("|").split("|")]
     declared = json.loads(notebook.read_text())["metadata"]["companion"]["figures"]
-    assert sorted(re.findall(r"`(\d\d_\w+)`", row)) == sorted(declared)
-    assert f"absence_utils.run {notebook.stem}`" in row
+    assert re.search(r'src="static/(\w+)\.png"', picture)[1] in declared and len(claim.split()) > 3
+    assert number == headline_numbers()[notebook.stem[:2]], "run data/make_measured.py"
     measured = pd.read_csv(DATA / "measured" / "notebook_seconds.csv").set_index("notebook").seconds
-    assert row.endswith(f"| {measured[notebook.stem]:.0f} |"), "run data/make_measured.py"
+    assert seconds == f"{measured[notebook.stem]:.0f}", "run data/make_measured.py"
+
+
+def test_headline_numbers_follow_their_tables(tmp_path):
+    """A table with other numbers gives another sentence."""
+    for path in (DATA / "reference").glob("*.csv"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    rates = pd.read_csv(tmp_path / "03_removal.csv")
+    rates.loc[(rates.share == 0.24) & (rates.treatment == "most negative"), "rate"] = 0.5
+    rates.to_csv(tmp_path / "03_removal.csv", index=False)
+    before, after = headline_numbers(), headline_numbers(tmp_path)
+    assert {key for key in before if before[key] != after[key]} == {"03"} and "50%" in after["03"]
+
+
+def test_the_page_fits_a_screen_and_shows_the_method_first():
+    assert len(README.split()) <= 1400
+    assert README.index(BOX) < README.index("## Quickstart")
+
+
+def test_the_method_stands_in_the_same_words_wherever_it_is_shown():
+    assert BOX in (ROOT / "docs" / "index.md").read_text()
+    for number in ("04", "05"):
+        (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
+        cells = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
+        assert any(BOX.strip() in cell for cell in cells), path.stem
+
+
+def test_every_figure_stands_beside_its_experiment():
+    page = (ROOT / "docs" / "here_and_paper.md").read_text()
+    named = re.findall(r"^\| `(\d\d_\w+)` \| (.+?) \|", page, re.MULTILINE)
+    declared = [
+        figure
+        for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+        for figure in json.loads(path.read_text())["metadata"]["companion"]["figures"]
+    ]
+    assert sorted(name for name, _ in named) == sorted(declared)
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -78,7 +126,8 @@ def test_imports_in_examples_work(path):
 def test_versions_agree_with_the_lock():
     lock = (ROOT / "requirements.lock").read_text()
     for package in ("torch", "torchvision"):
-        (version,) = set(re.findall(rf"\b{package}==([\d.]+\d)", README))
+        page = (ROOT / "docs" / "run.md").read_text()
+        (version,) = set(re.findall(rf"\b{package}==([\d.]+\d)", page))
         assert f"\n{package}=={version}" in "\n" + lock
 
 
@@ -108,8 +157,8 @@ def test_the_opening_caption_says_what_was_confirmed():
 
 def test_the_page_of_pictures_says_what_the_networks_keep():
     page = (ROOT / "docs" / "pictures.md").read_text()
-    said = re.findall(r"(GoogLeNet|ResNet-50|SqueezeNet|VGG-16)(?: keeps)?\s(\d+) to (\d+) %", page)
-    said += re.findall(r"(GoogLeNet) keeps (\d+) to (\d+) % of", page)
+    said = re.findall(r"(GoogLeNet|ResNet-50|SqueezeNet|VGG-16)(?: keeps)?\s(\d+) to (\d+)%", page)
+    said += re.findall(r"(GoogLeNet) keeps (\d+) to (\d+)% of", page)
     files = {
         "GoogLeNet": "googlenet",
         "ResNet-50": "resnet50",

@@ -205,17 +205,19 @@ def test_formats_for_print_are_a_setting_and_the_same_each_time(out, monkeypatch
     names, kept = {f"00_print.{kind}" for kind in ("pdf", "svg")}, []
     for _ in range(2):
         monkeypatch.setenv("ABSENCE_FORMATS", "PDF, svg")
-        assert save_figure(figure, "00_print").name == "00_print.png"
+        assert record.save_figure(figure, "00_print").name == "00_print.png"
         kept.append([(out / name).read_bytes() for name in sorted(names)])
         monkeypatch.delenv("ABSENCE_FORMATS")
         outputs = json.loads((out / "00_print.json").read_text())["outputs"]
         assert names < outputs.keys()
     assert kept[0] == kept[1] and kept[0][0].startswith(b"%PDF") and b"<svg" in kept[0][1]
-    save_figure(figure, "00_print")
-    assert [path.name for path in out.glob("00_print.*") if path.name in names] == [], "they would be out of date"
+    record.save_figure(figure, "00_print")
+    assert [path.name for path in out.glob("00_print.*") if path.name in names] == [], (
+        "they would be out of date"
+    )
     monkeypatch.setenv("ABSENCE_FORMATS", "eps")
     with pytest.raises(InputError, match="ABSENCE_FORMATS.*eps"):
-        save_figure(figure, "00_print")
+        record.save_figure(figure, "00_print")
     plt.close(figure)
 
 

@@ -13,7 +13,7 @@ from absence_utils.attribution.removal import TREATMENTS, remove_strokes
 from absence_utils.errors import InputError
 from absence_utils.images.base import TensorImages
 from absence_utils.images.digits import digits
-from absence_utils.models.training import accuracy
+from absence_utils.models.training import accuracy, fit
 from absence_utils.patches.mining import mine_patches
 from absence_utils.paths import DATA
 from absence_utils.toys.digits import (
@@ -21,9 +21,10 @@ from absence_utils.toys.digits import (
     all_class_pairs,
     class_maps,
     left_share,
+    median_removal,
     progressive_removal,
-    removal_examples,
     removal_over_seeds,
+    train_digits,
 )
 from absence_utils.toys.green_pixel import (
     INITIALISATIONS,
@@ -34,18 +35,21 @@ from absence_utils.toys.green_pixel import (
     GreenPixelNet,
     Recipe,
     binary_cross_entropy,
+    channel_weights,
     compare_recipes,
     convergence_over_seeds,
     convergence_table,
     green_pixel_images,
     logit_table,
     only_coloured,
+    shares_on_green,
     sweep_pixel_colour,
     train_together,
 )
 from absence_utils.toys.motion import (
     MotionDetector,
     bar_table,
+    detector_views,
     last_extremes,
     motion_sequences,
     moving_bars,
@@ -117,24 +121,27 @@ def test_pair_table_counts_the_evidence_on_the_bar_of_its_own_sequence():
 
 
 def test_bar_table_finds_the_absence_in_the_non_target_map_alone():
-    sequences = motion_sequences()
-    pairs, leftward, first = sequences.pairs(), sequences.leftward_pairs(), sequences.first_pairs()
-    rows = []
-    for label, at in (("target map", first), ("non-target map", first[::-1])):
-        maps = torch.cat(
-            [attribute(Unit(MotionDetector(), channel=u), pairs.images[[at[u]]]) for u in (0, 1)]
-        )
-        rows.append(
-            {"label": label, "pixels": maps, "leftward": leftward[at], "response": maps.sum((1, 2, 3))}
-        )
-    rows.append({**rows[0], "label": "lowest patch"})
+    sequences, detector = motion_sequences(), MotionDetector()
+    first = sequences.first_pairs()
+    patches = {"pixels": sequences.pairs().images[first], "leftward": sequences.leftward_pairs()[first]}
+    responses = detector(sequences.pairs().images[first])
+    extremes = {"lowest": {**patches, "response": [-1.0, 0.0]}}
+    rows = detector_views(sequences, responses, pair_maps(detector, sequences, 8), extremes)
+    assert [row["label"] for row in rows] == ["target input", "target map", "non-target map", "lowest patch"]
+    for row, at in zip(rows[1:3], (first, first[::-1]), strict=True):
+        for unit in (0, 1):
+            alone = attribute(Unit(detector, channel=unit), sequences.pairs().images[[at[unit]]])[0]
+            torch.testing.assert_close(row["pixels"][unit], alone)
+            assert torch.equal(row["leftward"][unit], sequences.leftward_pairs()[at[unit]])
+            assert row["response"][unit] == pytest.approx(float(alone.sum()), abs=1e-7)
     table = bar_table(rows)
     on_bar = table["of it on that bar"]
     assert on_bar[0, "non-target map"] == pytest.approx(1 / 13)
     assert table.loc[(0, "non-target map"), "absence evidence"] == pytest.approx(1 / 13)
     others = table["absence evidence"].drop((0, "non-target map"))
     assert others.dropna().tolist() == [0, 0, 0] and math.isnan(others[0, "lowest patch"])
-    assert table["bar in view"].tolist() == [False, True, True, False, False, True]
+    assert table["response or sum"].iloc[:2].tolist() == pytest.approx([1 / 13, 1 / 13])
+    assert table["bar in view"].tolist() == [False, True, False, True, True, False, False, True]
 
 
 def test_bar_table_tells_the_bar_from_the_rest():
@@ -163,6 +170,37 @@ def test_recipes_are_all_run_and_only_the_first_is_meant_to_be_safe():
     assert (runs[runs["recipe"].str.startswith("PyTorch")]["accuracy"] < 0.99).any()
 
 
+def test_weights_are_read_with_the_green_channel_first():
+    network = GreenPixelNet(0)
+    with torch.no_grad():
+        network.colours.weight.copy_(torch.tensor([[1.0, 2, 3], [4, 5, 6]])[:, :, None, None])
+        network.classes.weight.copy_(torch.tensor([[7.0, 8], [9, 10]])[:, :, None, None])
+    colours, classes = channel_weights(network)
+    assert colours.loc["green channel"].to_dict() == {"red": 4, "green": 5, "blue": 6}
+    assert classes.loc["no green pixel"].to_dict() == {"green channel": 10, "other channel": 9}
+    assert classes.loc["green pixel", "other channel"] == 7
+
+
+def test_shares_on_green_are_those_of_each_view():
+    maps, green = torch.zeros(4, 2, 2), torch.zeros(4, 2, 2, dtype=torch.bool)
+    maps[0, 0], maps[2, 1, 0] = torch.tensor([-3.0, 2.0]), -1.0  # two images of class 0
+    green[0, 0, 0], green[2, 0, 1] = True, True
+    maps[1, 0, 0] = 5.0
+    shares = shares_on_green(maps, green, torch.tensor([0, 1, 0, 1]))
+    assert shares["non-target"].tolist() == pytest.approx([4 / 6, 3 / 4])
+    assert shares["target"].tolist() == [0, 0], "no absence evidence, and none of it on green"
+
+
+def test_one_step_integrates_gradients_of_the_green_pixel_network_exactly():
+    data = green_pixel_images(6, 1)
+    network, images = GreenPixelNet().start_at_contrast(data.images, data.labels), data.images
+    for channel in (0, 1):
+        unit = Unit(network, channel=channel)
+        slow = attribute(unit, images, steps=64)
+        assert slow.abs().max() > 0
+        torch.testing.assert_close(attribute(unit, images, "input_x_gradient"), slow, rtol=1e-4, atol=1e-8)
+
+
 def test_class_maps_are_the_networks_own_and_left_share_is_a_share():
     networks = [DigitsNet(8, seed) for seed in (0, 1)]
     held_out = [digits("test", fold=fold, limit=80) for fold in (0, 1)]
@@ -178,27 +216,6 @@ def test_class_maps_are_the_networks_own_and_left_share_is_a_share():
     assert left_share(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])) == pytest.approx(0.3)
 
 
-def test_examples_are_the_first_held_out_image_of_every_network():
-    networks = [DigitsNet(8, seed) for seed in (0, 1)]
-    held_out = [digits("test", fold=fold, limit=80) for fold in (0, 1)]
-    examples = removal_examples(networks, held_out, 8, 3, 0.2)
-    assert list(examples) == ["untouched", *TREATMENTS]
-    for k, (network, data) in enumerate(zip(networks, held_out, strict=True)):
-        first = data.images[data.labels == 8][0, 0]
-        assert torch.equal(examples["untouched"][0][k], first)
-        own = remove_strokes(network, first[None, None], 3, 0.2)
-        assert all(torch.equal(examples[name][0][k], own[name][0, 0]) for name in TREATMENTS)
-        for images, seen in examples.values():
-            assert seen[k] == int(network(images[k][None, None]).argmax())
-            assert ((images[k] == first) | (images[k] == 0)).all()
-        removed = {
-            name: int((first > 0).sum() - (images[k] > 0).sum()) for name, (images, _) in examples.items()
-        }
-        assert removed.pop("untouched") == 0 and set(removed.values()) == {
-            round(0.2 * int((first > 0).sum()))
-        }
-
-
 class Reader(torch.nn.Module):
     """Sees the class that the brightest of the first ten pixels names."""
 
@@ -208,6 +225,78 @@ class Reader(torch.nn.Module):
 
     def forward(self, images):
         return self.scale * images.flatten(1)[:, :10]
+
+
+def bright(own: float, other: float) -> torch.Tensor:
+    """An image of an 8 for `Reader`: pixel 8 leads, pixel 3 has `own`, pixel 5 `other`, and 27 more are strokes."""
+    image = torch.full((1, 6, 5), 0.01)
+    image.flatten()[[8, 3, 5]] = torch.tensor([1.0, own, other])
+    return image
+
+
+def test_the_median_example_has_the_median_margin_of_the_images_that_are_recognised():
+    """Of the most negative pixels none speaks for or against 3 by more than 0, so margins stay as they are."""
+    margins = [
+        (0.5, 0.1),
+        (0.9, 0.2),
+        (0.7, 0.3),
+        (0.2, 0.0),
+        (2.0, 0.0),
+    ]  # the last is seen as 3: not recognised
+    data = TensorImages(torch.stack([bright(*it) for it in margins]), torch.full((5,), 8), list("0123456789"))
+    found = median_removal([Reader()], [data], 8, 3, 0.0)
+    assert list(found) == ["unmodified", *TREATMENTS]
+    for image, gone, seen in found.values():
+        assert (
+            torch.equal(image, data.images[0, 0]) and not gone.any() and seen == 8
+        )  # of four the lower middle one
+
+
+def test_the_median_example_tells_what_each_treatment_removed():
+    networks = [train_digits(seed, limit=200, epochs=4)[0] for seed in (0, 1)]
+    held_out = [digits("test", fold=fold, limit=120) for fold in (0, 1)]
+    found = median_removal(networks, held_out, 8, 3, 0.2, seed=4)
+    image, gone, seen = found.pop("unmodified")
+    assert not gone.any() and seen == 8
+    for left, removed, after in found.values():
+        assert torch.equal(left, image.masked_fill(removed, 0)) and removed.sum() == round(
+            0.2 * int((image > 0).sum())
+        )
+        assert after in {int(network(left[None, None]).argmax()) for network in networks}
+    (network,) = [
+        net
+        for net, data in zip(networks, held_out, strict=True)
+        if (data.images[:, 0] == image).all((1, 2)).any()
+    ]
+    own = remove_strokes(network, image[None, None], 3, 0.2)
+    assert all(torch.equal(found[name][0], own[name][0, 0]) for name in ("most negative", "most positive"))
+    margins = []
+    for net, data in zip(networks, held_out, strict=True):
+        images = data.images[(data.labels == 8) & (net(data.images).argmax(1) == 8)]
+        responses = net(remove_strokes(net, images, 3, 0.2)["most negative"]).detach()
+        margins += (responses[:, 3] - responses[:, [0, 1, 2, 4, 5, 6, 7, 8, 9]].max(1).values).tolist()
+    after = network(found["most negative"][0][None, None])[0].detach()
+    margin = float(after[3] - after[[0, 1, 2, 4, 5, 6, 7, 8, 9]].max())
+    assert sorted(margins)[(len(margins) - 1) // 2] == pytest.approx(margin, abs=1e-4)
+    with pytest.raises(InputError, match="no held-out image"):
+        median_removal(
+            [Reader()],
+            [TensorImages(torch.ones(1, 1, 4, 4), torch.tensor([8]), list("0123456789"))],
+            8,
+            3,
+            0.2,
+        )
+
+
+def test_digits_are_trained_on_a_split_of_their_own():
+    network, held_out = train_digits(6, limit=100, epochs=1)
+    again, _ = train_digits(6, limit=100, epochs=1)
+    assert torch.equal(held_out.images, digits("test", fold=6, limit=100).images)
+    train = digits("train", fold=6, limit=100)
+    alone = DigitsNet(seed=6)
+    fit(alone, train.images, train.labels, epochs=1, lr=0.02, seed=6)
+    for one, two, three in zip(*(net.parameters() for net in (network, again, alone)), strict=True):
+        assert torch.equal(one, two) and torch.equal(one, three)
 
 
 @pytest.mark.slow

@@ -245,7 +245,7 @@ def test_the_figure_shows_the_surrounds_and_the_changes(pairs):
         assert np.allclose(ax.images[0].get_array(), pixels[0].permute(1, 2, 0))
     drawn = [line.get_xdata()[0] for line in changes.lines[:4]]
     assert np.allclose(drawn, table[["with_driver", "without_driver"]].to_numpy().ravel())
-    assert [", a veto" in text.get_text() for text in changes.texts] == [True, False]
+    assert [", veto" in text.get_text() for text in changes.texts] == [True, False]
     plt.close(fig)
 
 

@@ -79,13 +79,13 @@ def test_a_forgotten_preprocessing_is_a_failure_with_the_one_that_fits(tmp_path,
         assert re.fullmatch(r"100% of 48 images \(chance 17%\)", found.found)
         return
     assert not found.passed, found
-    share = int(re.match(r"(\d+) % of 48 images \(chance 17%\), (\d+) % with ", found.found)[1])
+    share = int(re.match(r"(\d+)% of 48 images \(chance 17%\), (\d+)% with ", found.found)[1])
     assert share < 70
     if trained in found.found:  # another usual one may come as near
         mean = tuple(round(value, 3) for value in USUAL[trained].mean * (3 // len(USUAL[trained].mean)))
         assert f"mean={mean}" in found.remedy
     else:
-        assert re.search(r"\), (\d+) %", found.found)[1] == "100"
+        assert re.search(r"\), (\d+)%", found.found)[1] == "100"
 
 
 def test_the_failure_is_an_error_that_names_the_preprocessing(tmp_path):
@@ -163,7 +163,7 @@ def test_images_with_several_labels_are_recognised_by_the_sign_of_each_output():
     true = scenes.membership.double().mean(0)
     chance = round(100 * torch.maximum(true, 1 - true).mean().item())
     said = row(validate_inputs(opened, scenes), "recognised").found
-    assert re.match(rf"(9\d|100) % of 64 images x 5 outputs \(chance {chance}%\)", said)
+    assert re.match(rf"(9\d|100)% of 64 images x 5 outputs \(chance {chance}%\)", said)
     found = validate_inputs(opened, scenes)
     assert found.ok and row(found, "image size").found == "64 px, as the network is given"
     assert row(found, "borders").found == "none of one colour"

@@ -48,9 +48,18 @@ def draw_maps(
     method="integrated_gradients",
     *,
     baseline="zero",
+    steps: int | str | None = None,
     **options,
 ) -> Maps:
-    """Maps of a few inputs; `columns` names what they show. Method and options as for `attribute`.
+    """Maps of a few inputs; `columns` names what they show.
+
+    Args:
+        unit: whose response is explained.
+        dataset: an image dataset.
+        positions: [input] places in the dataset.
+        columns: of `matrix_columns(dataset)`.
+        method, baseline, options: as for `attribute`.
+        steps: of integrated gradients, see `attribute`; no other method takes steps, and none uses these.
 
     Raises:
         InputError: no input.
@@ -58,6 +67,8 @@ def draw_maps(
     if not len(positions):
         problem = f"no input of {unit.name} is of the kind whose maps are asked for"
         raise InputError("images", problem, "Give more images, or a unit with target and non-target inputs.")
+    if steps is not None and method == "integrated_gradients":
+        options["steps"] = steps
     images = torch.stack([dataset[int(place)][0] for place in positions])
     attribution, gap = attribute(unit, images, method, baseline=baseline, return_gap=True, **options)
     with torch.no_grad():

@@ -72,8 +72,17 @@ def attribution_inside(attribution: Tensor, masks: Tensor) -> Tensor:
     return inside.sum() / masks.sum().clamp(min=1)
 
 
-def _penalty(images: Tensor, logits: Tensor, chosen: Tensor, masks: Tensor) -> Tensor:
-    return attribution_inside(input_x_gradient(logits, images, chosen, create_graph=True), masks)
+def artefact_penalty(images: Tensor, logits: Tensor, chosen: Tensor, masks: Tensor) -> Tensor:
+    """What the artefact's pixels contribute to one logit of each image, in size: the price of using them.
+
+    Args:
+        images: [batch, channel, height, width] that require a gradient.
+        logits: [batch, class], made from them.
+        chosen: [batch] number of the logit.
+        masks: [batch, height, width] bool, the artefact.
+    """
+    attribution = input_x_gradient(logits, images, chosen, create_graph=True)
+    return attribution_inside(attribution, masks)
 
 
 def _logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -99,7 +108,7 @@ def presence(
 ) -> Tensor:
     """Penalty on the target logit's attribution: "right for the right reasons" as it is usually done."""
     images, logits = _logits(model, batch)
-    penalty = _penalty(images, logits, batch.labels, batch.masks)
+    penalty = artefact_penalty(images, logits, batch.labels, batch.masks)
     return LOSSES[loss](logits, batch.labels) + strength * penalty
 
 
@@ -109,7 +118,9 @@ def presence_and_absence(
     """Half the penalty on the target logit, half on a non-target one (the paper's proposal)."""
     images, logits = _logits(model, batch)
     other = _other(batch.labels, logits.shape[1], generator)
-    penalty = sum(_penalty(images, logits, chosen, batch.masks) / 2 for chosen in (batch.labels, other))
+    penalty = sum(
+        artefact_penalty(images, logits, chosen, batch.masks) / 2 for chosen in (batch.labels, other)
+    )
     return LOSSES[loss](logits, batch.labels) + strength * penalty
 
 
@@ -132,7 +143,7 @@ def random_logit(
     """Penalty on the attribution of a logit drawn anew for every image: half the price of covering both."""
     images, logits = _logits(model, batch)
     drawn = torch.randint(logits.shape[1], batch.labels.shape, generator=generator).to(batch.labels.device)
-    penalty = _penalty(images, logits, drawn, batch.masks)
+    penalty = artefact_penalty(images, logits, drawn, batch.masks)
     return LOSSES[loss](logits, batch.labels) + strength * penalty
 
 

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from absence_utils.errors import InputError, require_at_least, require_choice
+from absence_utils.models.xdnn import TwoTowers
 from absence_utils.processes import end_with
 from absence_utils.progress import progress
 
 from .artefacts import COIN, NO_PATCH, Bias, sample_artefact_presence
 from .measures import measure_shortcut, selection_score
 from .objectives import OBJECTIVES, PENALISED
-from .tasks import Task
+from .tasks import Task, scenes_task
 from .training import TrainingConfig, train
 
 MINORITY = Bias(0.99, 0.01)  # each class has a few images that break the bias
@@ -32,6 +33,8 @@ REFERENCES = {  # training data other than the study's: objective, and who shows
     "none, 1% minority": ("none", MINORITY),
     "group-DRO, 1% minority": ("group-DRO", MINORITY),
 }
+USUAL_REFERENCES = ["no shortcut", "none, 1% minority", "group-DRO, 1% minority"]
+TWIN_SIDES = {0: "artefact on discs: unseen by their logit", 1: "artefact on rings: seen by theirs"}
 GROUP_DRO_STEP = 10.0  # per mille, the step that its paper uses
 
 
@@ -81,6 +84,11 @@ def chosen_objectives(objectives: Sequence[str]) -> list[str]:
                 "objectives", f"{name!r}, with which the others are compared, is not there", "Add it."
             )
     return list(objectives) or [name for name in OBJECTIVES if name != "group-DRO"]
+
+
+def chosen_references(references: Sequence[str]) -> list[str]:
+    """The references asked for; if none, training without a shortcut, and with a few images that break the bias."""
+    return list(references) or list(USUAL_REFERENCES)
 
 
 def plan_runs(
@@ -143,7 +151,7 @@ def run_study(
         network: seed to a network with two outputs.
         recipe: `TrainingConfig()` if None.
         keep: seed of the runs whose weights are kept; None keeps none.
-        checkpoints: folder for a file for each run, from which a killed study goes on; "" for none. A run starts anew
+        checkpoints: folder for a file for each run, from which a killed study resumes; "" for none. A run starts anew
             if its settings, its code or the images of any split have changed.
         workers: processes; with more than one, `task` and `network` must be picklable, and each takes one thread.
 
@@ -165,6 +173,29 @@ def run_study(
     rows = [row for found, _ in results for row in found]
     kept = {plan: best for plan, (_, best) in zip(plans, results, strict=True) if plan.seed == keep}
     return DebiasStudy(pd.DataFrame(rows), kept)
+
+
+def run_twin(seeds: Iterable[int], *, scenes: int = 800, epochs: int = 16, workers: int = 1) -> pd.DataFrame:
+    """The same objectives on a network whose answer is known (`xdnn.TwoTowers`): only one logit can see the artefact.
+
+    With the artefact on discs (carrier 0) the disc's logit is blind, so that the other logit can use it as an absence
+    and nothing else. With the artefact on rings (carrier 1) the target logit sees it.
+
+    Args:
+        seeds: of the runs.
+        scenes: training scenes of 16 px; validation and test have a quarter as many each.
+        epochs: passes over them; the last one is measured.
+        workers: see `run_study`.
+
+    Returns:
+        The history of plain training, presence and presence and absence at strength 10 (the last on discs alone).
+    """
+    seeds = list(seeds)
+    plans = plan_runs(["none", "presence", "presence and absence"], [10], seeds, [0])
+    plans += plan_runs(["none", "presence"], [10], seeds, [1])
+    recipe = TrainingConfig(epochs=epochs, lr=0.03, batch_size=96, measure_every=epochs)
+    task = partial(scenes_task, n=scenes, size=16, twin=True)
+    return run_study(plans, task, partial(TwoTowers, 12, 1), recipe, workers=workers).history
 
 
 def _begin_worker(parent: int) -> None:

@@ -183,11 +183,23 @@ def over_training(
     return pd.concat(parts)[wanted].reset_index(drop=True)
 
 
-def objective_line(table: pd.DataFrame, rule: str, carrier: int, side: str) -> str:
-    """Inverse-biased accuracy of each objective as a sentence, from `accuracy_table`."""
-    here = table[(table.rule == rule) & (table.carrier == carrier) & (table.set == "inverse-biased")]
-    parts = []
-    for row in here.itertuples():
-        interval = "" if np.isnan(row.low) else f" [{100 * row.low:.0f}, {100 * row.high:.0f}]"
-        parts.append(f"{row.objective} {100 * row.accuracy:.1f}%{interval}")
-    return f"{side[0].upper()}{side[1:]}: {', '.join(parts)}."
+MAIN = ("none", "presence", "presence and absence", "no shortcut")  # what a result names
+
+
+def accuracy_lines(table: pd.DataFrame, sides: dict[int, str], objectives: Iterable[str] = MAIN) -> list[str]:
+    """Inverse-biased accuracy as sentences, one for each rule and side, with 95% intervals over seeds.
+
+    Args:
+        table: as `accuracy_table` gives it.
+        sides: carrier to its name.
+        objectives: those that are named, if they are there.
+    """
+    lines = []
+    for rule, carrier in ((rule, carrier) for rule in table.rule.drop_duplicates() for carrier in sides):
+        here = table[(table.rule == rule) & (table.carrier == carrier) & (table.set == "inverse-biased")]
+        parts = []
+        for row in here[here.objective.isin(list(objectives))].itertuples():
+            interval = "" if np.isnan(row.low) else f" [{100 * row.low:.0f}%, {100 * row.high:.0f}%]"
+            parts.append(f"{row.objective} {100 * row.accuracy:.0f}%{interval}")
+        lines.append(f"{sides[carrier]} ({RULES.get(rule, rule)}): {', '.join(parts)}.")
+    return lines

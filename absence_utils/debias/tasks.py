@@ -181,6 +181,12 @@ class Task:
     notes: tuple[str, ...] = ()
     normalisation: Normalisation = IDENTITY
 
+    def __str__(self) -> str:
+        counts = (
+            f"{len(self.train)} training, {len(self.validation)} validation and {len(self.test)} test images"
+        )
+        return " ".join([f"{self.source}: {counts} of {' and '.join(self.class_names)}.", *self.notes])
+
     @property
     def channels(self) -> int:
         """Of the images."""

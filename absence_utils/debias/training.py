@@ -1,4 +1,4 @@
-"""Train a network under one of the objectives of `debias`; a run that was killed goes on as if nothing had happened.
+"""Train a network under one of the objectives of `debias`; a run that was killed resumes as if nothing had happened.
 
 Everything random in an epoch follows from the run's seed and the epoch's number: the order of the images, the draws of
 the objective, dropout. So a checkpoint needs no state of any generator, and a resumed run ends with the same bits.

@@ -8,7 +8,15 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "comparison": ["PLANTED", "compare_networks", "decide_networks", "verdicts"],
+        "comparison": [
+            "PLANTED",
+            "compare_networks",
+            "compare_scores",
+            "control_table",
+            "decide_networks",
+            "describe_verdicts",
+            "verdicts",
+        ],
         "context": ["context_effects", "evidence_masks"],
         "decisions": ["decide", "describe_decision"],
         "design": ["InsertionConfig", "Treatment"],

@@ -13,6 +13,7 @@ from absence_utils.images.cache import stack_images
 from absence_utils.images.scenes import RULES, scene_dataset
 from absence_utils.images.subsets import shuffle_images
 from absence_utils.models.load import load_model
+from absence_utils.stats import rate_table
 from absence_utils.units import device_of
 
 from .context import context_effects
@@ -22,7 +23,7 @@ from .hosts import layer_effects
 from .known_units import RULES as KINDS
 from .known_units import SyntheticUnits
 from .protocols import InsertionStudy, insertion_study
-from .scores import LEVEL, MAIN_CONTROL, select_score
+from .scores import ABSENCES, LEVEL, MAIN_CONTROL, calibrate, select_score
 
 PLANTED = np.array([bool(rule.absent) for rule in RULES.values()])  # scenes rules that ask for an absence
 
@@ -114,7 +115,8 @@ def decide_networks(
 
     Args:
         model, random_model, layer, dataset: as for `compare_networks`.
-        setting: of `hosts.host_effects`, with pairs="one".
+        setting: of `hosts.host_effects`, with pairs="one". Where a third of the images goes to the patches, fewer than
+            `setting.images` may be left: then as many as there are, in whole rounds of the k patches.
         units: channels; all if None.
         known_units: units of each kind of `known_units.SyntheticUnits`: "additive" and "saturating" units have no
             context, "veto" units have one.
@@ -133,8 +135,8 @@ def decide_networks(
     stack = stack_images(dataset)
     sample = stack.take(range(min(300, len(stack)))).to(device_of(model))
     scenes = shuffle_images(scene_dataset(known_scenes, setting.seed), setting.seed)
-    hosts = min(setting.images, known_scenes - known_scenes // 3)
-    own = replace(setting, patch=24, stride=8, images=hosts - hosts % setting.k)
+    own = _with_hosts(replace(setting, patch=24, stride=8), known_scenes)
+    setting = _with_hosts(setting, len(stack))
     asked = {"context_units": context_units}
     tables = {
         "this network": decide_layer(model, layer, stack, setting, units, **asked),
@@ -146,6 +148,12 @@ def decide_networks(
     shipped = load_model("concept_scenes", device=device_of(model))
     tables["scenes rules"] = decide_layer(shipped, "logits", stack_images(scenes), own, **asked)
     return pd.concat([table.assign(network=name) for name, table in tables.items()], ignore_index=True)
+
+
+def _with_hosts(setting: InsertionConfig, count: int) -> InsertionConfig:
+    """At most the images that are not mined, of `count`, and as many for each of the k patches."""
+    hosts = min(setting.images, count - count // 3)
+    return replace(setting, images=hosts - hosts % setting.k)
 
 
 def decide_layer(
@@ -188,3 +196,65 @@ def verdicts(studies: dict) -> pd.DataFrame:
             "vetoed": (veto["value"] > 0) & (veto["q_least"] < LEVEL),
         })  # fmt: skip
     return pd.concat(tables, names=["network", "unit"]).reset_index()
+
+
+def compare_scores(study: InsertionStudy, null: InsertionStudy) -> tuple[pd.DataFrame, float]:
+    """The controlled scores of a network beside those of a copy with random weights.
+
+    Args:
+        study, null: of the network and of the copy, as `compare_networks` gives them.
+
+    Returns:
+        (table, limit). The table has the rows of `ControlledResult.scores`, with the percentile of each among the
+        copy's units (`scores.calibrate`), what is known of the unit (`ControlledResult.units`), and dipped: its absence
+        score where patches and images were chosen on what is measured (the published protocol, with all pairs if that
+        was asked). The limit is what 95% of the copy's units stay below, in sd.
+    """
+    limit = np.nanquantile(select_score(null.fair.scores, "absence", MAIN_CONTROL)["value"], 0.95)
+    dipped = (study.all_pairs or study.published).tests.set_index("unit")["absence"].rename("dipped")
+    about = study.fair.units.merge(dipped, on="unit", how="left")
+    return calibrate(study.fair.scores, null.fair.scores).merge(about, on="unit"), float(limit)
+
+
+def control_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """The absence score against each control: does it hang on the one that was chosen?
+
+    Args:
+        scores: with the columns unit, score, condition, value and low, as `compare_scores` gives them.
+
+    Returns:
+        A row for each control, in the order of `scores.ABSENCES`: units (that got it), median, smallest and largest
+        score in sd, and above 0 (units whose 95% interval lies above 0).
+    """
+    rows = scores[(scores["score"] == "absence") & scores["condition"].isin(ABSENCES)].dropna(subset="value")
+    found = rows.groupby("condition")["value"].agg(["count", "median", "min", "max"])
+    found["above 0"] = (rows["low"] > 0).groupby(rows["condition"]).sum()
+    found = found.reindex([name for name in ABSENCES if name in found.index])
+    names = {"count": "units", "min": "smallest", "max": "largest"}
+    return found.rename(columns=names).rename_axis("control").reset_index()
+
+
+def describe_verdicts(table: pd.DataFrame, layer: str | None) -> str:
+    """What `verdicts` of the five networks of `compare_networks` come to, in sentences with their numbers.
+
+    Args:
+        table: as `verdicts` gives it.
+        layer: name of the layer that "this network" was asked of.
+    """
+    means = table.groupby("network", sort=False)[["all_pairs_lower", "absence", "vetoed"]].mean()
+    rates = rate_table(table.dropna(subset="published"), "published", by=["network"], cluster="unit")
+    said = {row.network: f"{row.rate:.0%} [{row.low:.0%}, {row.high:.0%}]" for row in rates.itertuples()}
+    own, random, additive, built = "this network", "random weights", "additive units", "veto units"
+    every = means.all_pairs_lower[additive]
+    again = "" if np.isnan(every) else f"; with every patch in every image {every:.0%}"
+    vetoed = means.vetoed.map("{:.0%}".format)
+    called = table[table["network"] == "scenes rules"]["vetoed"].to_numpy(bool)
+    return (
+        f"The published test is significant in {said[own]} of the units of {layer or 'the output'}, in "
+        f"{said[random]} at random weights and in {said[additive]} of units that inhibit nothing (95% intervals over "
+        f"units{again}). Lowest patches do lower the response: the absence score is {means.absence[own]:.2f} sd on "
+        f"average (random weights {means.absence[random]:.2f}, additive units {means.absence[additive]:.2f}). A veto "
+        f"is found in {vetoed[own]} of units (random weights {vetoed[random]}, additive {vetoed[additive]}, built as "
+        f"a veto {vetoed[built]}), and in {(called & PLANTED).sum()} of {PLANTED.sum()} scenes rules with an absence "
+        f"(one of them, 'not ring', has no veto) and {(called & ~PLANTED).sum()} of {(~PLANTED).sum()} without."
+    )

@@ -71,6 +71,16 @@ class InsertionStudy:
     clean_book: PatchBook
     all_pairs: Published | None = None
 
+    def published_table(self) -> pd.DataFrame:
+        """`Published.responses` with its `tests`: a row for each design ("published", "all pairs"), unit, condition."""
+        designs = {"published": self.published, "all pairs": self.all_pairs}
+        tables = [
+            each.responses.merge(each.tests, on="unit").assign(design=name)
+            for name, each in designs.items()
+            if each
+        ]
+        return pd.concat(tables, ignore_index=True)
+
 
 def split_in_thirds(count: int) -> tuple[range, range, range]:
     """Thirds of `count` images: for patches, for what "top" means, for effects. Shuffle the images before."""

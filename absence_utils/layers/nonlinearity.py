@@ -5,10 +5,10 @@ Seen from the end of the layer, a value is one of these:
 * an elementwise, nonlinear function of one earlier value (a ReLU, an own swish, `x * sigmoid(x)`, a PReLU): the earlier
   value is the reading;
 * picked from earlier values (slicing, reshaping, concatenation, nearest upsampling, zero padding, dropout in eval mode,
-  the largest of a window), or an earlier value times a positive number: the search goes on behind it, and the same
+  the largest of a window), or an earlier value times a positive number: the search continues behind it, and the same
   picking is applied to what it finds;
 * a linear mixture of one earlier value without weights (average pooling): the mean of rectified values says nothing
-  below zero, and the search goes on only for the output of a network (SqueezeNet ends in ReLU and average);
+  below zero, and the search continues only for the output of a network (SqueezeNet ends in ReLU and average);
 * anything else (a convolution, a norm, a sum, attention): the reading is the value as it is.
 
 Each is decided by calling again with other numbers.

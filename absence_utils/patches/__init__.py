@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "book": ["PatchBook"],
-        "mining": ["batch_norm_sign", "book_settings", "blank_patch_response", "mine_patches"],
+        "mining": ["batch_norm_sign", "book_settings", "blank_patch_response", "mine_alike", "mine_patches"],
         "shape": ["beside_copies", "blank_response", "describe_shape", "response_shape"],
         "shards": ["merge_shards", "mine_shards", "load_or_mine", "shard_path", "shard_range"],
         "tables": [

@@ -115,6 +115,43 @@ def mine_patches(
     return book
 
 
+def mine_alike(
+    book: PatchBook,
+    model: nn.Module,
+    dataset,
+    *,
+    workers: int = 1,
+    batch_size: int | None = None,
+    part: range | None = None,
+) -> PatchBook:
+    """Mine another network as `book` was mined: same layer, windows, k, pooling, region, sample and precision.
+
+    Args:
+        book: whose settings are taken.
+        model: the other network, with a layer of the same name.
+        dataset, workers, batch_size, part: as for `mine_patches`.
+
+    Returns:
+        The book of that network.
+
+    Raises:
+        InputError: as `mine_patches`.
+
+    Example:
+        >>> from absence_utils import load_images, load_model, mine_patches
+        >>> from absence_utils.patches import mine_alike
+        >>> model, random = load_model("concept_scenes"), load_model("concept_scenes", "random")
+        >>> scenes = load_images("concept_scenes", model, limit=4)
+        >>> book = mine_patches(model, "block4", scenes, patch=24, stride=20, k=3)
+        >>> mine_alike(book, random, scenes).settings == book.settings | {
+        ...     "network": mine_alike(book, random, scenes).network
+        ... }
+        True
+    """
+    how = {name: getattr(book, name) for name in OPTIONS}
+    return mine_patches(model, book.layer, dataset, **how, workers=workers, batch_size=batch_size, part=part)
+
+
 def book_settings(model, layer, dataset, *, first: Tensor | None = None, number: int = 0, **how) -> dict:
     """What the book of these images and settings will say of itself, before anything is mined.
 
@@ -328,7 +365,7 @@ def blank_patch_response(model: nn.Module, dataset, book: PatchBook) -> Tensor:
 def batch_norm_sign(model: nn.Module, layer: str | None) -> tuple[Tensor | None, str]:
     """Sign of the scale that a batch norm directly behind a convolution gives each of its units.
 
-    Where it is negative the network goes on with the response turned round: highest becomes lowest.
+    Where it is negative the network continues with the response turned round: highest becomes lowest.
     ResNet's convolutions are the case in point (`layer4.2.conv3`).
 
     Returns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -14,11 +13,24 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Patch, Rectangle
 from scipy.ndimage import gaussian_filter
 
+from absence_utils.attribution.maps import maps_table
 from absence_utils.errors import InputError, require_at_least, require_shape
 
-from .base import SIGNED, WIDTH, bare, companion_style, drawn_once, show_image, to_numpy
+from .base import (
+    SIGNED,
+    WIDTH,
+    bare,
+    companion_style,
+    drawn_once,
+    show_image,
+    signed_number,
+    to_numpy,
+    wrapped,
+)
 
 ACROSS = 6  # pictures beside each other
+ANNOTATED = 12  # most columns of a matrix that have room for their numbers
+KINDS = ("target", "non-target")
 
 
 def smoothed(maps, smooth: float) -> np.ndarray:
@@ -117,8 +129,8 @@ def show_maps(images, maps, *, normalisation=None, titles: Sequence[str] = (), s
         for ax in [ax for ax in axes.flat if not ax.images]:
             ax.remove()
         bar = figure.colorbar(scale, ax=figure.axes, shrink=min(1, 1.6 / size[1]), ticks=[-limit, 0, limit])
-        bar.ax.set_yticklabels([f"−{limit:.2g}", "0", f"{limit:.2g}"], fontsize=7)
-        bar.set_label("evidence per pixel", fontsize=7)
+        bar.ax.set_yticklabels([f"−{limit:.2g}", "0", f"{limit:.2g}"])
+        bar.set_label("evidence per pixel")
     return drawn_once(figure)
 
 
@@ -126,44 +138,52 @@ def target_against_non_target(rows: Sequence[tuple], method: str = "", smooth: f
     """For each unit its top target inputs with their maps, beside the non-target inputs with most absence evidence.
 
     Args:
-        rows: (label, target maps, non-target maps, what split them) for each unit; the maps have `pixels`
-            [input, channel, height, width] in 0..1, `signed` [input, height, width], `response` [input],
-            `captions`.
+        rows: (label, target maps, non-target maps, what split them) for each unit; the maps are those of
+            `attribution.draw_maps`.
         method: how the maps were made, for the title.
         smooth: see `smoothed`.
 
     Returns:
-        The figure. One scale for each unit, printed at its colour bar.
+        The figure, and the table of its numbers (`attribution.maps_table` of all). One scale for each unit, printed at
+        its colour bar. The title has the share of absence evidence in all evidence of the maps of either kind.
     """
+    table = pd.concat(
+        [maps_table(row[0], kind, row[side]) for row in rows for side, kind in enumerate(KINDS, 1)],
+        ignore_index=True,
+    )
     widths = [max(1, *(len(row[side].pixels) for row in rows)) for side in (1, 2)]
-    edge = min((WIDTH - 1.1) / sum(widths), 1.3)  # of a picture, inches
+    edge = min((WIDTH - 1.3) / sum(widths), 1.5)  # of a picture, inches
+    share = _absence_share(table)
     with companion_style():
-        figure = plt.figure(figsize=(WIDTH, 0.5 + (2 * edge + 1.35) * len(rows)), layout="constrained")
+        figure = plt.figure(figsize=(WIDTH, 0.7 + (2 * edge + 1.15) * len(rows)), layout="constrained")
         figure.suptitle(
-            f"Signed maps ({method}): red raises the response, blue lowers it\n"
-            f"(net evidence under a Gaussian of {smooth:.0%} of the image's edge)",
+            f"Absence evidence (blue) is {share['non-target']:.0%} of all evidence on these non-target inputs, "
+            f"{share['target']:.0%} on the target ones\n({method or 'signed maps'}; net evidence under a Gaussian of "
+            f"{smooth:.0%} of the image's edge; red: for the unit)"
         )
         for part, row in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
             _unit_block(part, widths, smooth, edge, *row)
-    return figure
+    return figure, table
 
 
-def _wrapped(caption: str, characters: int) -> str:
-    return "\n".join(textwrap.wrap(caption, characters, max_lines=4, placeholder=" …"))
+def _absence_share(table: pd.DataFrame) -> pd.Series:
+    """Absence evidence as a share of all evidence, mean over the inputs of each kind; 0 where there is none."""
+    absence, presence = table["absence evidence"], table["presence evidence"]
+    return (absence / (absence + presence).where(lambda both: both > 0, 1.0)).groupby(table["input"]).mean()
 
 
 def _unit_block(figure, widths, smooth, edge, label, targets, others, split) -> None:
-    names = ("target inputs,\nhighest response", "non-target inputs,\nmost absence evidence")
+    names = ("target inputs, highest response", "non-target inputs, most absence evidence")
     maps = [smoothed(side.signed, smooth) for side in (targets, others)]
     limit = robust_limit(np.concatenate(maps))
     how = "by class" if split.startswith("class") else f"by {split}"
     figure.suptitle(f"{label} (target inputs {how})", fontweight="bold")
-    *blocks, scale_block = figure.subfigures(1, 3, width_ratios=(*widths, 0.85 / edge), wspace=0.02)
-    captions = [[_wrapped(text, int(17 * edge)) for text in side.captions] for side in (targets, others)]
+    *blocks, scale_block = figure.subfigures(1, 3, width_ratios=(*widths, 0.8 / edge), wspace=0.02)
+    captions = [[wrapped(text, edge, 2) for text in side.captions] for side in (targets, others)]
     lines = max(text.count("\n") for own in captions for text in own)  # for all, so that pictures align
     sides = zip(blocks, widths, names, (targets, others), maps, captions, strict=True)
     for block, width, name, side, signed, texts in sides:
-        block.suptitle(name, fontsize=8)
+        block.suptitle(wrapped(name, width * edge), fontsize=9)
         axes = block.subplots(2, width, squeeze=False)
         for column, (image_axis, map_axis) in enumerate(axes.T):
             if column >= len(side.pixels):
@@ -171,56 +191,70 @@ def _unit_block(figure, widths, smooth, edge, label, targets, others, split) -> 
                 continue
             blank = "\n" * (lines - texts[column].count("\n"))
             show_image(image_axis, side.pixels[column], blank + texts[column])
-            image_axis.title.set_fontsize(6.5)
             scale = signed_overlay(map_axis, side.pixels[column], signed[column], limit)
-            map_axis.set_xlabel(f"response {float(side.response[column]):.3g}", fontsize=6.5)
-    bar = figure.colorbar(scale, cax=scale_block.add_axes((0.1, 0.1, 0.15, 0.5)), ticks=[-limit, 0, limit])
-    bar.ax.set_yticklabels([f"{-limit:.2g}", "0", f"{limit:.2g}"], fontsize=7)
-    bar.set_label("evidence per pixel", fontsize=7)
+            map_axis.set_xlabel(f"response {signed_number(float(side.response[column]))}")
+    bar = figure.colorbar(scale, cax=scale_block.add_axes((0.05, 0.15, 0.15, 0.55)), ticks=[-limit, 0, limit])
+    bar.ax.set_yticklabels([f"−{limit:.2g}", "0", f"{limit:.2g}"])
+    bar.set_label("evidence per pixel")
 
 
-def methods_compared(sides: Sequence[tuple], smooth: float = 0.03):
+def methods_compared(label: str, compared: dict[str, dict], smooth: float = 0.03):
     """The same inputs under several methods, each with its completeness gap.
 
     Args:
-        sides: (title of the input, {method: maps}), maps as for `target_against_non_target`; their first input is
-            drawn.
+        label: of the unit.
+        compared: {"target": {method: maps}, "non-target": {method: maps}}, maps of `attribution.draw_maps`, whose
+            first input is drawn.
         smooth: see `smoothed`.
 
     Returns:
-        The figure. Every map has its own symmetric scale, given below it, since smooth and sharp maps of equal sum
-        differ in height.
+        The figure, and the table of its numbers: `attribution.maps_table` with a column `method`. Every map has its own
+        symmetric scale, given below it, since smooth and sharp maps of equal sum differ in height. The title counts
+        the methods that find more absence evidence on the second input than on the first.
     """
-    methods = list(sides[0][1])
+    table = pd.concat(
+        [
+            maps_table(label, kind, maps).assign(method=method)
+            for kind, by_method in compared.items()
+            for method, maps in by_method.items()
+        ],
+        ignore_index=True,
+    )
+    first, second = (
+        table[table["input"] == kind].groupby("method")["absence evidence"].first() for kind in compared
+    )
+    methods = list(next(iter(compared.values())))
     columns = len(methods) + 1
+    edge = (WIDTH - 0.2) / columns  # of a picture, inches
     with companion_style():
-        size = (WIDTH, 0.6 + (WIDTH / columns + 0.85) * len(sides))
-        figure, axes = plt.subplots(len(sides), columns, figsize=size, squeeze=False, layout="constrained")
+        size = (WIDTH, 1.0 + (edge + 0.7) * len(compared))
+        figure, axes = plt.subplots(len(compared), columns, figsize=size, squeeze=False, layout="constrained")
         figure.suptitle(
-            "The same input under every method: red raises the response, blue lowers it\n"
-            "(gap: completeness gap of the map's sum; scale: value per pixel at full colour)"
+            f"{(second > first).sum()} of {len(methods)} methods find more absence evidence (blue) on the non-target "
+            f"input of “{label}”\n(gap: the map's sum against the change it is to explain; "
+            "scale: value per pixel at full colour)"
         )
-        for row, (title, by_method) in zip(axes, sides, strict=True):
-            first = by_method[methods[0]]
-            show_image(row[0], first.pixels[0], title)
-            row[0].title.set_fontsize(7.5)
-            caption = _wrapped(first.captions[0], 18)
-            row[0].set_xlabel(f"{caption}\nresponse {float(first.response[0]):.3g}", fontsize=6.5)
+        for ax, method in zip(axes[0, 1:], methods, strict=True):
+            ax.set_title(wrapped(method.replace("_", " "), edge))
+        for row, (kind, by_method) in zip(axes, compared.items(), strict=True):
+            shown = by_method[methods[0]]
+            show_image(row[0], shown.pixels[0], kind)
+            caption = wrapped(shown.captions[0], edge, 3)
+            row[0].set_xlabel(f"{caption}\nresponse {signed_number(float(shown.response[0]))}")
             for ax, method in zip(row[1:], methods, strict=True):
                 maps = by_method[method]
                 signed = smoothed(maps.signed[0], smooth)
                 limit = robust_limit(signed)
                 signed_overlay(ax, maps.pixels[0], signed, limit)
-                ax.set_title(method.replace("_", " ").replace(" ", "\n", 1), fontsize=7.5)
-                ax.set_xlabel(f"gap {_percent(maps.gap[0])}\nscale \u00b1{limit:.2g}", fontsize=6.5)
-    return figure
+                ax.set_xlabel(f"gap {_percent(maps.gap[0])}\nscale \u00b1{limit:.2g}")
+    return figure, table
 
 
 def _percent(share) -> str:
     share = float(share)
     if not np.isfinite(share):
         return "undefined"
-    return "< 1%" if abs(share) < 0.01 else f"{100 * share:+.0f}%"
+    return "< 1%" if abs(share) < 0.01 else f"{100 * share:+.0f}%".replace("-", "−")
 
 
 def absence_heatmap(
@@ -231,6 +265,7 @@ def absence_heatmap(
     Args:
         matrix: as `screening.absence_matrix` returns it.
         outlined: (row, column) of cells where an absence was planted.
+        title: in place of what the function says itself: how many outlined cells lead their row, or the largest entry.
         subject: what the columns are, for the axis.
 
     Returns:
@@ -247,9 +282,8 @@ def absence_heatmap(
             cmap=SIGNED.removesuffix("_r") if values.min() < 0 else "Blues",
             vmin=-limit if values.min() < 0 else 0,
             vmax=limit,
-            annot=columns <= 16,
-            fmt=".2f" if limit < 10 else ".0f",
-            annot_kws={"size": 8 if columns <= 12 else 6.5},
+            annot=_signed_texts(values, ".2f" if limit < 10 else ".0f") if columns <= ANNOTATED else None,
+            fmt="",
             linewidths=0.5,
             cbar_kws={"label": "absence evidence\n(sd of the unit's response)"},
         )
@@ -259,7 +293,7 @@ def absence_heatmap(
         if outlined:
             planted = Patch(label="planted absence", **look)
             ax.legend(handles=[planted], loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
-        ax.set_title(title, loc="right" if outlined else "center")
+        figure.suptitle(title or _matrix_claim(matrix, outlined))
         ax.set_xlabel(f"{subject} of the input")
         ax.set_ylabel("unit")
         ax.tick_params(axis="y", rotation=0)
@@ -267,3 +301,23 @@ def absence_heatmap(
         if columns > 8:
             plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
     return figure
+
+
+def _signed_texts(values: np.ndarray, how: str) -> np.ndarray:
+    """Numbers as texts with a true minus, none for -0.00."""
+    texts = [format(value, how) for value in values.ravel()]
+    shown = [text.replace("-", "−" if float(text) else "") for text in texts]
+    return np.array(shown).reshape(values.shape)
+
+
+def _matrix_claim(matrix: pd.DataFrame, outlined: Sequence[tuple[int, int]]) -> str:
+    """How many outlined cells are the largest of their row, or where the largest entry is."""
+    values = matrix.to_numpy(dtype=float)
+    if np.isnan(values).all():
+        return "No column has inputs of both kinds"
+    if outlined:
+        leading = sum(bool(values[row, column] == np.nanmax(values[row])) for row, column in outlined)
+        return f"{leading} of {len(outlined)} planted absences carry the most absence evidence of their row"
+    row, column = np.unravel_index(np.nanargmax(values), values.shape)
+    where = f"“{matrix.index[row]}” on “{matrix.columns[column]}”"
+    return f"Most absence evidence: {values[row, column]:.2f} sd, {where}"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import Normalize
 
 SIGNED = "RdBu_r"  # red: presence evidence, blue: absence evidence; distinct for colour-blind readers
+BRIGHTNESS = "PuOr_r"  # of changed pixels: orange is brighter, purple darker; red and blue are for evidence
 PRESENCE, ABSENCE, NEUTRAL = "#b2182b", "#2166ac", "#555555"  # the ends of SIGNED, for lines and frames
 MARK = "#e69f00"  # orange of Okabe and Ito's palette: neither end of the signed map
 ORANGE = "#e08214"  # for what is compared with the black or blue
+CHARACTERS = 15  # of 9 pt in an inch, on average
 WIDTH = 7.5  # inches: every figure is drawn for a page of this width, so that its text has the size it says
 
 STYLE = {
@@ -141,3 +145,17 @@ def signed_number(value: float) -> str:
     """Three digits or all before the point, with a sign that can be seen: "+12.0", "−0.0450", "−2,604"."""
     text = f"{value:+,.0f}" if abs(value) >= 999.5 else f"{value:+#.3g}".rstrip(".")
     return text.replace("-", "−")
+
+
+def wrapped(text: str, inches: float, lines: int = 4) -> str:
+    """Text in 9 pt broken into lines of so many inches, shortened to `lines` of them; its own breaks stay."""
+    across = max(1, int(CHARACTERS * inches))
+    parts = [part for line in text.split("\n") for part in textwrap.wrap(line, across) or [""]]
+    return "\n".join(
+        parts if len(parts) <= lines else [*parts[: lines - 1], f"{parts[lines - 1][: across - 2]} …"]
+    )
+
+
+def fixed_number(value: float, digits: int) -> str:
+    """With so many digits behind the point, a minus that can be seen, and no plus: "0.06", "−1.5"."""
+    return f"{value:.{digits}f}".replace("-", "−")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .base import (
-    ABSENCE,
+    BRIGHTNESS,
     NEUTRAL,
     WIDTH,
     companion_style,
@@ -28,8 +28,8 @@ def ladder_strip(ladder, name: str = ""):
         name: of the unit; its address by default.
 
     Returns:
-        The figure. The change is the mean over colour channels, one scale for all: red is brighter, blue is
-        darker. The line joins the levels in their order.
+        The figure. The change is the mean over colour channels, one scale for all: orange is
+        brighter, purple is darker. The line joins the levels in their order.
     """
     images = to_numpy(ladder.image)
     changes = (images - images[0]).mean(axis=1)
@@ -42,15 +42,15 @@ def ladder_strip(ladder, name: str = ""):
         for level, (image, change) in enumerate(zip(images, changes, strict=True)):
             above, below = (fig.add_subplot(grid[row, level]) for row in (0, 1))
             show_image(above, image)
-            above.set_title(signed_number(float(ladder.response[level])), fontsize=7)
-            signed_map(below, change, limit)
-            below.set_xlabel(f"{float(ladder.size[level]):.1%}", fontsize=7)
+            above.set_title(signed_number(float(ladder.response[level])))
+            signed_map(below, change, limit, BRIGHTNESS)
+            below.set_xlabel(f"{float(ladder.size[level]):.1%}")
             if level == 0:
-                above.set_ylabel("image", fontsize=8)
-                below.set_ylabel("change", fontsize=8)
+                above.set_ylabel("image")
+                below.set_ylabel("change")
         curve = fig.add_subplot(grid[2, :])
         size, response = 100 * to_numpy(ladder.size), to_numpy(ladder.response)
-        curve.plot(size, response, "o-", color=ABSENCE, markersize=4, linewidth=1)
+        curve.plot(size, response, "o-", color="black", markersize=4, linewidth=1)
         curve.axhline(float(ladder.target[-1]), color="black", linewidth=0.8, linestyle=":")
         curve.axhline(0, color=NEUTRAL, linewidth=0.5)
         curve.set(xlabel="mean |change| (% of the pixel range)", ylabel="response\n(units of the layer)")

@@ -1,4 +1,4 @@
-"""Figures of extreme patches from arrays and tables: contact sheets, ranges, what the patches show."""
+"""Figures of extreme patches from arrays and tables: contact sheets, shape of the response, what the patches show."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from absence_utils.units import class_of_output
-
 from .base import (
     ABSENCE,
+    MARK,
     NEUTRAL,
     ORANGE,
     PRESENCE,
-    SIGNED,
     WIDTH,
     bare,
     companion_style,
     drawn_once,
+    name_rows,
     signed_number,
     to_numpy,
 )
@@ -27,6 +26,7 @@ from .base import (
 COLOURS = {"highest": PRESENCE, "lowest": ABSENCE}
 GAP = 0.08  # between patches, in widths of a patch
 TEXT = 0.24  # room for a response above a patch, in widths of a patch
+HEAD = 0.3  # room for the heads of the columns, in widths of a patch
 MARGIN = 1.0  # room for the names of the rows at the left
 
 
@@ -40,12 +40,13 @@ def contact_sheet(patches: dict, table, titles: dict[int, str], pairs: dict | No
         pairs: unit to `RenderedPair`; None leaves the first column out.
 
     Returns:
-        The figure, one block a unit.
+        The figure, one block a unit. The title says how far the patches push the units below zero.
     """
     count = len(next(iter(patches.values()))[0])
     width = MARGIN + (count + bool(pairs)) * (1 + GAP) + (GAP if pairs else 0)
     rows = 2 * (1 + TEXT + GAP)
-    block, head = rows + 0.45, 0.3  # heights in widths of a patch
+    several = len(patches) > 1  # a single unit is title enough
+    block, head = rows + 0.45, HEAD + 0.35 * several  # heights in widths of a patch
     scale = WIDTH / width
     with companion_style():
         height = (head + block * len(patches)) * scale
@@ -55,7 +56,7 @@ def contact_sheet(patches: dict, table, titles: dict[int, str], pairs: dict | No
             ax = fig.add_axes((0, bottom, 1, block * scale / height))
             ax.set(xlim=(0, width), ylim=(block, 0))
             ax.axis("off")
-            ax.text(0.06, 0.2, titles[unit], fontweight="bold", va="center", fontsize=9)
+            ax.text(0.06, 0.2, titles[unit], fontweight="bold", va="center")
             for row, (side, pixels) in enumerate(zip(COLOURS, sides, strict=True)):
                 top = 0.4 + row * rows / 2 + TEXT
                 shown = table[(table.unit == unit) & (table.side == side)].sort_values("rank")
@@ -63,10 +64,22 @@ def contact_sheet(patches: dict, table, titles: dict[int, str], pairs: dict | No
                     pixels = [getattr(pairs[unit], side).image[0], *pixels]
                 _row(ax, top, side, pixels, shown.response.tolist(), offset=GAP if pairs else 0)
         text = "patches of the images, with the response to each (units of the layer)"
-        heads = [(width - count * (1 + GAP), text)] + [(MARGIN, "synthesised")] * bool(pairs)
+        if several:
+            fig.suptitle(_pushed_down(table), y=1 - 0.08 * scale / height, va="top")
+        heads = [(width - count * (1 + GAP) + GAP, text)] + [(MARGIN, "synthesised")] * bool(pairs)
         for x, text in heads:
-            fig.text(x / width, 1 - 0.18 * scale / height, text, fontsize=8, color=NEUTRAL, va="center")
+            fig.text(x / width, 1 - (head - 0.12) * scale / height, text, color=NEUTRAL, va="center")
     return fig
+
+
+def _pushed_down(table) -> str:
+    """How many units have patches below zero, and how far their lowest and highest patches go."""
+    patches = table[table["rank"] > 0]
+    low = patches.groupby("unit").response.min()
+    return (
+        f"Patches push {(low < 0).sum()} of {len(low)} units below zero; their lowest responses are "
+        f"{signed_number(low.min())} to {signed_number(low.max())}"
+    )
 
 
 def unit_sheet(unit: int, title: str, crops, table):
@@ -75,7 +88,7 @@ def unit_sheet(unit: int, title: str, crops, table):
 
 
 def _row(ax, top: float, side: str, pixels, responses: list[float], offset: float) -> None:
-    ax.text(MARGIN - 0.1, top + 0.5, side, ha="right", va="center", color=COLOURS[side], fontsize=9)
+    ax.text(MARGIN - 0.1, top + 0.5, side, ha="right", va="center", color=COLOURS[side])
     for place, (patch, response) in enumerate(zip(pixels, responses, strict=True)):
         left = MARGIN + place * (1 + GAP) + (offset if place else 0)
         patch = to_numpy(patch)
@@ -85,84 +98,57 @@ def _row(ax, top: float, side: str, pixels, responses: list[float], offset: floa
             np.clip(patch, 0, 1).transpose(1, 2, 0), extent=(left, left + 1, top + 1, top), aspect="auto"
         )
         ax.add_patch(Rectangle((left, top), 1, 1, fill=False, color=COLOURS[side], linewidth=0.8))
-        ax.text(left + 0.5, top - 0.04, signed_number(response), ha="center", va="bottom", fontsize=7)
-
-
-def response_range(table, layer: str | None, names: list[str] = (), marked: list[int] = ()):
-    """Range of every unit around its response to an empty patch.
-
-    Args:
-        table: as `range_table` gives it.
-        layer: named in the title, None for the output.
-        names: of the dataset's classes, for the axis of at most 12 outputs, see `units.class_of_output`.
-        marked: units to mark with a triangle.
-
-    Returns:
-        The figure.
-    """
-    order = table.sort_values(["share_below", "unit"]).reset_index(drop=True)
-    with companion_style():
-        fig, ax = plt.subplots(figsize=(WIDTH, 3.2))
-        up, down = order.highest - order.empty_patch, order.lowest - order.empty_patch
-        place, width = np.arange(len(order)), 0.8 if len(order) <= 40 else 1.0
-        above, below = np.clip(down, 0, None), np.clip(up, None, 0)  # where the part of that colour begins
-        upper, lower = np.clip(up, 0, None) - above, np.clip(down, None, 0) - below
-        ax.bar(place, upper, width, above, color=PRESENCE, label="above blank")
-        ax.bar(place, lower, width, below, color=ABSENCE, label="below blank")
-        ax.axhline(0, color="black", linewidth=0.8)
-        classes = [class_of_output(layer, unit, names, len(order)) for unit in order.unit]
-        few = None not in classes and len(order) <= 12
-        chosen = order.index[order.unit.isin(list(marked))]
-        if not few and len(chosen):
-            height = np.full(len(chosen), down.min() * 1.06)
-            ax.plot(chosen, height, "k^", markersize=4, label="units of the contact sheet")
-        if few:
-            ax.set_xticks(place, classes, rotation=20)
-        else:
-            ax.set_xticks([])
-        ax.set_xlabel("unit" if few else f"{len(order)} units, sorted by share of range below blank")
-        ax.set_ylabel("mean response minus response\nto a blank patch (units of the layer)")
-        ax.set_title(f"{layer or 'output'}: from the k lowest to the k highest patches")
-        bottom, top = ax.get_ylim()
-        ax.set_ylim(bottom, top + 0.15 * (top - bottom))  # room for the legend
-        ax.legend(frameon=False, fontsize=8, loc="upper center", ncols=3, columnspacing=1, handlelength=1)
-        ax.margins(x=0.01)
-    return fig
+        ax.text(left + 0.5, top - 0.04, signed_number(response), ha="center", va="bottom")
 
 
 def response_shapes(tables: dict):
-    """Shape of the response of all units: the part of the range below the blank, and the skewness.
+    """Shape of the response of all units: how far down it goes, and how much of its range lies below the blank.
 
     Args:
         tables: name to table as `range_table` gives it: first a network, then its copies with random weights.
 
     Returns:
-        The figure, one panel a quantity.
+        The figure, one panel a quantity; a dot is a unit, its height within its row means nothing. The title counts
+        the units with a low side: more than 5% of all patches answer below the blank.
     """
+    names, counts = list(tables), [_with_low_side(table) for table in tables.values()]
+    own, *random = counts
     with companion_style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.1))
-        _histograms(left, tables, "share_below", np.linspace(0, 1, 11), 0.5, above=True)
-        left.set(xlabel="share of range below blank", title="Asymmetry around the blank patch", xlim=(0, 1))
-        widest = max(1.0, *(table.skewness.abs().max() for table in tables.values()))
-        _histograms(right, tables, "skewness", np.linspace(-widest, widest, 21), 0, above=False)
-        right.set(xlabel="skewness of the response", title="Skewness over random patches")
+        size = (WIDTH, 1.5 + 0.6 * len(tables))
+        fig, (left, right) = plt.subplots(1, 2, figsize=size)
+        _dots(left, tables, "p5_sd", 0)
+        left.set_xlabel("5th percentile of the responses minus\nthe blank (sd); left of 0: a low side")
+        name_rows(left, [f"{name}\n{count} left of 0" for name, count in zip(names, counts, strict=True)])
+        _dots(right, tables, "share_below", 0.5)
+        right.set(
+            xlabel="share of the range from lowest to highest\npatches that lies below the blank",
+            xlim=(-0.02, 1.02),
+        )
+        beyond = [100 * np.mean(table.share_below.dropna() > 0.5) for table in tables.values()]
+        name_rows(right, [f"{share:.0f}% right\nof 0.5" for share in beyond])
+        beside = f"{min(random)} to {max(random)}" if random else "not compared"
+        fig.suptitle(
+            f"{own} of {len(next(iter(tables.values())))} units have a low side "
+            f"(copies with random weights: {beside})"
+        )
     return fig
 
 
-def _histograms(ax, tables: dict, column: str, bins, middle: float, above: bool) -> None:
-    """Units of the first network (grey) and of others (orange) by one column; the legend counts the low."""
-    where = f"{'above' if above else 'below'} {middle:g}"
-    for number, (name, table) in enumerate(tables.items()):
+def _with_low_side(table) -> int:
+    """Units whose 5th percentile of responses is lower than the blank."""
+    return int((table.p5_sd < 0).sum())
+
+
+def _dots(ax, tables: dict, column: str, middle: float) -> None:
+    """A row of dots for each table, the first black and others orange, and a dotted line at the middle."""
+    for row, table in enumerate(tables.values()):
         values = table[column].dropna().to_numpy()
-        share = 100 * np.mean(values > middle if above else values < middle)
-        weights = np.full(len(values), 100 / max(len(values), 1))
-        style = {"histtype": "step", "color": ORANGE} if number else {"alpha": 0.35, "color": "black"}
-        label = f"{name}: {share:.0f}% of units {where}"
-        ax.hist(values, bins, weights=weights, label=label, **style)
-    top = ax.get_ylim()[1]
-    ax.plot([middle, middle], [0, top], color="black", linestyle=":", linewidth=1)
-    ax.set(ylabel="units (%)", ylim=(0, (1.2 + 0.1 * len(tables)) * top))  # room for the legend
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
+        height = (
+            np.argsort(np.argsort(values, kind="stable")) * 0.618034
+        ) % 1 - 0.5  # even, the same in every run
+        colour = ORANGE if row else "black"
+        ax.scatter(values, row + 0.5 * height, s=9, color=colour, alpha=0.6, linewidths=0)
+    ax.axvline(middle, color="black", linestyle=":", linewidth=1)
 
 
 def content_map(table):
@@ -173,10 +159,11 @@ def content_map(table):
             highest patches those with a positive planted effect, among the lowest those with a negative one.
 
     Returns:
-        The figure, one panel a side.
+        The figure, one panel a side. Dark cells are shown more often than by chance. The title counts the planted
+        absences that stand out: no other concept is shown so often at that end of the unit.
     """
     with companion_style():
-        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.1), sharey=True)
+        fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.5), sharey=True)
         limit = table.excess.abs().max()
         for ax, (side, colour) in zip(axes, COLOURS.items(), strict=True):
             part = table[table.side == side]
@@ -186,19 +173,41 @@ def content_map(table):
                 cells[name].to_numpy().reshape(len(units), -1) for name in ("excess", "planted")
             )
             framed = planted > 1e-6 if side == "highest" else planted < -1e-6
-            image = ax.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
+            image = ax.imshow(values, cmap="Greys", vmin=0, vmax=limit, aspect="auto")
             bare(ax)
             ax.set_xticks(range(len(concepts)), concepts, rotation=35, ha="right")
             ax.set_yticks(range(len(units)), units)
             for (row, column), value in np.ndenumerate(values):
-                pale = "white" if abs(value) > 0.6 * limit else "black"
+                pale = "white" if value > 0.6 * limit else "black"
                 text = f"{value:+.0f}".replace("-", "−")
-                ax.text(column, row, text, ha="center", va="center", color=pale, fontsize=7.5)
+                ax.text(column, row, text, ha="center", va="center", color=pale)
                 if framed[row, column]:
-                    ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, linewidth=2))
+                    ax.add_patch(
+                        Rectangle(
+                            (column - 0.5, row - 0.5),
+                            1,
+                            1,
+                            fill=False,
+                            clip_on=False,
+                            edgecolor=MARK,
+                            linewidth=2.5,
+                        )
+                    )
             what = "presence" if side == "highest" else "absence"
             ax.set_title(f"{side} patches\n(framed: planted {what})", color=colour)
             ax.set_xlabel("concept shown in the patch")
         bar = fig.colorbar(image, ax=axes, pad=0.02)
         bar.set_label("share of patches that show it\nminus that of all windows (points)")
+        leading = {side: _leading_absences(table[table.side == side]) for side in COLOURS}
+        count = (table[table.side == "lowest"].planted < -1e-6).sum()
+        fig.suptitle(
+            f"{leading['lowest']} of {count} planted absences lead their row among the lowest patches, "
+            f"{leading['highest']} of {count} among the highest"
+        )
     return fig
+
+
+def _leading_absences(part) -> int:
+    """Planted absences with the largest excess of their unit, among the rows of one side."""
+    most = part.groupby("unit").excess.transform("max")
+    return int(((part.planted < -1e-6) & (part.excess == most) & (part.excess > 0)).sum())

@@ -49,7 +49,7 @@ def kept_shares(table, summary, title: str = ""):
             xlabel="share of the effect kept (1: all, below 0: reversed)",
         )
         name_rows(ax, groups)
-        fig.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+        fig.legend(loc="outside upper center", ncols=3, frameon=False)
         ax.set_title(title)
     return fig
 

@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 
 from .base import (
     ABSENCE,
+    BRIGHTNESS,
     NEUTRAL,
     PRESENCE,
     WIDTH,
@@ -22,6 +23,7 @@ from .base import (
     signed_map,
     signed_number,
     to_numpy,
+    wrapped,
 )
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -33,33 +35,44 @@ def extremes(pairs, names: Sequence[str], title: str = "", poles: pd.DataFrame |
     Args:
         pairs: `RenderedPair`s.
         names: of the units.
-        title: of the figure, for example network and layer.
+        title: network and layer, for example.
         poles: of `visualization.pole_table` for these pairs: the titles then say where each pole lies among natural
-            responses.
+            responses, and that of the figure for how many units it lies beyond all of them.
     """
     count = len(pairs)
     with companion_style():
-        height = 2 * min((WIDTH - 0.3) / count, 2.1) + 0.9
-        fig, axes = plt.subplots(2, count, figsize=(WIDTH, height), squeeze=False)
+        edge = min((WIDTH - 0.3) / count, 2.1)
+        fig, axes = plt.subplots(2, count, figsize=(WIDTH, 2 * edge + 1.1), squeeze=False)
         for column, (pair, name) in enumerate(zip(pairs, names, strict=True)):
             for row, (side, best) in enumerate(((pair.highest, "argmax"), (pair.lowest, "argmin"))):
                 facet = int(getattr(to_numpy(side.response), best)())
                 show_image(axes[row, column], side.image[facet])
-                response = f"response {side.response[facet]:+.4g}"
+                text = f"response {signed_number(float(side.response[facet]))}"
                 if poles is not None:
-                    response += f"\n{natural_place(poles.iloc[2 * column + row])}"
-                axes[row, column].set_title(f"{name}\n{response}" if row == 0 else response)
+                    text += f"\n{natural_place(poles.iloc[2 * column + row])}"
+                axes[row, column].set_title(f"{wrapped(name, edge)}\n{text}" if row == 0 else text)
         for ax, word, colour in ((axes[0, 0], "maximum", PRESENCE), (axes[1, 0], "minimum", ABSENCE)):
             ax.set_ylabel(word, color=colour, fontsize=10)
-        fig.suptitle(title)
+        fig.suptitle(title if poles is None else f"{_beyond_all(poles)}\n({title})")
     return fig
+
+
+def _beyond_all(poles: pd.DataFrame) -> str:
+    """For how many units the poles lie beyond all natural responses, in words."""
+    least = poles[poles["pole"] == "minimum"]["percentile"]
+    most = poles[poles["pole"] == "maximum"]["percentile"]
+    return (
+        f"Minima lie below all real images for {(least == 0).sum()} of {len(least)} units, "
+        f"maxima above all for {(most == 100).sum()}"
+    )
 
 
 def natural_place(pole) -> str:
     """Where a pole lies among natural responses, in words; see `visualization.pole_table` for its rows."""
     if 0 < pole["percentile"] < 100:
         return f"percentile {pole['percentile']:.1f}"
-    return f"{'above' if pole['pole'] == 'maximum' else 'below'} all: {pole['distance']:+.1f} sd"
+    distance = f"{pole['distance']:+.1f} sd".replace("-", "−")
+    return f"{'above' if pole['pole'] == 'maximum' else 'below'} all: {distance}"
 
 
 def poles_and_patches(
@@ -80,7 +93,8 @@ def poles_and_patches(
         left, gap, head, between = 0.25, 0.06, 0.5 if title else 0.25, 0.12  # inches
         column = (WIDTH - left) / len(pairs)
         small = (column - 2 * gap - 0.06) / (shown + 1)
-        pole, foot = shown * small if sheets else column - gap, 0.42 if captions else 0.05
+        pole = shown * small if sheets else column - gap
+        foot = 0.58 if captions else 0.05
         height = head + 2 * pole + between + foot
         fig = plt.figure(figsize=(WIDTH, height), layout="none")
 
@@ -101,9 +115,9 @@ def poles_and_patches(
                 if place == 0:
                     ax.set_ylabel(word, color=colour, fontsize=10)
                 if row == 0:
-                    ax.set_title(name, fontsize=9)
+                    ax.set_title(name)
                 elif captions:
-                    ax.set_xlabel(captions[place], fontsize=8)
+                    ax.set_xlabel(wrapped(captions[place], column, 3))
                 for number, patch in enumerate(sheets[place][row][:shown] if sheets else []):
                     show_image(axes(x + pole + gap, y + number * small + 0.01, small - 0.02), patch)
         if title:
@@ -122,7 +136,7 @@ def at_two_contrasts(free, matched, names: Sequence[str], title: str = ""):
     count = len(free)
     with companion_style():
         edge = min((WIDTH - 0.9) / count, 1.7)
-        size = (edge * count + 0.9, 4 * (edge + 0.22) + 0.6)
+        size = (edge * count + 0.9, 4 * (edge + 0.25) + 0.9)
         fig, axes = plt.subplots(4, count, figsize=size, squeeze=False)
         for column, (one, other, name) in enumerate(zip(free, matched, names, strict=True)):
             shown = [
@@ -130,12 +144,9 @@ def at_two_contrasts(free, matched, names: Sequence[str], title: str = ""):
             ]
             for ax, side in zip(axes[:, column], shown, strict=True):
                 show_image(ax, side.image[0], signed_number(float(side.response[0])))
-                ax.title.set_fontsize(8)
-            axes[0, column].set_title(f"{name}\n{axes[0, column].get_title()}", fontsize=8)
+            axes[0, column].set_title(f"{wrapped(name, edge)}\n{axes[0, column].get_title()}")
         for row, (word, colour) in enumerate((("maximum", PRESENCE),) * 2 + (("minimum", ABSENCE),) * 2):
-            axes[row, 0].set_ylabel(
-                f"{word}\n{'one contrast' if row % 2 else 'free'}", color=colour, fontsize=8
-            )
+            axes[row, 0].set_ylabel(f"{word}\n{'one contrast' if row % 2 else 'free'}", color=colour)
         fig.suptitle(title)
     return fig
 
@@ -181,27 +192,29 @@ def rendered_pair(pair):
                 ax.set_visible(False)
             for ax, image, response in zip(axes, side.image, side.response, strict=False):
                 show_image(ax, image)
-                ax.set_xlabel(signed_number(float(response)), fontsize=8)
+                ax.set_xlabel(f"response {signed_number(float(response))}")
     return drawn_once(fig)
 
 
-def rendered_pairs(pairs, real, names: Sequence[str] | None = None, title: str = ""):
+def rendered_pairs(pairs, real, names: Sequence[str] | None = None, title: str = "", poles=None):
     """One row for each unit: maximum, minimum, how the response developed, and where real images lie.
 
     Args:
         pairs: `RenderedPair`s of units of one layer.
         real: [image, channel] responses of that layer to real images.
         names: of the units; their addresses by default.
-        title: of the figure, for example network and layer.
+        title: network and layer, for example.
+        poles: of `visualization.pole_table` for these pairs: the title then says how far beyond real images they lie.
 
     Returns:
-        The figure. `pair_numbers` has what is drawn.
+        The figure, and the table of what it draws, see `pair_numbers`.
     """
     names = names or [pair.unit.name for pair in pairs]
     facets = max(len(side.image) for pair in pairs for side in (pair.highest, pair.lowest))
     with companion_style():
         ratios = [1] * 2 * facets + [1.5, 1.9]
-        size = (WIDTH, 0.9 + max((WIDTH - 1) / sum(ratios) + 0.35, 1.15) * len(pairs))
+        edge = (WIDTH - 1) / sum(ratios)  # of a picture, inches
+        size = (WIDTH, 1.2 + max(edge + 0.35, 1.15) * len(pairs))
         fig, axes = plt.subplots(len(pairs), len(ratios), squeeze=False, width_ratios=ratios, figsize=size)
         for row, (pair, name) in enumerate(zip(pairs, names, strict=True)):
             for first, side, colour in ((0, pair.highest, PRESENCE), (facets, pair.lowest, ABSENCE)):
@@ -209,21 +222,30 @@ def rendered_pairs(pairs, real, names: Sequence[str] | None = None, title: str =
                     ax.set_visible(False)
                 for column in range(len(side.image)):
                     ax = axes[row, first + column]
-                    show_image(ax, side.image[column], f"{side.response[column]:+.4g}")
-                    ax.title.set(color=colour, fontsize=8)
-            axes[row, 0].set_ylabel(name, fontsize=8)
+                    show_image(ax, side.image[column], signed_number(float(side.response[column])))
+                    ax.title.set_color(colour)
+            axes[row, 0].set_ylabel(wrapped(name, max(edge, 1.0)))
             _trajectories(axes[row, -2], pair)
             _strip(axes[row, -1], pair, to_numpy(pair.unit.of(real)))
         for column, word, colour in ((0, "maximum", PRESENCE), (facets, "minimum", ABSENCE)):
-            axes[0, column].set_title(f"{word}\n{axes[0, column].get_title()}", color=colour, fontsize=8)
-        axes[0, -2].set_title("response\nduring synthesis", fontsize=8)
-        axes[0, -1].set_title("response distribution\nof real images", fontsize=8)
+            axes[0, column].set_title(f"{word}\n{axes[0, column].get_title()}", color=colour)
+        axes[0, -2].set_title("response\nduring synthesis")
+        axes[0, -1].set_title(f"responses to {len(real)} real images\n(dots; triangles: synthesised)")
         for ax in axes[:, -2:].flat:
-            ax.tick_params(labelsize=7)
+            ax.locator_params(nbins=5)
         axes[-1, -2].set_xlabel("step")
         axes[-1, -1].set_xlabel("response\n(units of the layer)")
-        fig.suptitle(title)
-    return fig
+        fig.suptitle(title if poles is None else f"{_how_far(poles)}\n({title})")
+    return fig, pair_numbers(pairs, real)
+
+
+def _how_far(poles: pd.DataFrame) -> str:
+    """How far beyond natural responses the poles lie, in words."""
+    beyond = poles.groupby("pole")["beyond"].median()
+    return (
+        f"Free minima lie {beyond['minimum']:.1f} times, maxima {beyond['maximum']:.1f} times as far out as "
+        "the 90% of real images in the middle"
+    )
 
 
 def _trajectories(ax, pair) -> None:
@@ -244,7 +266,6 @@ def _strip(ax, pair, real: np.ndarray) -> None:
             to_numpy(rendering.response), np.zeros(len(rendering.response)), color=colour, marker=marker, s=30
         )
     ax.axvline(0, color=NEUTRAL, linewidth=0.5)
-    ax.text(0.02, 0.98, f"{len(real)} images", transform=ax.transAxes, va="top", fontsize=7, color=NEUTRAL)
     ax.set_ylim(-0.55, 0.6)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
@@ -274,32 +295,43 @@ def contrast_curves(curve: pd.DataFrame, poles: pd.DataFrame, natural, names: Se
         poles: of `visualization.pole_table`, for the same units in the same order.
         natural: [image] contrast of natural images.
         names: of the units.
-        title: of the figure, for example network and layer.
+        title: network and layer, for example.
 
     The grey band lies between the 5th and 95th percentile of the responses to natural images, the dotted line is
-    their median contrast. Left of it the poles have less contrast than a natural image, right of it more.
+    their median contrast. Left of it the poles have less contrast than a natural image, right of it more. The title
+    counts the poles that are outside the band at that line.
     """
     units = list(dict.fromkeys(curve["unit"]))
     middle = float(np.median(to_numpy(natural)))
+    outside = {"minimum": 0, "maximum": 0}
     with companion_style():
         columns = min(len(units), 5)
         rows = -(-len(units) // columns)
-        fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.6 + 1.9 * rows), squeeze=False, sharex=True)
+        fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.9 + 2 * rows), squeeze=False, sharex=True)
         for ax, unit, name in zip(axes.flat, units, names, strict=False):
             of_unit = poles[poles["unit"] == unit].iloc[0]
             ax.axhspan(of_unit["low"], of_unit["high"], color=NEUTRAL, alpha=0.25, linewidth=0)
             for pole, colour in (("maximum", PRESENCE), ("minimum", ABSENCE)):
                 line = curve[(curve["unit"] == unit) & (curve["pole"] == pole)]
                 ax.plot(line["contrast"], line["response"], color=colour, label=pole)
+                at_middle = np.interp(middle, line["contrast"], line["response"])
+                outside[pole] += bool(
+                    at_middle > of_unit["high"] if pole == "maximum" else at_middle < of_unit["low"]
+                )
             ax.axvline(middle, color="black", linewidth=0.8, linestyle=":")
-            ax.set_title(name, fontsize=8)
-            ax.tick_params(labelsize=7)
+            ax.set_title(wrapped(name, WIDTH / columns - 0.2))
+            ax.locator_params(axis="x", nbins=3)
+            ax.locator_params(axis="y", nbins=6)
         for ax in list(axes.flat)[len(units) :]:
             ax.set_visible(False)
-        axes[0, 0].set_ylabel("response\n(units of the layer)")
-        axes[0, 0].legend(fontsize=7, loc="best", frameon=False)
-        fig.supxlabel("contrast: RMS distance from the blank (pixel range 0..1)", fontsize=8)
-        fig.suptitle(title)
+        for ax in axes[:, 0]:
+            ax.set_ylabel("response\n(units of the layer)")
+        fig.supxlabel("contrast: RMS distance from the blank (pixel range 0..1)", fontsize=9)
+        fig.suptitle(
+            f"At the contrast of a real image (dotted), {outside['minimum']} of {len(units)} minima (blue) and "
+            f"{outside['maximum']} of {len(units)} maxima (red)\nare outside the responses to real images "
+            f"(grey: 90% of them; {title})"
+        )
     return fig
 
 
@@ -309,34 +341,47 @@ def suppressions(found, names: Sequence[str] | None = None, title: str = ""):
     Args:
         found: `Suppression`s.
         names: of the units; their addresses by default.
-        title: of the figure, for example network and layer.
+        title: network and layer, for example.
 
     The dotted line is the response that counts as off. The change is drawn as its mean over colour channels,
-    one scale for all: red is brighter, blue is darker.
+    one scale for all: orange is brighter, purple is darker.
+
+    Returns:
+        The figure, and the table of what it draws but for the pixels, see `suppression_numbers`.
     """
     names = names or [item.unit.name for item in found]
     changes = [to_numpy(item.change).mean(axis=0) for item in found]
     limit = np.quantile(np.abs(changes), 0.995) or signed_limit(*changes)
+    off, largest = sum(item.after <= item.target for item in found), max(item.size for item in found)
     with companion_style():
-        edge = min((WIDTH - 1.2) / len(found), 1.7)  # of a picture, inches
-        size, ratios = (WIDTH, 3 * edge + 2.8), [edge, edge, edge, 1.1]
+        edge = min((WIDTH - 0.7) / len(found), 1.7)  # of a picture, inches
+        size, ratios = (WIDTH, 3 * edge + 3.5), [edge, edge, edge, 1.1]
         fig, axes = plt.subplots(4, len(found), figsize=size, squeeze=False, height_ratios=ratios)
         for column, (item, name, change) in enumerate(zip(found, names, changes, strict=True)):
-            show_image(axes[0, column], item.original, f"{name}\n{item.before:+.4g}")
-            show_image(axes[1, column], item.image, f"{item.after:+.4g}")
-            drawn = signed_map(axes[2, column], change, limit)
-            axes[2, column].set_title(f"mean |change|\n{item.size:.2%}", fontsize=8)
+            label = f"{wrapped(name, edge)}\n{signed_number(item.before)}"
+            show_image(axes[0, column], item.original, label)
+            show_image(axes[1, column], item.image, signed_number(item.after))
+            drawn = signed_map(axes[2, column], change, limit, BRIGHTNESS)
+            axes[2, column].set_title(f"{item.size:.2%}")
             curve = axes[3, column]
-            curve.plot(to_numpy(item.trajectory), color=ABSENCE, linewidth=0.9)
+            curve.plot(to_numpy(item.trajectory), color="black", linewidth=0.9)
             curve.axhline(0, color=NEUTRAL, linewidth=0.5)
             curve.axhline(item.target, color="black", linewidth=0.8, linestyle=":")
             curve.set_xlabel("step")
-        for ax, word in zip(axes[:, 0], ("before", "after", "change", "response"), strict=True):
+            curve.locator_params(nbins=4)
+            if column:  # the same scale for all, so that the pictures need no room for its numbers
+                curve.sharey(axes[3, 0])
+                curve.tick_params(labelleft=False)
+        labels = ("before", "after", "change\n(mean size)", "response\n(dotted: off)")
+        for ax, word in zip(axes[:, 0], labels, strict=True):
             ax.set_ylabel(word)
-        fig.suptitle(title)
-        bar = fig.colorbar(drawn, ax=axes.ravel().tolist(), shrink=0.3, aspect=16, pad=0.01, panchor=False)
-        bar.set_label("change: darker    brighter\n(pixel range 0..1)")
-    return fig
+        fig.suptitle(
+            f"{off} of {len(found)} units are switched off by a mean change of at most {largest:.2%} "
+            f"of the pixel range\n(number above a picture: response; {title})"
+        )
+        bar = fig.colorbar(drawn, ax=axes, location="bottom", shrink=0.45, aspect=30, pad=0.01)
+        bar.set_label("change of a pixel: darker (purple), brighter (orange); pixel range 0..1")
+    return fig, suppression_numbers(found)
 
 
 def suppression_numbers(found) -> pd.DataFrame:

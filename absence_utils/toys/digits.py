@@ -13,9 +13,12 @@ from absence_utils.attribution.methods import attribute
 from absence_utils.attribution.removal import removal_table, remove_pixels, remove_strokes
 from absence_utils.errors import InputError
 from absence_utils.images.base import IDENTITY, TensorImages
-from absence_utils.models.training import predict
+from absence_utils.images.digits import digits
+from absence_utils.models.training import fit, predict
 from absence_utils.progress import progress
 from absence_utils.units import Unit
+
+RANDOM_DRAWS = 20  # random removals of which the median one is shown
 
 
 class DigitsNet(nn.Module):
@@ -53,6 +56,31 @@ class DigitsNet(nn.Module):
         features = self.pool1(self.relu2(self.conv2(features)))
         features = self.pool2(self.relu3(self.conv3(features)))
         return self.fc(features.flatten(1))
+
+
+def train_digits(
+    seed: int = 0,
+    *,
+    dataset: str = "sklearn",
+    limit: int = 0,
+    epochs: int = 15,
+    lr: float = 0.02,
+    device="cpu",
+) -> tuple[DigitsNet, TensorImages]:
+    """A network trained on one split of the digits, and the images that it has not seen.
+
+    Args:
+        seed: of the initial weights, of the order of training, and the number of the split.
+        dataset, limit: see `images.digits.digits`.
+        epochs, lr: passes over the training images, and the peak learning rate.
+
+    Raises:
+        InputError: as `images.digits.digits` and `models.training.fit`.
+    """
+    train, held_out = (digits(split, dataset, fold=seed, limit=limit) for split in ("train", "test"))
+    network = DigitsNet(size=train.images.shape[-1], seed=seed).to(device)
+    fit(network, train.images, train.labels, epochs=epochs, lr=lr, seed=seed, description=f"network {seed}")
+    return network, held_out
 
 
 def class_maps(
@@ -98,7 +126,7 @@ def removal_over_seeds(
     return pd.concat(tables, ignore_index=True)
 
 
-def removal_examples(
+def median_removal(
     networks: list[DigitsNet],
     held_out: list[TensorImages],
     source: int,
@@ -106,20 +134,46 @@ def removal_examples(
     share: float,
     *,
     seed: int = 0,
-) -> dict[str, tuple[Tensor, list[int]]]:
-    """The first image of class `source` held out from every network, untouched and after each treatment.
+) -> dict[str, tuple[Tensor, Tensor, int]]:
+    """The typical image of class `source`: unmodified, and after each treatment.
+
+    Of all held-out images that their network recognises, it is the one with the median margin of class `unit` over the
+    best other class, after its most negative pixels are gone. Of `RANDOM_DRAWS` random removals from that image it is
+    again the one with the median margin. (Of an even number it is the lower of the two.)
 
     Returns:
-        "untouched" and each of `TREATMENTS` -> (images [network, height, width], class seen [network]).
+        "unmodified" and each of `TREATMENTS` -> image [height, width], bool [height, width] True where a pixel was
+        removed, and the class that the network sees.
+
+    Raises:
+        InputError: the networks recognise no image of that class.
     """
-    images, seen = {}, {}
+    found = []
     for network, data in zip(networks, held_out, strict=True):
-        image = data.images[data.labels == source][:1]
-        treated = {"untouched": image, **remove_strokes(network, image, unit, share, seed=seed)}
-        for name, left in treated.items():
-            images.setdefault(name, []).append(left[0, 0])
-            seen.setdefault(name, []).append(int(predict(network, left).argmax(1)))
-    return {name: (torch.stack(images[name]), seen[name]) for name in images}
+        images = data.images[data.labels == source]
+        images = images[predict(network, images).argmax(1) == source]
+        if len(images):
+            left = remove_strokes(network, images, unit, share)["most negative"]
+            margins = _margins(predict(network, left), unit)
+            found += [(margin, network, image[None]) for margin, image in zip(margins, images, strict=True)]
+    if not found:
+        raise InputError("source", f"no held-out image is recognised as {source}", "Train for longer.")
+    _, network, image = sorted(found, key=lambda it: it[0])[(len(found) - 1) // 2]
+    draws = [remove_strokes(network, image, unit, share, seed=seed + k) for k in range(RANDOM_DRAWS)]
+    chance = torch.cat([draw["random"] for draw in draws])
+    order = torch.tensor(_margins(predict(network, chance), unit)).argsort(stable=True)
+    treated = {"unmodified": image, **draws[order[(RANDOM_DRAWS - 1) // 2]]}
+    return {
+        name: (left[0, 0], (left != image)[0, 0], int(predict(network, left).argmax(1)))
+        for name, left in treated.items()
+    }
+
+
+def _margins(responses: Tensor, unit: int) -> list[float]:
+    """By how much the response of `unit` exceeds that of the best other class: [image] of [image, class]."""
+    others = responses.clone()
+    others[:, unit] = -torch.inf
+    return (responses[:, unit] - others.amax(dim=1)).tolist()
 
 
 def all_class_pairs(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from absence_utils.attribution.evidence import absence_evidence
 from absence_utils.errors import InputError, require_at_least, require_choice
 from absence_utils.images.base import IDENTITY, TensorImages
 from absence_utils.models.training import accuracy, fit, predict
@@ -43,6 +44,7 @@ RELEASED_COLOURS = {
     "dark blue": (0.0, 0.0, 0.5),
     "dark magenta": (0.5, 0.0, 0.5),
 }
+CLASS_NAMES = ["green pixel", "no green pixel"]
 PALETTES = {"harder": COLOURS, "released": RELEASED_COLOURS}
 
 
@@ -80,8 +82,7 @@ def green_pixel_images(
     values = colours[colour] * used[:, :, None]
     images = torch.zeros(n, size * size, 3).scatter_(1, place[:, :, None].expand(-1, -1, 3), values)
     images = images.view(n, size, size, 3).permute(0, 3, 1, 2)
-    names = ["green pixel", "no green pixel"]
-    return TensorImages(images, labels, names, source=f"green pixels, seed {seed}")
+    return TensorImages(images, labels, list(CLASS_NAMES), source=f"green pixels, seed {seed}")
 
 
 def colour_mask(images: Tensor, colour: str) -> Tensor:
@@ -341,6 +342,43 @@ def logit_table(network: GreenPixelNet, test: TensorImages) -> pd.DataFrame:
         parts[name, "sd"] = [float(part.std()) for part in by_class]
     inputs = pd.Index(test.class_names, name="inputs")
     return pd.DataFrame(parts, inputs).rename_axis(columns=["logit of", ""])
+
+
+def channel_weights(network: GreenPixelNet) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All ten weights of a network, its channel that takes in more green first.
+
+    Returns:
+        Weights of the colours [channel, colour], and of the channels for the classes [class, channel].
+    """
+    colours, classes = (
+        layer.weight[:, :, 0, 0].detach().cpu() for layer in (network.colours, network.classes)
+    )
+    order, channels = colours[:, 1].argsort(descending=True), ["green channel", "other channel"]
+    return (
+        pd.DataFrame(colours[order].numpy(), channels, ["red", "green", "blue"]),
+        pd.DataFrame(classes[:, order].numpy(), CLASS_NAMES, channels),
+    )
+
+
+def shares_on_green(maps: Tensor, green: Tensor, labels: Tensor) -> pd.DataFrame:
+    """How much of the attribution of "no green pixel" is absence evidence, and how much of that lies on green.
+
+    Args:
+        maps: [image, height, width] signed, of the class "no green pixel".
+        green: bool of the same shape, True on green pixels.
+        labels: [image] 0 where there is a green pixel, 1 where there is none.
+
+    Returns:
+        Shares in 0..1: "absence evidence" of the sum of magnitudes, "of it on green" of the absence evidence (0 where
+        there is none); columns "non-target" (inputs of class 0) and "target" (inputs of class 1).
+    """
+    shares = {}
+    for view, label in (("non-target", 0), ("target", 1)):
+        signed, on_green = maps[labels == label], (maps * green)[labels == label]
+        evidence, there = (float(absence_evidence(part[:, None]).sum()) for part in (signed, on_green))
+        share = {"absence evidence": evidence / float(signed.abs().sum())}
+        shares[view] = share | {"of it on green": there / evidence if evidence else 0.0}
+    return pd.DataFrame(shares)
 
 
 @torch.no_grad()

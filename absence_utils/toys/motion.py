@@ -179,6 +179,31 @@ def pair_table(maps: dict[str, Tensor], leftward: Tensor) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
+def detector_views(
+    sequences: MotionSequences, responses: Tensor, maps: dict[str, Tensor], extremes: dict[str, dict]
+) -> list[dict]:
+    """What is looked at of both units, for the first frame pair of each sequence: input, maps, extreme patches.
+
+    Args:
+        responses: [sequence, unit] to the first frame pairs.
+        maps: of all frame pairs, see `pair_maps`.
+        extremes: see `last_extremes`.
+
+    Returns:
+        Rows for `bar_table` and `plots.motion.motion_figure`: {"label", "pixels" [unit, frame=2, height, width],
+        "leftward" the same shape, "response" [unit]}.
+    """
+    first, leftward = sequences.first_pairs(), sequences.leftward_pairs()
+    inputs = {"pixels": sequences.pairs().images[first], "leftward": leftward[first]}
+    rows = [{"label": "target input", **inputs, "response": responses.diagonal()}]
+    for view, at in (("target map", first), ("non-target map", first[::-1])):
+        pixels = maps[view][:, 0]
+        rows.append(
+            {"label": view, "pixels": pixels, "leftward": leftward[at], "response": pixels.sum((1, 2, 3))}
+        )
+    return rows + [{"label": f"{side} patch", **found} for side, found in extremes.items()]
+
+
 def bar_table(rows: list[dict]) -> pd.DataFrame:
     """Where the bar that moves right to left is seen, and how much absence evidence lies on it.
 

@@ -1,6 +1,6 @@
 """How images are synthesised: the loop, its random transforms, its seed, and what is tried before it starts.
 
-The loop is our own. Lucent's `render_vis` swallows every `RuntimeError` of a step and goes on with the values
+The loop is our own. Lucent's `render_vis` swallows every `RuntimeError` of a step and continues with the values
 of the step before, never removes its hooks, brings all images to 224 pixels, normalises for ImageNet only,
 and does not say how the response developed. Here a step that fails is an error, and the network is left as
 found.
