@@ -83,7 +83,7 @@ def _article(cells: list, note: str, pictures: _Pictures) -> list:
     """Cells of the page of an executed notebook."""
     markdown = nbformat.v4.new_markdown_cell
     claim, rest = _behind_claim(cells[0].source)
-    page = [markdown(claim), *map(markdown, filter(None, [_result_box(cells), rest, note]))]
+    page = [markdown(claim), *map(markdown, filter(None, [_result_box(cells), rest]))]
     folds, said, taken = _folds(cells), cells[0].source, ""
     for number, cell in enumerate(cells[1:], 1):
         if cell.cell_type == "markdown":
@@ -91,6 +91,9 @@ def _article(cells: list, note: str, pictures: _Pictures) -> list:
             page += [markdown(text)] if text else []
             said, taken = cell.source, ""
         elif cell.cell_type == "code":
+            if note and folds[number]:  # how it was run: where the plumbing begins
+                page.append(markdown(note))
+                note = ""
             behind = cells[number + 1] if number + 1 < len(cells) else None
             taken = _first_paragraph(behind.source) if behind and behind.cell_type == "markdown" else ""
             figures, used = pictures.of(number, _plain(said), taken)
