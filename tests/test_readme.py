@@ -107,7 +107,7 @@ def test_commands_name_targets_notebooks_profiles_and_parameters_that_exist(path
         (notebook,) = NOTEBOOKS.glob(f"{name}*.ipynb")
         cells = json.loads(notebook.read_text())["cells"]
         tagged = [cell for cell in cells if PARAMETER_TAGS & set(cell["metadata"].get("tags", []))]
-        source = "".join("".join(cell["source"]) for cell in tagged)
+        source = "\n".join("".join(cell["source"]) for cell in tagged)
         for parameter in re.findall(r"-p (\w+)", rest):
             assert re.search(rf"^{parameter} *=", source, re.MULTILINE), parameter
         for profile in re.findall(r"--profile (\w+)", rest):

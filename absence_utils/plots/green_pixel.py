@@ -19,6 +19,7 @@ from .base import (
     show_image,
     signed_limit,
     signed_map,
+    signed_number,
     to_numpy,
     zero_line,
 )
@@ -62,13 +63,11 @@ def green_pixel_figure(test, green, logits, weights, maps, shares, book):
          for unit, name in reversed(list(enumerate(names)))},
         ["highest", "lowest"],
     )  # fmt: skip
-    means = logits.xs("mean", axis=1, level=1)[names[1]]
+    with_green, without = (signed_number(logits.loc[name, (names[1], "mean")]) for name in names)
     effect = "lowers" if classes.loc[names[1], "green channel"] < 0 else "raises"
-    title = (
-        f"Green {effect} {names[1]!r}: its logit is {_two(means[names[0]])} with a green pixel, {_two(means[names[1]])}"
-        f" without;\n{shares.loc['of it on green', 'non-target']:.1%} of the absence evidence in its non-target maps"
-        " lies on the green pixel"
-    )
+    on_green = shares.loc["of it on green", "non-target"]
+    title = f"Green {effect} {names[1]!r}: its logit is {with_green} with a green pixel, {without} without;\n"
+    title += f"{on_green:.1%} of the absence evidence in its non-target maps lies on the green pixel"
     with companion_style():
         fig = plt.figure(figsize=(WIDTH, 7.1))
         fig.suptitle(title, x=0.01, ha="left", weight="bold")
@@ -98,13 +97,9 @@ def _patches(part, test, book, ends) -> None:
         for ax, end in zip(column, ends.index, strict=True):
             row = [np.pad(crop, ((0, 0), (0, 0), (0, 1)), constant_values=1) for crop in getattr(crops, end)]
             show_image(ax, np.concatenate(row, axis=2)[..., :-1])  # a white line between two patches
-            ax.set_title(f"{end} of {name!r}: mean {_two(ends.loc[end, name])}", loc="left")
+            ax.set_title(f"{end} of {name!r}: mean {signed_number(ends.loc[end, name])}", loc="left")
     height, width = crops.highest.shape[-2:]
     part.suptitle(f"Patches of {height} x {width} pixels with the highest and with the lowest responses")
-
-
-def _two(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
 
 
 def _inputs_and_maps(part, test, green, maps, names) -> None:
@@ -120,7 +115,7 @@ def _inputs_and_maps(part, test, green, maps, names) -> None:
             _ring(ax, green[image])
     bar = part.colorbar(scale, ax=grid, location="bottom", shrink=0.8, aspect=40, pad=0.02, extend="both")
     bar.set_label(
-        "attribution per pixel (green goes beyond the scale)\nblue: absence, red: presence; ring: green"
+        "attribution per pixel (scale ends at 1/4 of the maximum)\nblue: absence, red: presence; ring: green"
     )
 
 
