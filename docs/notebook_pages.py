@@ -275,7 +275,7 @@ def _plain(markdown: str, limit: int = 260) -> str:
 def _stored_note(path: Path, results: Path) -> str:
     if path.parent.name != "notebooks":
         return (
-            f":::{{note}}\nTo work on it, open `{path.relative_to(ROOT)}` in JupyterLab: `make lab`. Here it is shown "
+            f":::{{note}}\nTo work on it: `make exercise NAME={path.stem[:2]}` opens a copy in JupyterLab. Here it is shown "
             "as it is stored, without outputs.\n:::"
         )
     return (
@@ -307,11 +307,8 @@ def _results_note(path: Path, node, stored, results: Path, source: Path) -> str:
 
 
 def _colab() -> str:
-    """Colab opens a notebook alone; what it needs must be installed there."""
-    if not REPOSITORY:
-        return ""
-    name = REPOSITORY.split("/")[-1]
-    return f" On Colab, begin with `!git clone {REPOSITORY} && pip install -q -e {name}` and restart the session."
+    """Colab opens a notebook alone, without the package."""
+    return " On Colab, run [this cell](../run_elsewhere.md#colab) first." if REPOSITORY else ""
 
 
 def _sources(node) -> list[str]:

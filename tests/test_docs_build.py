@@ -254,7 +254,7 @@ def test_buttons_open_lessons_elsewhere_only_where_the_repository_is_named(monke
         "colab_url",
     }
     monkeypatch.setattr(pages, "REPOSITORY", "https://github.com/someone/companion")
-    assert "pip install -q -e companion`" in pages._colab()
+    assert "run_elsewhere.md#colab" in pages._colab() and (DOCS / "run_elsewhere.md").is_file()
 
 
 def test_results_of_an_earlier_version_are_marked(tmp_path):
