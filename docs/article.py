@@ -156,13 +156,16 @@ def _inside(node: nodes.Node, kinds: tuple) -> bool:
 
 
 def caption_pictures(app: Sphinx, doctree: nodes.document) -> None:
-    """A picture that is a paragraph becomes a figure: with the paragraph in italics behind it, or its known caption."""
+    """A picture that is a paragraph becomes a figure with a caption.
+
+    The caption is the paragraph in italics behind it, else the one of captions.yaml, else the picture's own text.
+    """
     for picture in list(doctree.findall(nodes.image)):
         paragraph = picture.parent
         if not isinstance(paragraph, nodes.paragraph) or len(paragraph) != 1:
             continue
         behind = paragraph.next_node(descend=False, siblings=True)
-        known = app.captions.get(Path(picture["uri"]).stem)
+        known = app.captions.get(Path(picture["uri"]).stem, picture.get("alt", ""))
         if isinstance(behind, nodes.paragraph) and len(behind) == 1 and isinstance(behind[0], nodes.emphasis):
             caption = behind[0].children
             behind.parent.remove(behind)
