@@ -10,6 +10,7 @@ from itertools import zip_longest
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import PercentFormatter
 
 from absence_utils.units import full_name
 
@@ -144,12 +145,12 @@ def _drawings(card) -> list[Panel]:
     """Histogram, scores, and the classes that suppress the unit where there is more than one class."""
     panels = [
         Panel(
-            lambda part: response_histogram(part.subplots(), card.responses, card.shape["blank"]), 2.2, 2.7,
+            lambda part: response_histogram(part.subplots(), card.responses, card.shape["blank"]), 2.25, 2.7,
             f"Histogram of the unit's responses to {len(card.responses)} images, "
             f"{_share((card.responses < 0).mean())} of them negative",
         ),
         Panel(
-            lambda part: effect_intervals(part.subplots(), card), 3.0, 2.7,
+            lambda part: effect_intervals(part.subplots(), card), 2.95, 2.7,
             "Effects of the lowest patches with 95% intervals: "
             + ", ".join(f"{read} {row['effect']:.2f} sd" for read, row in card.decisions.iterrows())
             + "; all are in the table of effects",
@@ -227,7 +228,7 @@ def _captioned(pixels, responses, labels=None) -> list[tuple]:
     captions = []
     for value, label in zip(responses, labels or [""] * len(pixels), strict=True):
         lines = textwrap.wrap(str(label), LETTERS, max_lines=LINES, placeholder="…")
-        captions.append("\n".join([signed_number(float(value)), *lines]))
+        captions.append("\n".join([signed_number(float(value)), *lines]).replace(",…", "…"))
     return list(zip(pixels, captions, strict=True))
 
 
@@ -267,7 +268,7 @@ def response_histogram(ax, responses, blank: float | None = None) -> None:
     ax.set_xlabel("signed response,\nunits of the layer")
     ax.set_ylabel("images")
     marks = "dotted: median" if blank is None else "dotted: median, dashed: blank"
-    ax.set_title(f"{below} of {len(responses):,} images below 0\n({marks})")
+    ax.set_title(f"{below} of {len(responses):,} images below 0\n({marks})", loc="right")
 
 
 def _share(share: float) -> str:
@@ -338,26 +339,27 @@ def layer_overview(study, marked=()):
     counts = signed["decision"].value_counts().reindex(list(DECISIONS), fill_value=0)
     encodes, none, unknown = counts
     delta = signed["delta"].iloc[0]
-    rows = min(len(signed), NAMED_ROWS)
+    both = "passed on" in set(study.decisions["reading"])
+    height = 3.9 if both else max(3.7, 1.9 + 0.3 * min(len(signed), NAMED_ROWS))
     with companion_style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, max(3.7, 1.9 + 0.3 * rows)))
-        if "passed on" in set(study.decisions["reading"]):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, height))
+        if both:
             _both_readings(left, study, marked)
         else:
             _one_reading(left, study, signed, marked)
         left.axvline(delta, color=NEUTRAL, linestyle="--", linewidth=1.2)
         left.set_xlabel("signed effect of the lowest patches (sd)")
-        _beside_copies(right, study, signed, delta)
-        handles = [
+        lines = _beside_copies(right, study, signed, delta)
+        points = [
             plt.Line2D(
                 [], [], marker="o", linestyle="", color=colour, label=f"{decision} ({counts[decision]})"
             )
             for decision, colour in DECISIONS.items()
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(handles=[*points, *lines], loc="outside lower center", ncols=3, frameon=False)
         figure.suptitle(
-            f"{study.layer or 'output'}: {encodes} of {len(signed)} units encode an absence of {delta:g} sd or more, "
-            f"\n{none} do not, and of {unknown} one cannot tell (dashed: {delta:g} sd)"
+            f"{study.layer or 'output'}: {encodes} of {len(signed)} units encode an absence of {delta:g} sd or more "
+            f"(dashed),\n{none} have none of that size, {unknown} undecided"
         )
     return figure
 
@@ -397,8 +399,12 @@ def _one_reading(ax, study, signed, marked) -> None:
     ax.set_title("effects with 95% intervals")
 
 
-def _beside_copies(ax, study, signed, delta: float) -> None:
-    """The share of units with an effect at least as large, of the network and of its copies with random weights."""
+def _beside_copies(ax, study, signed, delta: float) -> list:
+    """The share of units with an effect at least as large, of the network and of its copies with random weights.
+
+    Returns:
+        The lines, for a legend.
+    """
     null = study.null[(study.null["reading"] == "signed") & (study.null["control"] == "random patch")]
     both = {
         "this network": (signed["effect"].dropna(), INK, "-"),
@@ -406,19 +412,18 @@ def _beside_copies(ax, study, signed, delta: float) -> None:
     }
     both = {name: drawn for name, drawn in both.items() if len(drawn[0])}
     low, high = (end(float(end(values)) for values, *_ in both.values()) for end in (min, max))
-    room = 0.06 * max(high - min(low, 0), 0.01)
+    room, lines = 0.06 * max(high - min(low, 0), 0.01), []
     for name, (values, colour, line) in both.items():
         values = np.sort(values)
         at = np.concatenate([[min(low, 0) - room], values, [high + room]])
         share = np.concatenate([[1], 1 - np.arange(len(values)) / len(values), [0]])
-        label = f"{name} ({len(values)} units)"
-        ax.plot(at, share, color=colour, linestyle=line, drawstyle="steps-pre", linewidth=1.8, label=label)
+        look = {"color": colour, "linestyle": line, "drawstyle": "steps-pre", "linewidth": 1.8}
+        lines += ax.plot(at, share, label=f"{name} ({len(values)} units)", **look)
     said = [f"{(values >= delta).mean():.0%} of {name}" for name, (values, *_) in both.items()]
     ax.axvline(delta, color=NEUTRAL, linestyle="--", linewidth=1.2)
     ax.axvline(0, color=INK, linewidth=1)
-    ax.set(
-        ylim=(-0.02, 1.35), yticks=[0, 0.25, 0.5, 0.75, 1], yticklabels=["0%", "25%", "50%", "75%", "100%"]
-    )
+    ax.set(ylim=(-0.03, 1.03), yticks=[0, 0.25, 0.5, 0.75, 1])
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlabel="signed effect (sd)", ylabel="share of units with at least that")
     ax.set_title(f"at least {delta:g} sd: " + ",\n".join(said))
-    ax.legend(frameon=False, loc="upper right")
+    return lines
