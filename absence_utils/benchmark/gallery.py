@@ -1,4 +1,4 @@
-"""What the benchmark's notebook shows beside its scores: a gallery of rules, maps put to the faithfulness measure, and
+"""What the benchmark's notebook shows besides its scores: a gallery of rules, maps put to the faithfulness measure, and
 the bookkeeping of predictions of hand-compiled networks."""
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def scene_faithfulness(
 
 def descending_example(subject: BenchmarkTask, rule: str, images: int, seed: int = 0) -> dict[str, float]:
     """Mean `faithfulness.descending_score` in sd of three maps: the mask of the planted suppressor ("oracle"), noise,
-    and the mask of what speaks for the rule, silent about the suppressor ("disc only")."""
+    and the mask of what speaks for the rule, which has nothing on the suppressor ("disc only")."""
     unit, inputs, masks, _, behind = _suppressed(subject, rule, images)
     speaking = masks[:, CONCEPTS.index(RULES[rule].present[0])]
     maps = {

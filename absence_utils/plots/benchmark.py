@@ -31,9 +31,7 @@ PANELS = {
     FIND: "names the suppressor first\n(of 7 concepts)",
     ALARMS: "false alarms on twins\n(lower is better)",
 }
-OUTSPOKEN = (
-    0.95  # share of absences of which a method says something; of fewer, the share is written beside it
-)
+OUTSPOKEN = 0.95  # share of absences of which a method says something; with fewer, its row says so
 CURVES = ("black", MARK, "#009e73", "#999999", "#cc79a7", "#56b4e9")  # of maps: red and blue are for signs
 STEPS = {
     "baseline": "#bdbdbd",
@@ -60,7 +58,7 @@ def groups(board, best, members: dict[str, list[str]], chance: float | None = No
         best: as `benchmark.best_of_groups` gives it: group, method, score, mean, low, high, coverage.
         members: group to its methods, in the order of the rows.
         chance: share of absences whose suppressor comes first by chance.
-        run: like board, of a smaller run, of which the same methods are drawn beside; None for none.
+        run: like board, of a smaller run, of which the same methods are drawn in the same rows; None for none.
     """
     names = [name for name in members if name in set(best.group)]
     chosen = best.drop_duplicates("group").set_index("group").method[names]

@@ -264,9 +264,7 @@ def power_points(table):
             ax.set_xticks(range(len(layers)), layers)
             ax.set(ylim=(-4, 104), title=f"{reading} (more than {rows.delta.iloc[0]:g} sd)")
         axes[0].set_ylabel("units (%)")
-        fig.suptitle(
-            "Clear absences found, and false alarms, where the truth is known (dotted: 90% and 5%)"
-        )
+        fig.suptitle("Clear absences found, and false alarms, where the truth is known (dotted: 90% and 5%)")
         handles, labels = axes[0].get_legend_handles_labels()
         order = [*range(0, len(handles), 2), *range(1, len(handles), 2)]
         fig.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=3,

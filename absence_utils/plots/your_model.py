@@ -36,7 +36,7 @@ DECISIONS = {"encodes an absence": ABSENCE, "none of that size": "#9a9a9a", "can
 READINGS = {"signed": INK, "passed on": "#6a51a3"}
 LETTERS, LINES = 9, 4  # of a label under a picture: as many as fit its width, and the most
 SENTENCE = 104  # characters of a line over the width of the card
-NAMED_ROWS = 12  # most units whose names stand in the overview, beside their intervals
+NAMED_ROWS = 12  # most units whose names stand in the overview
 PATCH_NOTE = (
     "Under each: its response, and what lies mostly in the patch or, after “from:”, what its image shows."
 )

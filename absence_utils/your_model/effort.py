@@ -45,7 +45,7 @@ class Effort:
         Args:
             model, layer, dataset: see `study_layer`.
             patch: edge of a patch in px, 0 for a quarter of the images' edge.
-            unit: "auto" for `most` units of the layer, "all", or channels as "3, 14" and others beside them.
+            unit: "auto" for `most` units of the layer, "all", or channels as "3, 14", and others up to `most`.
             seed: of images, patches and random weights.
 
         Raises:
