@@ -5,6 +5,7 @@ PROFILE ?= default
 JOBS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 ARGS ?=
 CONFIG ?=
+NAME ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton $(addprefix nvidia-,cu
 	nvshmem-cu13 nvtx)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help figures smoke compare reference docs check test bench networks benchmark lint lab lock clean
+.PHONY: help figures smoke compare reference docs check test bench networks benchmark lint lab exercise lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -26,7 +27,7 @@ help:  ## list these commands
 	@echo "JOBS=N      notebooks or tests at a time (here $(JOBS));  PYTHON=python3.12 makes .venv with that Python"
 	@echo "PROFILE=P   for figures and docs: default, smoke, imagenet, paper or isic;  CONFIG=\"images=DIR weights=FILE\" sets parameters"
 	@echo "            CONFIG=\"... shards=8\" mines the patches of notebook 06 in 8 parts, which a killed run keeps"
-	@echo "ARGS=...    goes to pytest (make test), the benchmark (make bench), JupyterLab (make lab) or make compare"
+	@echo "ARGS=...    goes to pytest (make test), the benchmark (make bench), JupyterLab (make lab, make exercise) or make compare"
 
 # Made when absent and brought up to date when the pins change. A .venv that is already there is kept, whatever torch
 # is in it, as long as its version fits.
@@ -86,8 +87,18 @@ networks: $(READY)  ## train the networks on random rules in data/rule_networks/
 benchmark: $(READY)  ## run the benchmark on all networks, and renew its tables (an hour on two cores)
 	@$(BIN)/snakemake --snakefile cluster/benchmark.smk --cores $(JOBS)
 
-lab: $(READY)  ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks --LabApp.news_url=None $(ARGS)
+# The whole checkout is the root, since pictures of exercises lie in static/. The folder of settings turns off what
+# JupyterLab asks at its first start, whether to fetch news.
+LAB := $(BIN)/jupyter lab --ServerApp.root_dir=. --FileContentsManager.preferred_dir=notebooks \
+	--LabApp.news_url=None --LabApp.app_settings_dir=notebooks/jupyterlab
+
+lab: $(READY)  ## open JupyterLab on the notebooks; exercises to work on are copied to notebooks/work
+	@$(BIN)/python notebooks/exercises/copies.py >/dev/null
+	$(LAB) $(ARGS)
+
+exercise: $(READY)  ## open a copy of one exercise, which is never written over: make exercise NAME=01
+	@[ -n "$(NAME)" ] || { echo "error: name the exercise, make exercise NAME=01" >&2; exit 1; }
+	@copy=$$($(BIN)/python notebooks/exercises/copies.py $(NAME)) && exec $(LAB) $(ARGS) "$$copy"
 
 lock:  ## write requirements.lock anew from pyproject.toml (needs uv, and --default-index if pip uses another one)
 	uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 --output-file requirements.lock \

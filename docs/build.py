@@ -49,7 +49,8 @@ def assemble(source: Path, results: Path) -> int:
     executed = sum(write_page(path, results, source) for path in notebooks)
     for path in sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb")):
         write_page(path, results, source)
-    shutil.copy(ROOT / "notebooks" / "exercises" / "README.md", source / "notebooks" / "exercises")
+    entry = Path("notebooks", "exercises", "README.md")
+    (source / entry).write_text((ROOT / entry).read_text().replace("](../../docs/", "](../../"))
     for page in source.glob("*.md"):
         page.write_text(page.read_text().replace("](../", "](").replace(":file: ../", ":file: "))
     for page in source.rglob("*.md"):

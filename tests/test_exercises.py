@@ -6,6 +6,7 @@ Checks of single exercises are tested beside this, in tests/test_exercises_*.py:
 import ast
 import re
 
+import copies
 import matplotlib
 import nbformat
 import numpy as np
@@ -165,7 +166,7 @@ def test_in_another_folder_the_first_cell_says_where_to_run_it(tmp_path):
     assert found == ("ModuleNotFoundError", "No module named 'checks'")
     (output,) = next(cell for cell in done.cells if cell.id == "start").outputs
     shown = re.sub("\x1b.*?m", "", "\n".join(output.traceback))
-    assert re.search("----> .*Run the notebook in its folder, notebooks/exercises", shown)
+    assert re.search(r"----> .*not found\? Run it beside checks/", shown)
 
 
 # What checks are made of
@@ -310,22 +311,137 @@ def test_the_command_writes_solved_exercises_and_refuses_what_is_none(small, tmp
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [path.stem for path in PATHS]
 
 
-# The teacher's guide
+# The entry, and the pages of students and teachers
 
-GUIDE = (NOTEBOOKS / "exercises" / "README.md").read_text()
+ENTRY = NOTEBOOKS / "exercises" / "README.md"
+STUDENTS, TEACHERS = (ROOT / "docs" / name for name in ("teach_students.md", "teach.md"))
+
+
+def task_minutes(path) -> dict[str, int]:
+    """Minutes of each task, by its number."""
+    texts = "\n".join(cell.source for cell in read_notebook(path).cells if cell.cell_type == "markdown")
+    found = re.findall(
+        r"^## Task (\d) · .+\n\n\*Difficulty [123] of 3, (\d+) minutes\*\n\n", texts, re.MULTILINE
+    )
+    return {int(number): int(minutes) for number, minutes in found}
 
 
 @each
-def test_the_guide_has_a_row_with_the_minutes(path):
-    (minutes,) = re.findall(rf"^\| \[{path.stem}\]\({path.name}\) \| (\d+) \|", GUIDE, re.MULTILINE)
+def test_every_task_says_difficulty_and_minutes_which_add_up(path):
+    notebook = read_notebook(path)
+    minutes = task_minutes(path)
+    assert [*minutes] == list(range(1, len(tasks(notebook)) + 1))
+    assert sum(minutes.values()) == notebook.metadata.companion.minutes
+    levels = re.findall(r"\*Difficulty (\d) of 3", "\n".join(cell.source for cell in notebook.cells))
+    assert {"1", "2", "3"} == set(levels), "something for everybody"
+
+
+@each
+def test_the_top_has_a_picture_of_ours_that_says_what_it_shows(path):
+    ((alt, target),) = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", read_notebook(path).cells[0].source)
+    assert len(alt.split()) > 8
+    picture = (path.parent / target).resolve()
+    assert picture.is_file() and picture.parent == ROOT / "static"
+
+
+@each
+def test_the_entry_has_a_row_with_the_minutes(path):
+    (minutes,) = re.findall(
+        rf"^\| \[{path.stem}\]\({path.name}\) \| (\d+) \|", ENTRY.read_text(), re.MULTILINE
+    )
     assert int(minutes) == read_notebook(path).metadata.companion.minutes
 
 
-def test_links_of_the_guide_exist():
-    targets = re.findall(r"\]\(([^)#:]+)\)", GUIDE)
-    assert [target for target in targets if not (NOTEBOOKS / "exercises" / target).exists()] == []
+def test_the_entry_is_short_and_leads_to_both_pages():
+    text = ENTRY.read_text()
+    assert len(text.splitlines()) <= 40
+    assert "](../../docs/teach_students.md)" in text and "](../../docs/teach.md)" in text
 
 
-def test_the_guide_installs_as_readme_does():
-    (install,) = re.findall(r"pip install (torch==.*)", GUIDE)
-    assert install in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(
+    ("heading", "work"),
+    [("## A plan for 90 minutes", 60), ("## A second session", 60)],
+    ids=["first", "second"],
+)
+def test_a_plan_fills_90_minutes_with_60_of_work(heading, work):
+    section = TEACHERS.read_text().split(heading)[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", section, re.MULTILINE)
+    assert sum(int(minutes) for minutes, _ in rows) == 90
+    assert int(rows[-1][0]) >= 8 and rows[-1][1].startswith("To spare"), "a plan without slack fails"
+    worked = 0
+    for minutes, what in rows:
+        if found := re.match(r"Exercise (\d\d)(?: without tasks? (.+))?$", what):
+            (path,) = (NOTEBOOKS / "exercises").glob(f"{found[1]}_*.ipynb")
+            left_out = {int(number) for number in re.findall(r"\d", found[2] or "")}
+            assert left_out <= set(task_minutes(path))
+            kept = [spent for number, spent in task_minutes(path).items() if number not in left_out]
+            assert int(minutes) == sum(kept), what
+            worked += int(minutes)
+    assert worked == work
+
+
+def test_tasks_that_the_first_plan_leaves_out_are_not_needed_below():
+    """Without their answers, every other check of the exercise passes."""
+    for number, name in (("01", "lowest"), ("03", "left")):
+        (path,) = (NOTEBOOKS / "exercises").glob(f"{number}_*.ipynb")
+        later = [cell.source for cell in code_cells(path) if not cell.id.endswith(f"-{name}")]
+        later += [code for task, code in solutions_of(path).items() if task != name]
+        left = {node.id for node in ast.walk(ast.parse(solutions_of(path)[name])) if isinstance(node, ast.Name)
+                and isinstance(node.ctx, ast.Store)}  # fmt: skip
+        given = {node.id for code in later for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)
+                 and isinstance(node.ctx, ast.Store)}  # fmt: skip
+        used = {node.id for code in later for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+        assert left and left.isdisjoint(used - given), name
+
+
+def test_what_students_are_told_a_check_says_is_what_checks_say():
+    said = [repr(Correct("It is so."))]
+    pair = torch.ones(2)
+    for given, truth, share in (
+        (..., 1.0, False), (3, 1.0, False), (-1, 1.0, False), (42, 0.42, True), (1, pair, False), ("a", 1.0, False),
+    ):  # fmt: skip
+        with pytest.raises(WrongAnswer) as wrong:
+            compare("x", given, truth, share=share, look="Look here.")
+        said.append(str(wrong.value))
+    section = STUDENTS.read_text().split("## What a check says")[1].split("\n## ")[0]
+    quoted = re.findall(r"^\| `(.+?)` \|", section, re.MULTILINE)
+    ours = [text for text in quoted if "Error" not in text and "No module" not in text]
+    patterns = [".*".join(map(re.escape, text.split("..."))) for text in ours]
+    assert [
+        text
+        for text, pattern in zip(ours, patterns, strict=True)
+        if not any(map(re.compile(pattern).match, said))
+    ] == []
+    assert all(any(re.match(pattern, message) for pattern in patterns) for message in said)
+
+
+# Copies
+
+
+def test_a_copy_is_never_written_over(tmp_path, capsys):
+    assert copies.main(["1", "--out", str(tmp_path / "work")]) == 0
+    (copy,) = (tmp_path / "work").glob("*.ipynb")
+    assert copy.read_bytes() == PATHS[0].read_bytes() and capsys.readouterr().out.strip() == str(copy)
+    copy.write_text("answers")
+    assert copies.main(["1", "--out", str(tmp_path / "work")]) == 0
+    said = capsys.readouterr()
+    assert copy.read_text() == "answers" and said.out.strip() == str(copy) and "kept as it is" in said.err
+    assert copies.main(["--out", str(tmp_path / "work")]) == 0
+    assert {path.name for path in (tmp_path / "work").glob("*.ipynb")} == {path.name for path in PATHS}
+    assert copy.read_text() == "answers"
+    assert copies.main(["77"]) == 1 and "'77' is not known" in capsys.readouterr().err
+
+
+def test_a_copy_has_the_checks_beside_it_also_after_the_checkout_moved(tmp_path):
+    copies.copy_exercise(PATHS[0], tmp_path)
+    assert (tmp_path / "checks" / "motion.py").is_file()
+    (tmp_path / "checks").unlink()
+    (tmp_path / "checks").symlink_to(tmp_path / "gone")
+    copies.copy_exercise(PATHS[0], tmp_path)
+    assert (tmp_path / "checks" / "motion.py").is_file()
+
+
+def test_copies_are_outside_git_and_as_deep_as_the_exercises():
+    """So that links and pictures of a copy lead where those of the exercise do."""
+    assert copies.WORK.parent == PATHS[0].parent.parent
+    assert f"/{copies.WORK.relative_to(ROOT).as_posix()}/" in (ROOT / ".gitignore").read_text().splitlines()

@@ -64,3 +64,9 @@ def test_every_term_of_an_account_is_a_bar_of_its_own_with_its_number():
     assert [text.get_text() for text in second.texts] == ["0", "0.5", "−0.5", "0"]
     assert [ax.get_title() for ax in fig.axes] == ["not B\nshows B\nheld down", "two\noutweighed"]
     assert first.get_xlim() == second.get_xlim() and first.yaxis_inverted()
+
+
+def test_titles_have_a_true_minus_before_numbers():
+    fig = image_row([(np.zeros((3, 4, 4)), "-22.3"), (np.eye(4), "non-target, -1")])
+    assert [ax.get_title() for ax in fig.axes[:2]] == ["−22.3", "non-target, −1"]
+    assert frame_pairs(np.zeros((1, 2, 4, 4)), ["response -0.143"]).axes[0].get_title() == "response −0.143"

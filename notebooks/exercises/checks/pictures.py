@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -41,7 +43,7 @@ def frame_pairs(pairs, titles, *, signed: bool = False):
                     else show_image(ax, frame[None])
                 )
                 _frame(ax)
-            axes[0].set_title(title)
+            axes[0].set_title(_with_minus(title))
         for row, ax in enumerate(grid[:, 0]):
             ax.set_ylabel(f"frame {row + 1}")
         if signed:
@@ -97,9 +99,9 @@ def image_row(pictures, *, limit: float | None = None):
         for ax, (values, title) in zip(grid[0], pictures, strict=True):
             if np.ndim(to_numpy(values)) == 2:
                 shown = signed_map(ax, values, limit)
-                ax.set_title(title)
+                ax.set_title(_with_minus(title))
             else:
-                show_image(ax, values, title)
+                show_image(ax, values, _with_minus(title))
             _frame(ax)
         if shown is not None:
             _scale(fig, shown, grid)
@@ -158,6 +160,11 @@ def _scale(fig, image, grid) -> None:
         pad=0.05,
     )
     bar.set_label("blue: negative, red: positive")
+
+
+def _with_minus(title: str) -> str:
+    """The title with a true minus before numbers, where code that formats one writes a hyphen."""
+    return re.sub(r"(?<!\w)-(?=\d)", "−", title)
 
 
 def _frame(ax) -> None:
