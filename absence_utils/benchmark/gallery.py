@@ -22,12 +22,15 @@ from absence_utils.images.scenes import (
 )
 from absence_utils.images.worlds import World
 from absence_utils.units import Unit
+from absence_utils.visualization.budget import faint_contrast
+from absence_utils.visualization.rendering import render_pairs
 
 from .compiled import COMPILED, Compiled
 from .faithfulness import Faithfulness, descending_score, faithfulness, oracle_map, random_map
 from .networks import KIND_RULES, load_benchmark_network
 from .tasks import BenchmarkTask
 
+SMOOTHNESS = 4.0  # of the gallery's maxima and minima, as in notebook 04
 SHOWN = (  # network, layer, concepts shown: predictions that end in different verdicts
     ("A", None, ("A",)),
     ("not B", None, ()),
@@ -73,7 +76,8 @@ def gallery_rows(subject: BenchmarkTask) -> list[dict]:
     """One row for each rule, for `plots.benchmark.gallery`, with scenes that no row above it shows.
 
     The non-target scene shows the concept that must be absent; for rules without an absence it lacks the one they ask
-    for. Of several scenes the first is taken.
+    for. Of several scenes the first is taken. Maximum and minimum have the contrast of a faint scene, as in notebook
+    04; the benchmark's methods synthesise freely.
 
     Returns:
         Dicts: rule; concept, its key one; planted, whether it asks for its absence; image (the non-target one),
@@ -83,6 +87,10 @@ def gallery_rows(subject: BenchmarkTask) -> list[dict]:
         concept (NaN where none is planted), and the share of the concept that the lowest patch shows.
     """
     rows, used = [], set()
+    units = [subject.unit(index) for index in range(len(RULES))]
+    faint = faint_contrast(subject.model, subject.dataset)
+    size = subject.images.shape[-1]
+    pairs = render_pairs(units, subject.steps, size, subject.seed, contrast=faint, smoothness=SMOOTHNESS)
     for index, (name, rule) in enumerate(RULES.items()):
         column, unit = key_concept(rule), subject.unit(index)
         shown = subject.scenes.presence[:, column] == bool(rule.absent)
@@ -91,7 +99,7 @@ def gallery_rows(subject: BenchmarkTask) -> list[dict]:
         used |= {target, non_target}
         images, mask = subject.images[[target, non_target]], subject.scenes.masks[non_target, column]
         maps = attribute(unit, images, "integrated_gradients").sum(dim=1)
-        pair, lowest, channel = subject.pairs[index], subject.book.lowest, subject.units[index]
+        pair, lowest, channel = pairs[index], subject.book.lowest, subject.units[index]
         image, (top, left, height, width) = lowest.image[channel, 0], lowest.box[channel, 0].tolist()
         window = (slice(top, top + height), slice(left, left + width))
         whole = subject.scenes.masks[image, column]
