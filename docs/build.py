@@ -7,6 +7,7 @@ stored. The pages appear under their name only when they are complete and Sphinx
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -16,9 +17,11 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+from hero import hero_html
 from notebook_pages import ROOT, write_page
 
 DOCS = ROOT / "docs"
+HERO = "<!-- The digit with its slider stands here. -->"  # in index.md
 HOW_MEASURED = ["command", "machine", "date"]  # columns of data/measured that a page says in words
 
 
@@ -34,7 +37,7 @@ def assemble(source: Path, results: Path) -> int:
     Returns:
         How many notebooks have results.
     """
-    shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("*.py", "*.yaml", "__pycache__"))
     shutil.copytree(ROOT / "static", source / "static")
     for path in (ROOT / "data" / "measured").glob("*.csv"):
         (source / "data" / "measured").mkdir(parents=True, exist_ok=True)
@@ -53,6 +56,9 @@ def assemble(source: Path, results: Path) -> int:
     (source / entry).write_text((ROOT / entry).read_text().replace("](../../docs/", "](../../"))
     for page in source.glob("*.md"):
         page.write_text(page.read_text().replace("](../", "](").replace(":file: ../", ":file: "))
+    start = source / "index.md"
+    digit = hero_html(json.loads((ROOT / "static" / "hero.json").read_text()))
+    start.write_text(start.read_text().replace(HERO, f"```{{raw}} html\n{digit}\n```"))
     for page in source.rglob("*.md"):
         page.write_text(_without_lost_links(page.read_text(), page.parent))
     return executed

@@ -1,12 +1,15 @@
 """Sphinx's settings. `build.py` puts the source folder together: these pages, with notebooks, tables and pictures."""
 
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "docs"))  # for what stands beside this file
+from notebook_pages import REPOSITORY  # noqa: E402
 
 project = "What is missing?"
 author = "The authors of the companion"
@@ -20,6 +23,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
+    "article",
 ]
 exclude_patterns = ["results", "static", "data", "_templates"]  # files that pages link to
 suppress_warnings = [
@@ -83,6 +87,25 @@ html_theme_options = {
     "search_bar_text": "Search",
     "toc_title": "On this page",
 }
+
+
+def launch_options(repository: str) -> dict:
+    """The theme's options for buttons that open a lesson elsewhere; none without an address."""
+    if not repository:
+        return {}
+    return {
+        "repository_url": repository,
+        "repository_branch": "main",
+        "use_repository_button": True,
+        "launch_buttons": {
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+            "notebook_interface": "jupyterlab",
+        },
+    }
+
+
+html_theme_options |= launch_options(REPOSITORY)
 
 # Docstrings are read as plain text, too: [batch, *space] and |x| are no markup there, and `Unit`s is a name.
 _MARKS = re.compile(

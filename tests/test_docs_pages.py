@@ -12,7 +12,6 @@ from urllib.parse import unquote, urldefrag, urlparse
 import pytest
 from helpers.alone import alone
 from helpers.browser import (
-    DESKTOP,
     PHONE,
     bad_pictures,
     brightness,
@@ -22,6 +21,7 @@ from helpers.browser import (
     resize,
     targets,
 )
+from helpers.pages import looks
 
 import absence_utils
 from absence_utils.paths import NOTEBOOKS, ROOT
@@ -31,12 +31,17 @@ EXECUTED = (
     "01_reichardt_detector",
     "06_extreme_patches",
 )  # the rest of the notebooks is shown as it is stored
-VISITS = {DESKTOP: "light", PHONE: "dark"}
+DESKTOP, TABLET = 1440, 1024
+VISITS = {DESKTOP: "light", TABLET: "light", PHONE: "dark"}
+OTHERS = (
+    "atlas",
+    "_downloads",
+)  # pages that stand beside the docs: their looks are tested with the code that writes them
 ATLAS = (
     '<!DOCTYPE html><html lang="en"><meta name="viewport" content="width=device-width"><title>Atlas</title>{}'
 )
 
-at_both_widths = pytest.mark.parametrize("width", VISITS)
+at_each_width = pytest.mark.parametrize("width", VISITS)
 
 
 @pytest.fixture(scope="session")
@@ -63,9 +68,9 @@ def site(shared, smoke_run) -> Path:
 
 @pytest.fixture
 def survey(site, shared, browser):
-    """Every page opened once, seen by a reader at a desk and then, without loading it again, on a phone.
+    """Every page opened once, seen by a reader at a desk and then, without loading it again, on a tablet and a phone.
 
-    A function of the width; what went wrong while it loaded counts at both.
+    A function of the width; what went wrong while it loaded counts at all of them.
     """
     with alone(shared, "survey") as done:
         if not done.exists():
@@ -76,11 +81,14 @@ def survey(site, shared, browser):
                         resize(opened.page, width, scheme)
                         found[width][str(path.relative_to(site))] = {
                             "wrong": opened.errors + opened.remote + opened.failed,
-                            "pictures": bad_pictures(opened.page),
                             "overflow": overflow(opened.page),
-                            "links": links(opened.page),
-                            "targets": targets(opened.page),
+                            **looks(opened.page),
                         }
+                    found[DESKTOP][str(path.relative_to(site))] |= {
+                        "pictures": bad_pictures(opened.page),
+                        "links": links(opened.page),
+                        "targets": targets(opened.page),
+                    }
             done.write_text(json.dumps(found))
     found = json.loads(done.read_text())
     return lambda width: found[str(width)]
@@ -126,20 +134,42 @@ def test_public_names_lead_to_what_documents_them(site):
         )
 
 
-@at_both_widths
+@at_each_width
 def test_pages_open_without_errors_and_ask_no_other_host(survey, width):
     pages = survey(width)
     assert len(pages) > 30 and of_each(pages, "wrong") == {}
 
 
-@at_both_widths
-def test_pictures_have_alternative_text_and_a_size(survey, width):
-    assert of_each(survey(width), "pictures") == {}
+def test_pictures_have_alternative_text_and_a_size(survey):
+    assert of_each(survey(DESKTOP), "pictures") == {}
 
 
-@at_both_widths
+@at_each_width
 def test_no_page_scrolls_sideways(survey, width):
     assert of_each(survey(width), "overflow") == {}
+
+
+@at_each_width
+@pytest.mark.parametrize("what", ["cut", "small", "uncaptioned", "unlinked"])
+def test_no_code_is_cut_no_label_too_small_and_no_picture_without_caption_or_link(survey, width, what):
+    pages = {name: page for name, page in survey(width).items() if not name.startswith(OTHERS)}
+    assert of_each(pages, what) == {}
+
+
+def test_looks_sees_what_is_wrong(browser, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (1500, 300), "white").save(tmp_path / "wide.png", dpi=(200, 200))
+    code, picture = (
+        f"<pre style='overflow: auto'>x = 1  # {40 * 'long '}</pre>",
+        "<img src='wide.png' width='539'>",
+    )
+    (tmp_path / "page.html").write_text(f"<!DOCTYPE html><article>{code}{picture}</article>")
+    with open_page(browser, tmp_path / "page.html", PHONE) as opened:
+        found = looks(opened.page)
+        assert len(found["cut"]) == 1 and found["small"] == [] and len(found["uncaptioned"]) == 1
+        opened.page.eval_on_selector("img", "it => { it.width = 500 }")
+        assert len(looks(opened.page)["small"]) == 1 and len(found["unlinked"]) == 1
 
 
 def test_links_lead_somewhere(survey, site):
@@ -165,6 +195,57 @@ def test_start_page_has_every_notebook_with_a_picture(site):
     for path in all_notebooks():
         assert f'href="notebooks/{path.stem}.html"' in text
     assert text.count("<img") >= 1 + len(all_notebooks())
+    menu = r'toctree-l1"><a class="reference internal" href="notebooks/\d\d_\w+\.html">(.*?)</a>'
+    titles = re.findall(menu, text)
+    assert len(titles) == len(all_notebooks()) and max(map(len, titles)) < 30, "short in the navigation"
+
+
+def test_the_digit_of_the_start_page_loses_its_strokes(site, browser):
+    facts = json.loads((ROOT / "static" / "hero.json").read_text())
+    last = len(facts["seen"]) - 1
+    with open_page(browser, site / "index.html") as opened:
+        slider, seen = opened.page.locator("#hero-slider"), opened.page.locator(".hero-seen")
+        slider.focus()
+        slider.press("Home")
+        for step in range(last + 1):
+            opened.page.wait_for_function(f"document.querySelector('#hero-slider').value == '{step}'")
+            assert seen.inner_text() == str(facts["seen"][step])
+            said = opened.page.locator(".hero-value").all_inner_texts()
+            wanted = [facts["responses"][step][facts[name]] for name in ("unit", "source")]
+            assert [float(text.replace("\N{MINUS SIGN}", "-")) for text in said] == pytest.approx(
+                wanted, abs=0.051
+            )
+            assert opened.page.locator(".hero-live .gone.shown").count() == step
+            slider.press("ArrowRight")
+        assert opened.page.locator(".hero-still").is_hidden()
+
+
+def test_the_digit_stands_still_without_javascript_or_where_motion_is_unwanted(site, browser):
+    address = (site / "index.html").resolve().as_uri()
+    for options in ({"java_script_enabled": False}, {"reduced_motion": "reduce"}):
+        context = browser.new_context(**options)
+        try:
+            page = context.new_page()
+            page.goto(address)
+            if "reduced_motion" in options:
+                page.wait_for_timeout(1500)  # it would begin after 0.9 s
+                assert page.locator("#hero-slider").input_value() == "0"
+            else:
+                assert page.locator(".hero-still svg").count() == 2 and page.locator(".hero-live").is_hidden()
+        finally:
+            context.close()
+
+
+def test_a_lesson_reads_as_an_article(site):
+    """The result under the claim, figures with caption and files, glossary words explained, plumbing folded."""
+    page = (site / "notebooks" / f"{EXECUTED[0]}.html").read_text()
+    claim, result, first = (page.index(text) for text in ("Claim.", 'class="result admonition"', "<figure"))
+    assert claim < result < first
+    assert page.count("<figcaption") == page.count("<figure")
+    assert re.search(r'<a class="glossary-word[^>]*title="[^"]{20,}"', page)
+    assert ">Parameters</p>" in page and ">Imports</p>" in page
+    for figure in re.findall(r"<figure.*?</figure>", page, re.DOTALL):
+        assert figure.count("<img") == 1 and 'class="picture"' in figure
 
 
 def test_notebooks_show_results_or_how_to_get_them(site):
@@ -214,7 +295,7 @@ def test_follows_the_scheme_of_the_reader_and_keeps_pictures_on_white(site, brow
                 ground,
             )
         style = opened.page.eval_on_selector(
-            ".cell_output img", "it => [getComputedStyle(it).backgroundColor, getComputedStyle(it).filter]"
+            "figure img", "it => [getComputedStyle(it).backgroundColor, getComputedStyle(it).filter]"
         )
         assert style == ["rgb(255, 255, 255)", "none"]
 
