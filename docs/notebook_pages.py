@@ -275,8 +275,8 @@ def _plain(markdown: str, limit: int = 260) -> str:
 def _stored_note(path: Path, results: Path) -> str:
     if path.parent.name != "notebooks":
         return (
-            f":::{{note}}\nTo work on it: `make exercise NAME={path.stem[:2]}` opens a copy in JupyterLab. Here it is "
-            "shown as it is stored, without outputs.\n:::"
+            f":::{{note}}\nTo work on it: `make exercise NAME={path.stem[:2]}` opens a copy in JupyterLab. Here "
+            "it is shown as it is stored, without outputs.\n:::"
         )
     return (
         ":::{warning}\nThis notebook has not been run here, so it is shown as it is stored, without outputs. "

@@ -200,3 +200,24 @@ def test_worlds_by_hand():
     table.loc[2, "network"] = "natural together/0"
     found = lb.by_world(table)
     assert found.loc["a"].to_dict() == {"plain": pytest.approx(0.3), "natural together": 0.9}
+
+
+def test_the_conclusion_says_each_group_with_its_false_alarms_or_its_silence():
+    rows = [("one", 0.974, 1.0, 0.02), ("two", 1.0, 0.36, NAN)]
+    best = pd.DataFrame(
+        [
+            {"method": group, "score": score, "mean": value, "coverage": coverage}
+            for group, first, coverage, alarms in rows
+            for score, value in (("name, recall at 1", first), ("false alarms", alarms))
+        ]
+    )
+    maps = pd.DataFrame({"method": ["x_y, all", "z, all"], "score": "mask precision", "mean": [0.5, 0.6]})
+    said = lb.conclusion(best, maps)
+    assert "one, 97% (2% false alarms); two, 100% of the 36% that it says anything of." in said
+    assert said.endswith("most: z, x y.")
+
+
+def test_the_shift_is_that_of_the_scores_both_boards_have():
+    one = pd.DataFrame({"method": ["a", "b", "c"], "score": "AUROC", "mean": [0.5, 0.9, 0.1]})
+    other = pd.DataFrame({"method": ["b", "a", "d"], "score": "AUROC", "mean": [0.8, 0.8, 1.0]})
+    assert lb.median_shift(one, other) == pytest.approx(0.2), "of 0.3 and 0.1"

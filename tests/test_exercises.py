@@ -166,7 +166,7 @@ def test_in_another_folder_the_first_cell_says_where_to_run_it(tmp_path):
     assert found == ("ModuleNotFoundError", "No module named 'checks'")
     (output,) = next(cell for cell in done.cells if cell.id == "start").outputs
     shown = re.sub("\x1b.*?m", "", "\n".join(output.traceback))
-    assert re.search("----> .*not found? Run it beside checks/", shown)
+    assert re.search(r"----> .*not found\? Run it beside checks/", shown)
 
 
 # What checks are made of

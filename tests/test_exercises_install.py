@@ -14,7 +14,7 @@ from absence_utils.paths import ROOT
 
 CPU = (ROOT / "requirements-cpu.txt").read_text()
 LINES = [line for line in CPU.splitlines() if line and not line.startswith("#")]
-README = (ROOT / "README.md").read_text()
+RUN = (ROOT / "docs" / "run.md").read_text()
 PAGES = [ROOT / "docs" / name for name in ("teach_students.md", "run_elsewhere.md")]
 
 
@@ -26,7 +26,7 @@ def torch_pins() -> dict[str, str]:
 def test_it_adds_an_index_and_this_package_to_the_lock_and_no_version():
     index, *rest = LINES
     assert re.fullmatch(r"--extra-index-url https://\S+/cpu", index)
-    assert index.split()[1] in README, "the index that README names"
+    assert index.split()[1] in RUN, "the index that the page on running names"
     assert rest == ["-r requirements.lock", "-e ."]
     assert f"{torch_pins()['torch']}+cpu" in CPU, "its comment says the version of the lock"
 

@@ -1,5 +1,6 @@
 """Figures of the benchmark: the numbers drawn, not the picture; and what is put into them."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from absence_utils.benchmark import gallery as shown
 from absence_utils.benchmark.faithfulness import Faithfulness
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, RULES
 from absence_utils.plots import benchmark as plots
+from absence_utils.plots.base import signed_number
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +20,12 @@ def subject():
 
 
 MEMBERS = {"one": ["a", "b"], "not run": ["z"], "two on three": ["c"]}
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
 
 
 def tables():
@@ -37,7 +45,8 @@ def tables():
 
 def test_groups_draw_the_best_its_interval_and_the_others_in_the_order_of_the_members():
     board, best = tables()
-    figure = plots.groups(board, best, MEMBERS, chance=1 / 7, run=board.assign(mean=board["mean"] + 0.02))
+    small = board.assign(mean=board["mean"] + 0.02, networks=1)
+    figure = plots.groups(board, best, MEMBERS, chance=1 / 7, run=small)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["one\n(a)", "two on three\n(c)"], "the group that was not run has no row"
     for ax, shift in zip(figure.axes, (0.0, 0.3), strict=True):
@@ -55,13 +64,26 @@ def test_groups_draw_the_best_its_interval_and_the_others_in_the_order_of_the_me
     assert chance.get_xdata() == [1 / 7, 1 / 7] and not [
         line for line in figure.axes[1].lines if line.get_linestyle() == ":"
     ]
+    said = [[text.get_text() for text in ax.texts if text.get_weight() == "bold"] for ax in figure.axes]
+    assert said == [["30%", "60%"], ["60%", "90%"]], "the number of each row, at its end"
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"this run (1 network)", "chance"} < labels
 
 
 def test_groups_say_of_how_many_absences_they_are_silent():
     figure = plots.groups(*tables(), MEMBERS)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["says nothing of 70%"]
-    assert figure.axes[0].texts[0].get_position()[1] > 0.5, "beside the second row"
-    assert not {"dotted", "orange"} & set(figure._supxlabel.get_text().split())
+    (said,) = [text for text in figure.axes[0].texts if text.get_weight() != "bold"]
+    assert said.get_text() == "says nothing of 70%" and said.get_position()[1] > 0.5, "beside the second row"
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(labels) == ["best of the group, 95% interval", "other methods of the group"]
+
+
+def test_the_claim_counts_the_groups_that_say_something_of_nearly_all():
+    rows = pd.DataFrame({"mean": [1.0, 0.972, 0.968, 0.4], "coverage": [0.3, 1, 0.96, 1]}, index=[*"abcd"])
+    claim = plots._claim_of_groups(rows).split("\n")
+    assert claim[0].startswith("In 2 of 4 groups") and "97% of absences" in claim[0]
+    assert claim[1] == "a says nothing of 70% of them"
+    assert len(plots._claim_of_groups(rows.iloc[1:]).split("\n")) == 1
 
 
 def test_faithfulness_curves_are_means_over_images():
@@ -72,17 +94,33 @@ def test_faithfulness_curves_are_means_over_images():
     figure = plots.faithfulness_curves({"oracle": {"background": result(0), "inpaint": result(5)}})
     drawn = [ax.containers[0].lines[0].get_ydata().astype(float).tolist() for ax in figure.axes]
     assert drawn == [[1, 2], [6, 7], [11, 12]]
+    score = result(0).score.mean()
+    assert f"oracle +{score:.2f}" in figure.get_suptitle()
+    assert plots._decimals(-0.004) == "0" and plots._decimals(-0.3) == "−0.30"
 
 
 def test_bookkeeping_adds_up_in_the_picture():
     table = shown.compiled_diagnoses()
-    figure = plots.diagnosis_bars(table)
-    bars = figure.axes[0].containers
-    ends = [c.get_x() + c.get_width() for c in bars[2]]
+    figure = plots.diagnosis_waterfall(table)
+    baseline, presence, absence, response = figure.axes[0].containers
+    for bars, before in (
+        (presence, baseline),
+        (absence, presence),
+    ):  # each step starts where the one before ends
+        ends = [bar.get_x() + bar.get_width() for bar in before]
+        np.testing.assert_allclose([bar.get_x() for bar in bars], ends)
+    np.testing.assert_allclose([bar.get_width() for bar in absence], -table.absence)
+    ends = [bar.get_x() + bar.get_width() for bar in absence]
     np.testing.assert_allclose(ends, table.response, atol=0.15)  # up to the gap of the integration
-    texts = [text.get_text() for text in figure.axes[1].texts]
+    np.testing.assert_allclose([bar.get_width() for bar in response], table.response)
+    assert (figure.axes[0].lines[0].get_xdata() == table.response).all(), "a response of 0 is seen, too"
+    texts = [text.get_text().replace("\n", " ") for text in figure.axes[1].texts]
     after = [said or "–" for said in table.after_showing]
-    assert texts == ["the account\nalone says", *table.verdict, "after showing\nconcepts", *after]
+    assert texts == ["from the account alone", *table.verdict, "after showing concepts", *after]
+    assert (
+        "of 3 responses driven by the baseline\n2 rest on an absence, of 3 held down 2"
+        in figure.get_suptitle()
+    )
 
 
 def test_both_verdicts_of_the_shown_cases():
@@ -114,7 +152,8 @@ def test_the_twin_has_the_same_scenes_and_its_own_rules(subject):
 @pytest.mark.slow
 def test_gallery_shows_what_it_says(subject):
     rows = shown.gallery_rows(subject)
-    assert [row["name"] for row in rows] == list(RULES)
+    assert [row["rule"] for row in rows] == list(RULES)
+    scenes = []
     for index, row in enumerate(rows):
         rule = list(RULES.values())[index]
         assert bool(row["mask"].any()) is bool(
@@ -123,14 +162,31 @@ def test_gallery_shows_what_it_says(subject):
         scene = int((subject.scenes.pixels == row["image"]).flatten(1).all(dim=1).nonzero()[0, 0])
         target = int((subject.scenes.pixels == row["target_image"]).flatten(1).all(dim=1).nonzero()[0, 0])
         assert not rule(subject.scenes.presence[scene]) and rule(subject.scenes.presence[target])
+        scenes += [scene, target]
+        numbers = row["numbers"]
+        logits = subject.unit(index).response(subject.images[[target, scene]]).tolist()
+        np.testing.assert_allclose([numbers["target_response"], numbers["response"]], logits, atol=1e-4)
+        np.testing.assert_allclose(numbers["target_evidence"], float(row["target_map"].sum()), rtol=1e-5)
         assert row["patch"].shape == (3, 24, 24) and row["maximum"].shape == (3, 64, 64)
         if rule.absent:  # what suppresses lies in the mask
-            assert row["non_target_map"][row["mask"]].sum() < 0
+            evidence = float(row["non_target_map"][row["mask"]].sum())
+            assert evidence < 0 and numbers["on_concept"] == pytest.approx(evidence)
+            assert numbers["patch_shows"] > 0.5, "the lowest patch shows what must be absent"
+        assert np.isnan(numbers["on_concept"]) is not bool(rule.absent)
         unit = subject.unit(index)
-        low, high = (unit.response(NORMALISATION.apply(row[name][None])) for name in ("minimum", "maximum"))
+        ends = torch.stack([row["minimum"], row["maximum"]])
+        low, high = unit.response(NORMALISATION.apply(ends)).tolist()
         assert low < high
-    figure = plots.gallery(rows)
-    assert len(figure.axes) == 8 * len(RULES)
+        assert [low, high] == pytest.approx(
+            [numbers["minimum_response"], numbers["maximum_response"]], rel=0.01
+        )
+    assert len(set(scenes)) == 2 * len(RULES), "no row shows the images of another"
+    figure, table = plots.gallery(rows)
+    assert len(figure.axes) == 7 * len(RULES) and list(table.rule) == list(RULES)
+    under = [ax.get_xlabel() for ax in figure.axes]
+    assert under[3].startswith("cross −") and under[2 * 7 + 3] == "none planted"
+    assert under[0] == signed_number(table.target_response[0])
+    assert figure.get_suptitle().startswith("In 3 of 3 rules")
 
 
 @pytest.mark.slow

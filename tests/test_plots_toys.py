@@ -195,7 +195,11 @@ def test_labels_are_spread_only_where_they_are_too_close():
 
 def test_class_pairs_leave_out_the_diagonal_and_mark_one_pair():
     pairs = [(unit, source) for unit in range(3) for source in range(3) if unit != source]
-    rows = [(t, *pair, 0.25 if t == "random" else 0.5 + 0.1 * (pair[0] == 2)) for t in TREATMENTS for pair in pairs]
+    rows = [
+        (t, *pair, 0.25 if t == "random" else 0.5 + 0.1 * (pair[0] == 2))
+        for t in TREATMENTS
+        for pair in pairs
+    ]
     rates = pd.DataFrame(rows, columns=["treatment", "unit", "source", "rate"])
     fig = digits.class_pairs_figure(rates, 0.2, marked=(2, 0))
     left, right = fig.axes

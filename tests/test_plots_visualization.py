@@ -60,6 +60,10 @@ def test_extremes_counts_the_units_that_lie_beyond_all_real_images(pair, real):
         == "Minima lie below all real images for 1 of 2 units, maxima above all for 1\n(net)"
     )
     assert "above all: +2.4 sd" in fig.axes[0].get_title() and "percentile" in fig.axes[3].get_title()
+    failed = pd.Series({"pole": "maximum", "percentile": 0.0, "distance": -3.0})
+    assert (
+        plots.natural_place(failed) == "below all: −3.0 sd"
+    )  # a maximum that the network answers lower than anything
 
 
 def test_rendered_pairs_draws_trajectories_and_real_responses(pair, real):

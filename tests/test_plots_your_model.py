@@ -45,7 +45,7 @@ def test_histogram_counts_every_image_and_divides_at_zero(ax, responses):
         assert colour(bar) == (ABSENCE if right <= 1e-9 else PRESENCE)
     assert ax.lines[0].get_xdata()[0] == 0
     assert ax.lines[1].get_xdata()[0] == np.median(responses) and ax.lines[2].get_xdata()[0] == 1.5
-    assert ax.get_title().startswith(f"{(responses < 0).mean():.0%} of {len(responses)}")
+    assert ax.get_title("right").startswith(f"{(responses < 0).mean():.0%} of {len(responses)}")
 
 
 def hidden(card):
@@ -73,7 +73,7 @@ def test_effects_stand_where_they_are_beside_the_size_that_counts(ax, card):
     assert [set(line.get_xdata()) for line in dashed] == [{0.75}, {0.15}]
     assert [tuple(line.get_ydata()) for line in dashed] == [(-0.5, 1.5), (1.5, 3.5)]
     names = [label.get_text() for label in ax.get_yticklabels()]
-    assert names[0] == "signed: random patch" and names[3] == "passed on: mean colour"
+    assert names[0] == "signed:\nrandom patch" and names[3] == "passed on:\nmean colour"
     assert names[4].startswith("context")
 
 
@@ -142,20 +142,58 @@ def test_long_labels_make_a_row_taller_and_stay_short(card):
     assert longer[0].panels[0].alt.count("…") == 3 and "mostly in the patch" in rows[0].note
 
 
-def test_overview_shows_every_unit_and_copy(layer_study):
+def test_overview_of_an_output_has_every_unit_by_name_with_its_interval(layer_study):
     study, _ = layer_study
-    left, right = plots.layer_overview(study, [1]).axes
-    signed = study.decisions[study.decisions["reading"] == "signed"]
-    points = np.concatenate([line.get_xydata() for line in left.lines if line.get_marker() == "o"])
-    assert sorted(points[:, 0]) == sorted(signed["effect"])
-    assert [text.get_text() for text in left.texts] == ["1"]
+    figure = plots.layer_overview(study, [1])
+    left, right = figure.axes
+    signed = study.decisions[study.decisions["reading"] == "signed"].sort_values("effect", ascending=False)
+    points = [bars.lines[0] for bars in left.containers]
+    np.testing.assert_allclose([line.get_xdata()[0] for line in points], signed["effect"])
+    ends = [bars.lines[2][0].get_segments()[0][:, 0] for bars in left.containers]
+    np.testing.assert_allclose(ends, signed[["low", "high"]])
+    assert [line.get_color() for line in points] == [plots.DECISIONS[each] for each in signed["decision"]]
+    names = [label.get_text().replace("\n", " ") for label in left.get_yticklabels()]
+    classes = study.images.class_names
+    assert names == [f"{unit}: {classes[unit]}" for unit in signed["unit"]]
     counts = signed["decision"].value_counts()
-    names = [text.get_text() for text in left.get_legend().get_texts()]
-    assert names == [f"{decision} ({counts.get(decision, 0)})" for decision in plots.DECISIONS]
     null = study.null[study.null["control"] == "random patch"]["value"].notna().sum()
-    names = [text.get_text() for text in right.get_legend().get_texts()]
-    assert names == [f"random weights ({null} units)", "this network (5 units)"]
-    assert left.get_xlabel() == right.get_xlabel() == "signed effect, sd"
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [
+        *(f"{decision} ({counts.get(decision, 0)})" for decision in plots.DECISIONS),
+        "this network (5 units)",
+        f"random weights ({null} units)",
+    ]
+    encodes = counts.get(DECISIONS[0], 0)
+    assert figure.get_suptitle().startswith(f"logits: {encodes} of 5 units encode an absence of 0.75 sd")
+    share = (signed["effect"] >= 0.75).mean()
+    assert right.get_title().startswith(f"at least 0.75 sd: {share:.0%} of this network")
+    plt.close(figure)
+
+
+def test_the_share_falls_by_one_unit_at_each_effect(layer_study):
+    study, _ = layer_study
+    figure = plots.layer_overview(study)
+    line, effects = figure.axes[1].lines[0], np.sort(study.decisions["effect"])
+    for count, effect in enumerate(effects):  # what "steps-pre" draws right up to an effect
+        at = np.searchsorted(line.get_xdata(), effect)
+        assert line.get_ydata()[at] == pytest.approx(1 - count / len(effects))
+    assert line.get_drawstyle() == "steps-pre" and line.get_ydata()[-1] == 0
+    plt.close(figure)
+
+
+def test_overview_of_a_hidden_layer_has_both_readings_and_of_many_outputs_the_marked_ones(layer_study):
+    study, _ = layer_study
+    passed = study.decisions.assign(reading="passed on", effect=study.decisions["effect"] / 10, delta=0.15)
+    figure = plots.layer_overview(replace(study, decisions=pd.concat([study.decisions, passed])), [1, 3])
+    left = figure.axes[0]
+    points = np.concatenate([line.get_xydata() for line in left.lines if line.get_marker() == "o"])
+    np.testing.assert_allclose(points[:, 1], points[:, 0] / 10)
+    assert sorted(points[:, 0]) == sorted(study.decisions["effect"])
+    assert [text.get_text() for text in left.texts] == ["1", "3"]
+    many = pd.concat([study.decisions.assign(unit=study.decisions["unit"] + 5 * n) for n in range(3)])
+    crowd = plots.layer_overview(replace(study, decisions=many), [1, 7]).axes[0]
+    assert sorted(text.get_text() for text in crowd.texts) == ["1", "7"] and not crowd.get_yticklabels()
+    plt.close("all")
 
 
 def test_colours_are_of_all_decisions():

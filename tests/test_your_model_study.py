@@ -1,7 +1,7 @@
 """A study of a layer: how much is asked, what comes out, and what is said of it."""
 
 import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -10,18 +10,22 @@ import torch
 from helpers.decision_tables import decisions
 from torch import nn
 
-from absence_utils import open_model, validate_inputs, validate_model
+from absence_utils import load_model, open_model, validate_inputs, validate_model
 from absence_utils.attribution.columns import matrix_columns
 from absence_utils.errors import InputError
 from absence_utils.images.base import TensorImages
 from absence_utils.images.scenes import RULES, scene_dataset
+from absence_utils.images.subsets import Subset
 from absence_utils.insertion.decisions import CANNOT_TELL, ENCODES, NONE
 from absence_utils.insertion.known_units import SyntheticUnits
 from absence_utils.models.random_weights import random_copy
 from absence_utils.your_model.cards import CardOptions, card_numbers, collect_cards
 from absence_utils.your_model.effort import EFFORTS
 from absence_utils.your_model.study import (
+    about_study,
     auto_config,
+    card_units,
+    few_images,
     parse_units,
     strongest_units,
     study_layer,
@@ -208,3 +212,35 @@ def test_half_precision_goes_from_the_model_check_to_the_card(precision):
     effort = CardOptions(3, 4, 16, 0, 1.0, 1, "integrated_gradients", evidence_images=16)
     (card,) = collect_cards(study, images, matrix_columns(images), [1], effort, {})
     assert card_numbers(card).notna().any().any() and set(card.decisions.index) == {"signed", "passed on"}
+
+
+def test_units_of_cards_are_the_strongest_all_or_those_asked_for(layer_study):
+    study, _ = layer_study
+    assert card_units(study, "auto", 2) == strongest_units(study.decisions, 2)
+    assert card_units(study, "all", 2) == study.units
+    assert card_units(study, "3, 1", 1) == [3, 1]
+    with pytest.raises(InputError, match="channel"):
+        card_units(study, "best", 1)
+
+
+def test_few_images_are_spread_over_the_dataset():
+    dataset = scene_dataset(30, 0)
+    found = few_images(dataset, 4)
+    assert torch.equal(found, dataset.images[[0, 9, 19, 29]])
+    assert len(few_images(Subset(dataset, [0, 1, 2]))) == 3
+
+
+def test_an_effort_studies_as_the_steps_do():
+    net, dataset = load_model("concept_scenes"), scene_dataset(90, 0)
+    found = replace(EFFORTS["quick"], hosts=24, copies=1, null_units=2, most=2).study(
+        net, "logits", dataset, patch=24, unit="1", seed=3
+    )
+    setting = auto_config(90, 64, 24, hosts=24, seed=3)
+    copies = [random_copy(net, 4, images=few_images(dataset))]
+    steps = study_layer(net, "logits", dataset, setting, copies, units=[1], most=2, null_units=2)
+    pd.testing.assert_frame_equal(found.decisions, steps.decisions)
+    assert 1 in found.units and len(found.units) == 3
+    about = about_study(found, dataset, "net", "none")
+    assert list(about) == ["network", "layer", "images", "preprocessing", "insertion"]
+    assert about["images"].startswith("90, ") and "preprocessing" not in about_study(found, dataset, "net")
+    assert asdict(EFFORTS["quick"].card_options(dataset, 3)) == asdict(EFFORTS["quick"].card_for(64, 3))

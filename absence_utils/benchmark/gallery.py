@@ -1,4 +1,4 @@
-"""What the benchmark's notebook shows beside its scores: a gallery of rules, maps put to the faithfulness measure, and
+"""What the benchmark's notebook shows besides its scores: a gallery of rules, maps put to the faithfulness measure, and
 the bookkeeping of predictions of hand-compiled networks."""
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from absence_utils.images.scenes import (
 )
 from absence_utils.images.worlds import World
 from absence_utils.units import Unit
+from absence_utils.visualization.budget import faint_contrast
+from absence_utils.visualization.rendering import render_pairs
 
 from .compiled import COMPILED, Compiled
 from .faithfulness import Faithfulness, descending_score, faithfulness, oracle_map, random_map
 from .networks import KIND_RULES, load_benchmark_network
 from .tasks import BenchmarkTask
 
+SMOOTHNESS = 4.0  # of the gallery's maxima and minima, as in notebook 04
 SHOWN = (  # network, layer, concepts shown: predictions that end in different verdicts
     ("A", None, ("A",)),
     ("not B", None, ()),
@@ -70,25 +73,59 @@ def key_concept(rule: Rule) -> int:
 
 
 def gallery_rows(subject: BenchmarkTask) -> list[dict]:
-    """One row for each rule, see `plots.benchmark.gallery`: the first non-target scene that shows the key concept (for
-    rules without an absence: that does not), and the first target scene."""
-    rows = []
+    """One row for each rule, for `plots.benchmark.gallery`, with scenes that no row above it shows.
+
+    The non-target scene shows the concept that must be absent; for rules without an absence it lacks the one they ask
+    for. Of several scenes the first is taken. Maximum and minimum have the contrast of a faint scene, as in notebook
+    04; the benchmark's methods synthesise freely.
+
+    Returns:
+        Dicts: rule; concept, its key one; planted, whether it asks for its absence; image (the non-target one),
+        target_image, maximum, minimum and patch [channel, height, width] in 0..1; mask [height, width] bool of the
+        concept in image; target_map and non_target_map [height, width] signed; and numbers: the responses (of images,
+        maximum, minimum and patch, in logits), the net evidence of the target map and of the other map on the planted
+        concept (NaN where none is planted), and the share of the concept that the lowest patch shows.
+    """
+    rows, used = [], set()
+    units = [subject.unit(index) for index in range(len(RULES))]
+    faint = faint_contrast(subject.model, subject.dataset)
+    size = subject.images.shape[-1]
+    pairs = render_pairs(units, subject.steps, size, subject.seed, contrast=faint, smoothness=SMOOTHNESS)
     for index, (name, rule) in enumerate(RULES.items()):
         column, unit = key_concept(rule), subject.unit(index)
         shown = subject.scenes.presence[:, column] == bool(rule.absent)
-        non_target = int((~subject.target[:, index] & shown).nonzero()[0, 0])
-        target = int(subject.target[:, index].nonzero()[0, 0])
-        maps = attribute(unit, subject.images[[target, non_target]], "integrated_gradients").sum(dim=1)
-        pair = subject.pairs[index]
-        lowest, channel = subject.book.lowest, subject.units[index]
+        target = _first(subject.target[:, index], used)
+        non_target = _first(~subject.target[:, index] & shown, used)
+        used |= {target, non_target}
+        images, mask = subject.images[[target, non_target]], subject.scenes.masks[non_target, column]
+        maps = attribute(unit, images, "integrated_gradients").sum(dim=1)
+        pair, lowest, channel = pairs[index], subject.book.lowest, subject.units[index]
         image, (top, left, height, width) = lowest.image[channel, 0], lowest.box[channel, 0].tolist()
+        window = (slice(top, top + height), slice(left, left + width))
+        whole = subject.scenes.masks[image, column]
+        numbers = {
+            **dict(zip(("target_response", "response"), unit.response(images).tolist(), strict=True)),
+            "target_evidence": float(maps[0].sum()),
+            "on_concept": float(maps[1][mask].sum()) if rule.absent else float("nan"),
+            "maximum_response": float(pair.highest.response[0]),
+            "minimum_response": float(pair.lowest.response[0]),
+            "patch_response": float(lowest.response[channel, 0]),
+            "patch_shows": float(whole[window].sum() / whole.sum().clamp(min=1)),
+        }
         rows.append({
-            "name": name, "image": subject.scenes.pixels[non_target], "mask": subject.scenes.masks[non_target, column],
-            "target_image": subject.scenes.pixels[target], "target_map": maps[0], "non_target_map": maps[1],
+            "rule": name, "concept": CONCEPTS[column], "planted": bool(rule.absent), "mask": mask,
+            "image": subject.scenes.pixels[non_target], "target_image": subject.scenes.pixels[target],
+            "target_map": maps[0], "non_target_map": maps[1],
             "maximum": pair.highest.image[0], "minimum": pair.lowest.image[0],
-            "patch": subject.scenes.pixels[image, :, top : top + height, left : left + width],
+            "patch": subject.scenes.pixels[image][:, *window], "numbers": numbers,
         })  # fmt: skip
     return rows
+
+
+def _first(fits: torch.Tensor, used: set[int]) -> int:
+    """The first scene that fits and is not used yet; the first that fits where all are."""
+    found = fits.nonzero()[:, 0].tolist()
+    return next((scene for scene in found if scene not in used), found[0])
 
 
 def _suppressed(subject: BenchmarkTask, rule: str, images: int):
@@ -151,7 +188,7 @@ def scene_faithfulness(
 
 def descending_example(subject: BenchmarkTask, rule: str, images: int, seed: int = 0) -> dict[str, float]:
     """Mean `faithfulness.descending_score` in sd of three maps: the mask of the planted suppressor ("oracle"), noise,
-    and the mask of what speaks for the rule, silent about the suppressor ("disc only")."""
+    and the mask of what speaks for the rule, which has nothing on the suppressor ("disc only")."""
     unit, inputs, masks, _, behind = _suppressed(subject, rule, images)
     speaking = masks[:, CONCEPTS.index(RULES[rule].present[0])]
     maps = {

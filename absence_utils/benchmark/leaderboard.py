@@ -76,6 +76,36 @@ def best_of_groups(board: pd.DataFrame, groups: Mapping[str, list[str]] | None =
     return found[["group", *board.columns]]
 
 
+def conclusion(best: pd.DataFrame, board: pd.DataFrame) -> str:
+    """How often the best of each group names the suppressor first, and whose maps lie on it, in sentences.
+
+    Args:
+        best: as `best_of_groups` gives it; a group that says something of fewer than 95% of the absences is reported
+            with that share, in the place of its false alarms.
+        board: as `leaderboard` gives it, for the three maps with the highest mask precision.
+    """
+    said = best.set_index(["score", "method"])
+    alarms = said.loc["false alarms", "mean"]
+    parts = [
+        f"{row.Index.replace('_', ' ')}, {row.mean:.0%} "
+        + (f"({alarms[row.Index]:.0%} false alarms)" if row.coverage > LEVEL
+           else f"of the {row.coverage:.0%} that it says anything of")
+        for row in said.loc["name, recall at 1"].itertuples()
+    ]  # fmt: skip
+    maps = board[board.score == "mask precision"].nlargest(3, "mean").method
+    where = ", ".join(name.removesuffix(", all").replace("_", " ") for name in maps)
+    return (
+        f"How often the best of each group names the suppressor first: {'; '.join(parts)}. "
+        f"Maps whose negative evidence lies on it most: {where}."
+    )
+
+
+def median_shift(board: pd.DataFrame, other: pd.DataFrame) -> float:
+    """Median distance of the means of two leaderboards, over the methods and scores that both have."""
+    both = board.merge(other, on=["method", "score"], suffixes=("", "_other"))
+    return float((both["mean"] - both["mean_other"]).abs().median())
+
+
 def _rows(score: str, found: pd.Series, drawn: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
     """Leaderboard rows from estimates [method], their draws [draw, method], and what was said [absence, method]."""
     networks = said.index.get_level_values("network").nunique()

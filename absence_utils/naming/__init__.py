@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "tree_concepts",
         ],
         "effects": ["DonorEffects", "donor_effects"],
-        "names": ["NamingResult", "headlines", "name_absence"],
-        "truth": ["against_truth", "join_truth"],
+        "names": ["NamingResult", "headlines", "name_absence", "share_table"],
+        "truth": ["against_truth", "describe_names", "join_readings", "join_truth"],
     },
 )

@@ -14,6 +14,7 @@ from absence_utils.errors import InputError
 from absence_utils.insertion.design import chosen_units
 from absence_utils.insertion.scores import LEVEL, MIN_EFFECT
 from absence_utils.stats import fdr_adjust
+from absence_utils.units import READINGS
 
 from .concepts import Concepts
 from .effects import DonorEffects, donor_effects, donor_patches, low_level_statistics
@@ -56,6 +57,11 @@ class NamingResult:
         """The rows with a confirmed name, the strongest effect first."""
         return self.table[self.table.confirmed].sort_values("absolute")
 
+    def strongest(self, count: int) -> pd.DataFrame:
+        """The `count` signed rows whose confirmed names are strongest; where none is confirmed, of all names."""
+        rows = self.confirmed if len(self.confirmed) else self.table.sort_values("absolute")
+        return rows[rows.reading == READINGS[0]].head(count).reset_index(drop=True)
+
     @property
     def share(self) -> pd.Series:
         """Share of the units with a confirmed name: reading to 0..1."""
@@ -65,6 +71,17 @@ class NamingResult:
         counts = self.table.groupby("reading", sort=False).confirmed.agg(["sum", "count"])
         parts = [f"{found} of {count} units ({reading})" for reading, found, count in counts.itertuples()]
         return f"names confirmed in {self.layer or 'output'}, {len(self.offered)} offered: {', '.join(parts)}"
+
+
+def share_table(results: dict[str, NamingResult]) -> pd.DataFrame:
+    """How many units of each network have a confirmed name: columns network, reading, units, confirmed.
+
+    Args:
+        results: name of the network to what was found in it.
+    """
+    tables = pd.concat([found.table.assign(network=name) for name, found in results.items()])
+    groups = tables.groupby(["network", "reading"], sort=False).confirmed
+    return groups.agg(units="size", confirmed="sum").reset_index()
 
 
 def name_absence(

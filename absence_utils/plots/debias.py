@@ -180,6 +180,7 @@ def loss_comparison(table):
             bottom.set(xscale="log", xlabel="strength of the penalty")
             bottom.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
             bottom.minorticks_off()
+            bottom.set_xlim(strengths.min() / 1.6, strengths.max() * 1.6)
         axes[0, 0].set_ylabel("inverse-biased test accuracy (%)")
         axes[1, 0].set_ylabel("after presence-only:\nabsence score of the artefact (sd)")
         axes[0, -1].legend(frameon=False, loc="lower right")
@@ -319,5 +320,6 @@ def _two_maps(axes, example, limit, smooth, class_names) -> None:
         ax.contour(to_numpy(example.outline).astype(float), [0.5], colors="black", linewidths=0.6)
         bare(ax)
         wrong = "" if right or column == example.label else "\n(wrong)"
-        logit = f"{float(example.logits[column]):+.1f}".replace("-", "−")
+        value = round(float(example.logits[column]), 1) + 0.0  # no minus before a zero
+        logit = f"{value:+.1f}".replace("-", "−")
         ax.set_xlabel(f"{class_names[column]}: {logit}{wrong}", labelpad=2)

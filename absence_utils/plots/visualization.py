@@ -72,7 +72,7 @@ def natural_place(pole) -> str:
     if 0 < pole["percentile"] < 100:
         return f"percentile {pole['percentile']:.1f}"
     distance = f"{pole['distance']:+.1f} sd".replace("-", "−")
-    return f"{'above' if pole['pole'] == 'maximum' else 'below'} all: {distance}"
+    return f"{'above' if pole['percentile'] else 'below'} all: {distance}"
 
 
 def poles_and_patches(
@@ -319,7 +319,7 @@ def contrast_curves(curve: pd.DataFrame, poles: pd.DataFrame, natural, names: Se
                     at_middle > of_unit["high"] if pole == "maximum" else at_middle < of_unit["low"]
                 )
             ax.axvline(middle, color="black", linewidth=0.8, linestyle=":")
-            ax.set_title(wrapped(name, WIDTH / columns - 0.2))
+            ax.set_title(wrapped(name, WIDTH / columns - 0.35))
             ax.locator_params(axis="x", nbins=3)
             ax.locator_params(axis="y", nbins=6)
         for ax in list(axes.flat)[len(units) :]:
@@ -380,6 +380,7 @@ def suppressions(found, names: Sequence[str] | None = None, title: str = ""):
             f"of the pixel range\n(number above a picture: response; {title})"
         )
         bar = fig.colorbar(drawn, ax=axes, location="bottom", shrink=0.45, aspect=30, pad=0.01)
+        bar.ax.locator_params(nbins=5)
         bar.set_label("change of a pixel: darker (purple), brighter (orange); pixel range 0..1")
     return fig, suppression_numbers(found)
 

@@ -10,6 +10,9 @@ from itertools import zip_longest
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import PercentFormatter
+
+from absence_utils.units import full_name
 
 from .attribution import overlay_colours, robust_limit, smoothed
 from .base import (
@@ -18,6 +21,7 @@ from .base import (
     PRESENCE,
     companion_style,
     drawn_once,
+    interval_points,
     name_rows,
     show_image,
     signed_number,
@@ -30,7 +34,9 @@ INK = "#1b1b1f"
 SIDES = {"highest": PRESENCE, "lowest": ABSENCE}
 DECISIONS = {"encodes an absence": ABSENCE, "none of that size": "#9a9a9a", "cannot tell": "#d8b365"}
 READINGS = {"signed": INK, "passed on": "#6a51a3"}
-LINES = 4  # of a label under a picture
+LETTERS, LINES = 9, 4  # of a label under a picture: as many as fit its width, and the most
+SENTENCE = 104  # characters of a line over the width of the card
+NAMED_ROWS = 12  # most units whose names stand in the overview
 PATCH_NOTE = (
     "Under each: its response, and what lies mostly in the patch or, after “from:”, what its image shows."
 )
@@ -109,24 +115,24 @@ def card_figure(card):
     """
     rows = card_rows(card)
     title = textwrap.fill(f"{card.title}: {card.headline}", 78)
-    sentence = textwrap.fill(card.sentence, 115)
+    sentence = textwrap.fill(card.sentence, SENTENCE)
     about = [f"{name}: {card.about[name]}" for name in ("network", "layer", "images") if name in card.about]
     if card.evidence:
         about.append(f"maps: {card.about_maps}")
-    about = textwrap.wrap(" · ".join(about), 125)
-    heights = [0.19 * title.count("\n") + 0.14 * sentence.count("\n") + 0.5]
-    heights += [max(panel.height for panel in row.panels) for row in rows] + [0.07 + 0.13 * len(about)]
+    about = textwrap.wrap(" · ".join(about), SENTENCE)
+    heights = [0.19 * title.count("\n") + 0.155 * sentence.count("\n") + 0.52]
+    heights += [max(panel.height for panel in row.panels) for row in rows] + [0.08 + 0.155 * len(about)]
     with companion_style():
         figure = plt.figure(figsize=(WIDTH, sum(heights)), layout="constrained")
         head, *parts, foot = figure.subfigures(len(heights), 1, height_ratios=heights)
         head.text(0.01, 0.96, title, fontsize=11, fontweight="bold", va="top")
-        head.text(0.01, 0.02, sentence, fontsize=8, va="bottom")
+        head.text(0.01, 0.02, sentence, va="bottom")
         for part, row in zip(parts, rows, strict=True):
             widths = [panel.width for panel in row.panels]
             places = np.ravel(part.subfigures(1, len(widths), width_ratios=widths))
             for place, panel in zip(places, row.panels, strict=True):
                 panel.draw(place)
-        foot.text(0.01, 0.5, "\n".join(about), fontsize=7, color=NEUTRAL, va="center")
+        foot.text(0.01, 0.5, "\n".join(about), color=NEUTRAL, va="center")
     return figure
 
 
@@ -139,12 +145,12 @@ def _drawings(card) -> list[Panel]:
     """Histogram, scores, and the classes that suppress the unit where there is more than one class."""
     panels = [
         Panel(
-            lambda part: response_histogram(part.subplots(), card.responses, card.shape["blank"]), 2.2, 2.4,
+            lambda part: response_histogram(part.subplots(), card.responses, card.shape["blank"]), 2.25, 2.7,
             f"Histogram of the unit's responses to {len(card.responses)} images, "
             f"{_share((card.responses < 0).mean())} of them negative",
         ),
         Panel(
-            lambda part: effect_intervals(part.subplots(), card), 3.0, 2.4,
+            lambda part: effect_intervals(part.subplots(), card), 2.95, 2.7,
             "Effects of the lowest patches with 95% intervals: "
             + ", ".join(f"{read} {row['effect']:.2f} sd" for read, row in card.decisions.iterrows())
             + "; all are in the table of effects",
@@ -153,7 +159,7 @@ def _drawings(card) -> list[Panel]:
     if card.evidence is not None and len(card.evidence.classes):
         named = ", ".join(map(str, card.evidence.classes["name"].head(3)))
         alt = f"Absence evidence by class, most first: {named}"
-        panels.append(Panel(lambda part: class_bars(part.subplots(), card.evidence), 2.3, 2.4, alt))
+        panels.append(Panel(lambda part: class_bars(part.subplots(), card.evidence), 2.3, 2.7, alt))
     return panels
 
 
@@ -161,7 +167,7 @@ def _concept_row(naming) -> Row:
     """What each concept does to the unit when it is put into images."""
     concepts = naming.concepts
     said = ", ".join(f"{row.concept} {row.effect:.2f} sd" for row in concepts.itertuples())
-    height = 0.8 + 0.14 * max(len(concepts), 3)
+    height = 0.8 + 0.17 * max(len(concepts), 3)
     panel = Panel(
         lambda part: concept_intervals(part.subplots(), concepts), WIDTH, height, f"Concepts put in: {said}"
     )
@@ -179,14 +185,12 @@ def concept_intervals(ax, concepts) -> None:
         ax.plot([found.low, found.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
         ax.plot(found.effect, row, "o", color=colour, markersize=5)
     ax.axvline(0, color=INK, linewidth=1)
-    name_rows(
-        ax, [textwrap.shorten(str(name), 60, placeholder="…") for name in concepts["concept"]], fontsize=8
-    )
+    name_rows(ax, [textwrap.shorten(str(name), 50, placeholder="…") for name in concepts["concept"]])
     for label, found in zip(ax.get_yticklabels(), concepts["confirmed"], strict=True):
         label.set_fontweight("bold" if found else "normal")
     ax.set_ylim(max(len(concepts), 3) - 0.4, -0.6)
-    ax.set_xlabel("change of the response, sd", fontsize=8)
-    ax.set_title("concepts put into images (bold: confirmed)", fontsize=8, loc="left")
+    ax.set_xlabel("change of the response, sd")
+    ax.set_title("concepts put into images (bold: confirmed)", loc="left")
 
 
 def _picture_row(card, title: str, pictures: dict, names: dict | None = None, note: str = "") -> Row:
@@ -201,14 +205,14 @@ def _picture_row(card, title: str, pictures: dict, names: dict | None = None, no
         name = names[side] if names else f"{side.capitalize()} response: {title.lower()}"
         captions = "; ".join(caption.replace("\n", " ") for _, caption in shown)
         lines = max(caption.count("\n") for _, caption in shown)
-        height = 0.25 + (0.8 + 0.1 * lines) * -(-len(shown) // COLUMNS)
+        height = 0.27 + (0.83 + 0.15 * lines) * -(-len(shown) // COLUMNS)
         draw = partial(_strip, title=name, colour=SIDES[side], pictures=shown)
         panels.append(Panel(draw, WIDTH / 2, height, f"{name} of {card.title}: {captions}"))
     return Row(title, panels, note)
 
 
 def _strip(part, title: str, colour: str, pictures: list) -> None:
-    part.suptitle(title, color=colour, fontsize=8.5, fontweight="bold")
+    part.suptitle(title, color=colour, fontweight="bold")
     grid = part.add_gridspec(-(-len(pictures) // COLUMNS), COLUMNS)
     for place, shown in zip_longest(grid, pictures):
         ax = part.add_subplot(place, anchor="N")
@@ -216,15 +220,15 @@ def _strip(part, title: str, colour: str, pictures: list) -> None:
             ax.axis("off")  # it keeps the width of its column
             continue
         show_image(ax, shown[0])
-        ax.set_xlabel(shown[1], fontsize=6.5, labelpad=2)
+        ax.set_xlabel(shown[1], labelpad=2)
 
 
 def _captioned(pixels, responses, labels=None) -> list[tuple]:
     """[(picture, its response and, on a few lines, its label)]."""
     captions = []
     for value, label in zip(responses, labels or [""] * len(pixels), strict=True):
-        lines = textwrap.wrap(str(label), 11, max_lines=LINES, placeholder="…")
-        captions.append("\n".join([signed_number(float(value)), *lines]))
+        lines = textwrap.wrap(str(label), LETTERS, max_lines=LINES, placeholder="…")
+        captions.append("\n".join([signed_number(float(value)), *lines]).replace(",…", "…"))
     return list(zip(pixels, captions, strict=True))
 
 
@@ -261,10 +265,10 @@ def response_histogram(ax, responses, blank: float | None = None) -> None:
     if blank is not None:
         ax.axvline(blank, color=NEUTRAL, linestyle="--", linewidth=1.2)
     below = _share((responses < 0).mean() if len(responses) else 0)
-    ax.set_xlabel("signed response,\nunits of the layer", fontsize=8)
-    ax.set_ylabel("images", fontsize=8)
+    ax.set_xlabel("signed response,\nunits of the layer")
+    ax.set_ylabel("images")
     marks = "dotted: median" if blank is None else "dotted: median, dashed: blank"
-    ax.set_title(f"{below} of {len(responses):,} images below 0\n({marks})", fontsize=8)
+    ax.set_title(f"{below} of {len(responses):,} images below 0\n({marks})", loc="right")
 
 
 def _share(share: float) -> str:
@@ -279,7 +283,7 @@ def effect_intervals(ax, card) -> None:
         colour = READINGS[effect.reading]
         ax.plot([effect.low, effect.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
         ax.plot(effect.value, row, "o", color=colour, markersize=5)
-        names.append(f"{effect.reading}: {effect.control}")
+        names.append(f"{effect.reading}:\n{effect.control}")
     for reading, delta in card.decisions["delta"].items():
         rows = np.flatnonzero((card.effects["reading"] == reading).to_numpy())
         ax.plot([delta] * 2, [rows[0] - 0.5, rows[-1] + 0.5], "--", color=READINGS[reading], linewidth=1.2)
@@ -290,11 +294,11 @@ def effect_intervals(ax, card) -> None:
             [found["low"], found["high"]], [row, row], color=NEUTRAL, linewidth=1.6, solid_capstyle="butt"
         )
         ax.plot(found["context"], row, "D", color=NEUTRAL, markersize=4)
-        names.append("context: with − without trigger")
+        names.append("context: with −\nwithout trigger")
     ax.axvline(0, color=INK, linewidth=1)
-    name_rows(ax, names, fontsize=7)
-    ax.set_xlabel("suppression, sd", fontsize=8)
-    ax.set_title("effect of the lowest patches\n(dashed: size that counts)", fontsize=8, loc="right")
+    name_rows(ax, names)
+    ax.set_xlabel("suppression, sd")
+    ax.set_title("effect of the lowest patches\n(dashed: size that counts)", loc="right")
 
 
 def class_bars(ax, evidence) -> None:
@@ -304,22 +308,25 @@ def class_bars(ax, evidence) -> None:
         range(len(rows)), rows["absence"], color=np.where(rows["absence"] > 0, ABSENCE, PRESENCE), height=0.7
     )
     names = [
-        textwrap.shorten(str(name), 22, placeholder="…") + " (its own)" * own
+        textwrap.shorten(str(name), 18, placeholder="…") + "\n(its own)" * own
         for name, own in zip(rows["name"], rows["own"], strict=True)
     ]
-    ax.set_yticks(range(len(rows)), names, fontsize=7)
+    ax.set_yticks(range(len(rows)), names)
     ax.set_ylim(max(len(rows), 4) - 0.4, -0.6)
     ax.axvline(0, color=INK, linewidth=1)
     widest = max(np.abs(rows["absence"]).max(), LEAST_AXIS)  # noise must not look like evidence
     ax.set_xlim(min(rows["absence"].min(), 0) - 0.05 * widest, max(1.05 * rows["absence"].max(), LEAST_AXIS))
     ax.locator_params(axis="x", nbins=4)
     title = "by concept, with − without" if evidence.contrast else "by class"
-    ax.set_xlabel("sd of the response", fontsize=8)
-    ax.set_title(f"absence evidence\n{title}", fontsize=8, loc="right")
+    ax.set_xlabel("sd of the response")
+    ax.set_title(f"absence evidence\n{title}", loc="right")
 
 
 def layer_overview(study, marked=()):
-    """The decisions on a layer: signed against passed on, and beside copies with random weights.
+    """The decisions on a layer, and its effects beside those of copies with random weights.
+
+    Left, of a hidden layer: signed effects against what is passed on. Of an output, which has one reading: its units in
+    the order of their effects, with 95% intervals. Right: the share of units whose effect is at least as large.
 
     Args:
         study: a `your_model.study.LayerStudy`.
@@ -328,46 +335,95 @@ def layer_overview(study, marked=()):
     Returns:
         The figure.
     """
+    signed = study.decisions[study.decisions["reading"] == "signed"].set_index("unit")
+    counts = signed["decision"].value_counts().reindex(list(DECISIONS), fill_value=0)
+    encodes, none, unknown = counts
+    delta = signed["delta"].iloc[0]
+    both = "passed on" in set(study.decisions["reading"])
+    height = 3.9 if both else max(3.7, 1.9 + 0.3 * min(len(signed), NAMED_ROWS))
     with companion_style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
-        wide = study.decisions.pivot(index="unit", columns="reading")
-        passed = (
-            "passed on" if "passed on" in wide["effect"] else "signed"
-        )  # of an output there is one reading
-        for decision, colour in DECISIONS.items():
-            rows = wide[wide["decision"]["signed"] == decision]
-            both = (rows["effect"][read] for read in ("signed", passed))
-            left.plot(*both, "o", color=colour, markersize=5, label=f"{decision} ({len(rows)})")
-        for unit in wide.index.intersection(list(marked)):
-            at = [wide["effect"][read][unit] for read in ("signed", passed)]
-            left.annotate(str(unit), at, (4, 4), textcoords="offset points", fontsize=7)
-        left.axvline(wide["delta"]["signed"].iloc[0], color=NEUTRAL, linestyle="--", linewidth=1.2)
-        left.axhline(wide["delta"][passed].iloc[0], color=NEUTRAL, linestyle="--", linewidth=1.2)
-        left.set(xlabel="signed effect, sd", ylabel=f"{passed} effect, sd")
-        left.set_title("decided on the signed reading", fontsize=9)
-        left.legend(fontsize=7, framealpha=1, edgecolor="none")
-        _beside_copies(right, study)
+        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, height))
+        if both:
+            _both_readings(left, study, marked)
+        else:
+            _one_reading(left, study, signed, marked)
+        left.axvline(delta, color=NEUTRAL, linestyle="--", linewidth=1.2)
+        left.set_xlabel("signed effect of the lowest patches (sd)")
+        lines = _beside_copies(right, study, signed, delta)
+        points = [
+            plt.Line2D(
+                [], [], marker="o", linestyle="", color=colour, label=f"{decision} ({counts[decision]})"
+            )
+            for decision, colour in DECISIONS.items()
+        ]
+        figure.legend(handles=[*points, *lines], loc="outside lower center", ncols=3, frameon=False)
         figure.suptitle(
-            f"{study.layer or 'output'}: {len(study.units)} units (dashed: sizes that count)", fontsize=10
+            f"{study.layer or 'output'}: {encodes} of {len(signed)} units encode an absence of {delta:g} sd or more "
+            f"(dashed),\n{none} have none of that size, {unknown} undecided"
         )
     return figure
 
 
-def _beside_copies(ax, study) -> None:
-    """Signed effects of the network and of its copies with random weights, as shares of units."""
-    null = study.null[(study.null["reading"] == "signed") & (study.null["control"] == "random patch")]
-    signed = study.decisions[study.decisions["reading"] == "signed"]
-    both = {
-        "random weights": (null["value"].dropna(), "#b5b5b5"),
-        "this network": (signed["effect"].dropna(), ABSENCE),
-    }
-    values = np.concatenate([*(values for values, _ in both.values()), [0.0, 0.01]])
-    for name, (values_of, colour) in both.items():
-        share = np.full(len(values_of), 1 / max(1, len(values_of)))
-        label = f"{name} ({len(values_of)} units)"
-        ax.hist(values_of, np.linspace(values.min(), values.max(), 33), weights=share, color=colour, alpha=0.7,
-                label=label)  # fmt: skip
-    ax.axvline(signed["delta"].iloc[0], color=NEUTRAL, linestyle="--", linewidth=1.2)
+def _both_readings(ax, study, marked) -> None:
+    """Signed against passed on, coloured by the decision on the signed reading."""
+    wide = study.decisions.pivot(index="unit", columns="reading")
+    for decision, colour in DECISIONS.items():
+        rows = wide["effect"][wide["decision"]["signed"] == decision]
+        ax.plot(rows["signed"], rows["passed on"], "o", color=colour, markersize=5)
+    for unit in wide.index.intersection(list(marked)):
+        at = [wide["effect"][read][unit] for read in ("signed", "passed on")]
+        ax.annotate(str(unit), at, (4, 4), textcoords="offset points")
+    ax.axhline(wide["delta"]["passed on"].iloc[0], color=NEUTRAL, linestyle="--", linewidth=1.2)
+    ax.set(ylabel="effect on what is passed on (sd)", title="two readings of each unit")
+
+
+def _one_reading(ax, study, signed, marked) -> None:
+    """Units by their effect, largest first, with intervals; few of them by name, else the marked ones by number."""
+    ordered = signed.sort_values("effect", ascending=False)
+    for place, row in enumerate(ordered.itertuples()):
+        look = {"color": DECISIONS[row.decision], "markersize": 5}
+        interval_points(ax, row.effect, [place], row.low, row.high, **look)
+    classes, outputs = getattr(study.images, "class_names", []), study.responses.shape[1]
+    if len(ordered) <= NAMED_ROWS:
+        names = [
+            full_name(study.layer, unit, classes, outputs).partition("unit ")[2] for unit in ordered.index
+        ]
+        name_rows(ax, [textwrap.fill(name, 16) for name in names])
+    else:
+        ax.set(yticks=[], ylim=(len(ordered) - 0.4, -0.6), ylabel=f"{len(ordered)} units")
+        for place, unit in enumerate(ordered.index):
+            if unit in marked:
+                at = (ordered["high"][unit], place)
+                ax.annotate(str(unit), at, (4, 0), textcoords="offset points", va="center")
     ax.axvline(0, color=INK, linewidth=1)
-    ax.set(xlabel="signed effect, sd", ylabel="share of units", title="network vs random weights")
-    ax.legend(fontsize=7, framealpha=1, edgecolor="none")
+    ax.set_title("effects with 95% intervals")
+
+
+def _beside_copies(ax, study, signed, delta: float) -> list:
+    """The share of units with an effect at least as large, of the network and of its copies with random weights.
+
+    Returns:
+        The lines, for a legend.
+    """
+    null = study.null[(study.null["reading"] == "signed") & (study.null["control"] == "random patch")]
+    both = {
+        "this network": (signed["effect"].dropna(), INK, "-"),
+        "random weights": (null["value"].dropna(), NEUTRAL, ":"),
+    }
+    both = {name: drawn for name, drawn in both.items() if len(drawn[0])}
+    low, high = (end(float(end(values)) for values, *_ in both.values()) for end in (min, max))
+    room, lines = 0.06 * max(high - min(low, 0), 0.01), []
+    for name, (values, colour, line) in both.items():
+        values = np.sort(values)
+        at = np.concatenate([[min(low, 0) - room], values, [high + room]])
+        share = np.concatenate([[1], 1 - np.arange(len(values)) / len(values), [0]])
+        look = {"color": colour, "linestyle": line, "drawstyle": "steps-pre", "linewidth": 1.8}
+        lines += ax.plot(at, share, label=f"{name} ({len(values)} units)", **look)
+    said = [f"{(values >= delta).mean():.0%} of {name}" for name, (values, *_) in both.items()]
+    ax.axvline(delta, color=NEUTRAL, linestyle="--", linewidth=1.2)
+    ax.axvline(0, color=INK, linewidth=1)
+    ax.set(ylim=(-0.03, 1.03), yticks=[0, 0.25, 0.5, 0.75, 1])
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set(xlabel="signed effect (sd)", ylabel="share of units with at least that")
+    ax.set_title(f"at least {delta:g} sd: " + ",\n".join(said))
+    return lines

@@ -16,6 +16,9 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "one_card": ["card"],
         "inputs": ["validate_inputs"],
         "study": [
+            "about_study",
+            "card_units",
+            "few_images",
             "parse_units",
             "auto_config",
             "summary",

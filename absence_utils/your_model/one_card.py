@@ -12,10 +12,8 @@ from absence_utils.models.opening import LoadedModel
 from absence_utils.models.random_weights import random_copy
 
 from .cards import Card, CardOptions, collect_cards
-from .study import auto_config, study_layer
+from .study import about_study, auto_config, few_images, study_layer
 from .validation import validate_model
-
-CHECKED = 8  # images with which the network is checked
 
 
 def card(
@@ -68,8 +66,7 @@ def card(
     require_at_least("random_copies", random_copies, 1)
     network = model.model if isinstance(model, LoadedModel) else model
     dataset = _in_memory(network, images) if isinstance(images, Tensor) else images
-    few = torch.linspace(0, len(dataset) - 1, min(CHECKED, len(dataset))).long()
-    few = torch.stack([dataset[int(number)][0] for number in few])
+    few = few_images(dataset)
     validate_model(network, layer, few).raise_for_failure()
     edge = min(dataset[0][0].shape[1:])
     setting = auto_config(len(dataset), edge, patch, stride, k=k, hosts=hosts, seed=seed)
@@ -83,12 +80,8 @@ def card(
         most=most,
         null_units=null_units,
     )
-    about = {
-        "network": model.name if isinstance(model, LoadedModel) else type(network).__name__,
-        "layer": layer or "output",
-        "images": f"{len(dataset)}, {getattr(dataset, 'source', 'a dataset')}",
-        "insertion": str(setting),
-    }
+    name = model.name if isinstance(model, LoadedModel) else type(network).__name__
+    about = about_study(study, dataset, name)
     options = options or CardOptions(size=edge, seed=seed)
     (found,) = collect_cards(study, dataset, matrix_columns(dataset), [unit], options, about)
     return found

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from absence_utils.display import one_line
 from absence_utils.errors import InputError
@@ -38,6 +39,7 @@ from absence_utils.insertion.protocols import mine_splits
 from absence_utils.patches.book import PatchBook
 from absence_utils.patches.shape import beside_copies, blank_response, response_shape
 
+CHECKED = 8  # images with which a network is checked, and copies of it are calibrated
 CONTEXTS = (
     16  # units asked for their context where a part of a layer is studied: the strongest, and those asked for
 )
@@ -218,6 +220,36 @@ def strongest_units(decisions: pd.DataFrame, count: int) -> list[int]:
     ranked = pd.DataFrame({"found": found, "effect": signed})
     ranked = ranked.sort_values(["found", "effect"], ascending=False, kind="stable")
     return ranked.index[:count].tolist()
+
+
+def card_units(study: LayerStudy, unit: str, cards: int) -> list[int]:
+    """Units that get a card, by a notebook's parameters: the `cards` strongest for "auto", every one for "all".
+
+    Raises:
+        InputError: as `parse_units`.
+    """
+    asked = parse_units(unit)
+    if asked is not None:
+        return asked
+    return study.units if str(unit).strip() == "all" else strongest_units(study.decisions, cards)
+
+
+def few_images(dataset, count: int = CHECKED) -> Tensor:
+    """Some images of a dataset, evenly drawn over its order: [image, channel, height, width]."""
+    numbers = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long()
+    return torch.stack([dataset[number][0] for number in numbers.tolist()])
+
+
+def about_study(study: LayerStudy, dataset, name: str, preprocessing: str = "") -> dict[str, str]:
+    """What was studied, in words, for the foot of a card: name of the network first."""
+    about = {
+        "network": name,
+        "layer": study.layer or "output",
+        "images": f"{len(dataset)}, {getattr(dataset, 'source', 'a dataset')}",
+    }
+    if preprocessing:
+        about["preprocessing"] = preprocessing
+    return about | {"insertion": str(study.setting)}
 
 
 def summary(study: LayerStudy) -> str:
