@@ -126,12 +126,11 @@ def test_a_lesson_is_an_article(tmp_path):
     _, page = page_of(tmp_path, tmp_path / "default", "03_digits")
     assert page[0].source == "# 03 · A title\n\n**Claim.** It is so."
     assert page[1].source == ":::{admonition} Result\n:class: result\nIt is so: 12%.\n:::"
-    assert page[2].source == "The rest." and "run-note" in page[3].source
-    assert (page[4].source, page[4].metadata.tags) == ("by = hand()", [])
-    assert (
-        "../results/03_digits_cell_1_0.png" in page[5].source and "Blue speaks against it." in page[5].source
-    )
-    assert page[6].source == "More prose."
+    assert page[2].source == "The rest."
+    assert (page[3].source, page[3].metadata.tags) == ("by = hand()", [])
+    assert "../results/03_digits_cell_1_0.png" in page[4].source
+    assert "Blue speaks against it." in page[4].source and page[5].source == "More prose."
+    assert "run-note" in page[6].source, "where the plumbing begins"
     folds = {
         cell.source: cell.metadata.get("mystnb", {}).get("code_prompt_show")
         for cell in page

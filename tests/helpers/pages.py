@@ -63,7 +63,7 @@ def type_size(picture: dict) -> float:
 def resolution(address: str) -> float:
     """Dots per inch that a picture's file says, 0 if it says none."""
     path = Path(unquote(urlparse(address).path))
-    if not path.is_file():
+    if not address.startswith("file:") or not path.is_file():
         return 0.0
     with Image.open(path) as picture:
         return float(picture.info.get("dpi", (0,))[0])
