@@ -138,10 +138,13 @@ def test_the_machine_is_told_in_words(monkeypatch):
     assert make_measured.machine().startswith("12 cores")
 
 
-def test_seconds_go_into_the_rows_of_the_readme_and_nowhere_else():
-    readme = "| [01_a](x) | `c` | 9 |\n| [02_b](y) | `d` | 12 |\n1 | 9 |\n"
-    table = pd.DataFrame({"notebook": ["01_a", "02_b"], "seconds": [10.6, 12.2]})
-    assert make_measured.with_seconds(readme, table) == readme.replace("`c` | 9", "`c` | 11")
+def test_numbers_and_seconds_go_into_the_rows_of_the_readme_and_nowhere_else():
+    row = "| [{0}](notebooks/{0}_a.ipynb) | claim {0} |{1}| <img> | {2} |\n"
+    readme = row.format("01", " old ", 9) + row.format("02", "  ", 12) + "1 | 9 |\n"
+    table = pd.DataFrame({"notebook": ["01_a", "02_a"], "seconds": [10.6, 12.2]})
+    numbers = make_measured.headline_numbers()
+    wanted = row.format("01", f" {numbers['01']} ", 11) + row.format("02", f" {numbers['02']} ", 12)
+    assert make_measured.with_numbers(readme, table) == wanted + "1 | 9 |\n"
 
 
 def test_the_seeds_of_the_green_pixel_are_measured_for_both_palettes_and_written(monkeypatch, tmp_path):
