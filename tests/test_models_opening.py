@@ -1,5 +1,6 @@
 """Networks by name and by function, checkpoints of networks that torchvision does not know, and their images."""
 
+import ast
 import copy
 import os
 import re
@@ -23,6 +24,7 @@ from absence_utils.images.cache import stack_images
 from absence_utils.models.load import model_fingerprint
 from absence_utils.models.random_weights import random_copy
 from absence_utils.paths import ROOT
+from absence_utils.runner.parameters import PARAMETER_TAGS
 
 CODE = '''
 """A file as a reader has it: it imports a file beside it."""
@@ -187,12 +189,17 @@ def test_untrained_networks_are_built_anew_by_name_and_copied_otherwise(file):
 @pytest.mark.parametrize("notebook", ["04", "05", "06", "07", "shards/mine_shard"])
 def test_the_first_cells_of_notebooks_open_a_function_and_a_folder(notebook, file, folder):
     (path,) = (ROOT / "notebooks").glob(f"{notebook}*.ipynb")
-    cells = [cell["source"] for cell in nbformat.read(path, 4)["cells"] if cell["cell_type"] == "code"]
-    opening = next(cell for cell in cells if "open_model(" in cell)
-    lines = [line for line in opening.splitlines() if re.search(r"open_model\(|opened\.", line)]
+    cells = [cell for cell in nbformat.read(path, 4)["cells"] if cell["cell_type"] == "code"]
+    parameters = [it["source"] for it in cells if PARAMETER_TAGS & set(it["metadata"].get("tags", []))]
+    opening = next(cell["source"] for cell in cells if "open_model(" in cell["source"])
+    lines = [
+        ast.unparse(statement)
+        for statement in ast.parse(opening).body
+        if re.search(r"open_model\(|opened\.", ast.unparse(statement))
+    ]
     given = {"model": f"{file}:make_net", "images": str(folder), "open_model": open_model}
     names = {"run": SimpleNamespace(device="cpu"), "dataset": None, "loaded": None}
-    exec(cells[0], names)
+    exec("\n".join(parameters), names)
     exec("\n".join(lines), names | given, found := {})
     dataset = found.get("dataset") or found["loaded"]
     assert found["net"] is found["opened"].model and found["net"](dataset[0][0][None]).shape == (1, 5, 18, 18)

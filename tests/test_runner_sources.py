@@ -44,6 +44,22 @@ def test_a_change_reruns_what_imports_the_file_and_nothing_else(file, notebooks)
     assert rerun_by(file) == notebooks
 
 
+def test_a_package_leads_to_what_is_read_from_it_and_to_all_of_it_where_it_is_used_otherwise(tmp_path):
+    def sources(code: str) -> set[str]:
+        path = tmp_path / "a.ipynb"
+        path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": [code]}]}))
+        return {it.removeprefix("absence_utils/toys/") for it in notebook_sources(path) if "/toys/" in it}
+
+    few, all_of_them = (
+        {"__init__.py", "motion.py"},
+        {path.name for path in (ROOT / "absence_utils/toys").glob("*.py")},
+    )
+    assert sources("from absence_utils import toys\ntoys.motion_sequences(5, 12)") == few < all_of_them
+    assert sources("import absence_utils.toys as t\nt.motion_sequences(5, 12)") == few
+    assert sources("from absence_utils import toys\ntoys.motion_sequences(toys)") == all_of_them
+    assert sources("from absence_utils import toys") == all_of_them
+
+
 def test_no_exercise_reruns_a_notebook_and_no_figure_a_shard():
     assert not [file for files in SOURCES.values() for file in files if "/exercises/" in file]
     assert not [file for file in SOURCES["shards"] if "/plots/" in file]

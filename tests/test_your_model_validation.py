@@ -426,7 +426,7 @@ def test_hooks_that_change_gradients_are_a_failure_and_stay():
     validation = validate_model(net, None, IMAGES)
     assert failed(validation) == {"hooks"}
     found = row(validation, "hooks")
-    assert re.search(r"on 2 modules .*first '1'.* change the gradient by \d+ % of", found.found)
+    assert re.search(r"on 2 modules .*first '1'.* change the gradient by \d+% of", found.found)
     assert "handle.remove()" in found.remedy and len(net[1]._backward_hooks) == 1
 
 

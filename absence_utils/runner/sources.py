@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections import Counter
 from pathlib import Path
 
 from absence_utils.paths import ROOT
@@ -46,22 +47,40 @@ def module_sources(names: list[str], root: Path | str = ROOT) -> list[str]:
 
 
 def _imported(tree: ast.Module, package: str) -> list[str]:
-    """Dotted names in the import statements of a module of `package`: of `from a import b`, a.b."""
-    names = []
+    """Dotted names in the import statements of a module of `package`: of `from a import b`, a.b.
+
+    Of a name that is only ever read from, as `b` in `b.c(1)`, what is read: a.b.c. Where b is no package but a module,
+    that leads to the same file.
+    """
+    bound = []  # the name that stands for a dotted name in the code, and that one
     shown = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "show"]
-    drawing = {
-        id(each) for node in shown for each in ast.walk(node)
-    }  # `show` draws for people, and no result
+    # `show` draws for people, and no result
+    drawing = {id(each) for node in shown for each in ast.walk(node)}
+    names = []
     for node in ast.walk(tree):
         if id(node) in drawing:
             continue
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names if not alias.asname]
+            bound += [(alias.asname, alias.name) for alias in node.names if alias.asname]
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *filter(None, [node.module])])
-            names += [f"{base}.{alias.name}" for alias in node.names]
+            bound += [(alias.asname or alias.name, f"{base}.{alias.name}") for alias in node.names]
+    read = _read_from(tree)
+    names += [f"{dotted}{end}" for short, dotted in bound for end in read.get(short, [""])]
     return [name for name in names if name.split(".")[0] == PACKAGE]
+
+
+def _read_from(tree: ast.Module) -> dict[str, list[str]]:
+    """What code reads from each name that it only ever reads from: ".c" and ".d" of b in `b.c(b.d)`, not in `f(b)`."""
+    reads, uses = {}, Counter()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            uses[node.id] += 1
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            reads.setdefault(node.value.id, []).append(f".{node.attr}")
+    return {name: sorted(set(found)) for name, found in reads.items() if len(found) == uses[name]}
 
 
 def _files(name: str, root: Path) -> set[Path]:
