@@ -108,8 +108,8 @@ def test_the_opening_caption_says_what_was_confirmed():
 
 def test_the_page_of_pictures_says_what_the_networks_keep():
     page = (ROOT / "docs" / "pictures.md").read_text()
-    said = re.findall(r"(GoogLeNet|ResNet-50|SqueezeNet|VGG-16)(?: keeps)?\s(\d+) to (\d+) %", page)
-    said += re.findall(r"(GoogLeNet) keeps (\d+) to (\d+) % of", page)
+    said = re.findall(r"(GoogLeNet|ResNet-50|SqueezeNet|VGG-16)(?: keeps)?\s(\d+) to (\d+)%", page)
+    said += re.findall(r"(GoogLeNet) keeps (\d+) to (\d+)% of", page)
     files = {
         "GoogLeNet": "googlenet",
         "ResNet-50": "resnet50",
