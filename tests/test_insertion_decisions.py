@@ -132,6 +132,21 @@ def test_words_where_nothing_was_measured():
     assert dead["decision"] == CANNOT_TELL and "hardly changes" in describe_decision(dead, 8)
 
 
+def test_of_a_unit_that_no_patch_moves_one_cannot_tell():
+    """A unit that looks elsewhere has an effect of 0 without any scatter, which is no "none of that size"."""
+    table = effects([0.0, 0.0, 0.2], passed=[0.0, 0.0, 0.0])
+    unmoved = table["unit"] == 0
+    table.loc[unmoved, ["value", "low", "high", "error"]] = 0.0  # by any patch, in both readings
+    table.loc[(table["unit"] == 1) & (table["reading"] == "passed on"), ["low", "high", "error"]] = 0.0
+    found = decide(table).set_index(["unit", "reading"])
+    assert found.loc[0, "decision"].tolist() == [CANNOT_TELL] * 2 and np.isinf(found.loc[0, "needed"]).all()
+    assert (
+        found.loc[1, "decision"].tolist() == [NONE] * 2
+    )  # it is silent, yet it moves before its nonlinearity
+    assert found.loc[(2, "signed"), "studied"] == 2
+    assert "no patch moves the unit" in describe_decision(decide(table).iloc[0], 8)
+
+
 @pytest.mark.parametrize(
     "patch, height, width, signed, passed",
     [(24, 64, 64, 0.75, 0.15), (48, 224, 224, 0.24, 0.05), (12, 64, 64, 0.19, 0.04), (32, 64, 64, 0.75, 0.15),

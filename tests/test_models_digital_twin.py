@@ -20,6 +20,7 @@ from helpers.fake_twin import (
     oriented_filters,
     twin,
 )
+from PIL import Image
 from torch import nn
 
 from absence_utils import (
@@ -30,12 +31,16 @@ from absence_utils import (
     mine_patches,
     open_model,
     render_pair,
+    validate_inputs,
     validate_model,
 )
 from absence_utils.images.base import TensorImages, input_channels, normalisation_of
+from absence_utils.insertion.decisions import CANNOT_TELL, NONE
 from absence_utils.models import random_copy, undo_elu
 from absence_utils.models.load import model_fingerprint
 from absence_utils.paths import ROOT
+from absence_utils.your_model import CardOptions
+from absence_utils.your_model.study import auto_config, study_layer
 
 MOST = 4.0  # what a map can reach: sum of |filter|, which is 2, times the largest input, 2
 
@@ -222,6 +227,37 @@ def test_it_is_opened_by_module_and_function_and_copied_with_random_weights():
     assert torch.equal(Unit(copy, "logits", 0).response(images), copy(images)[:, 0])
 
 
+def write_grey(folder, edge=EDGE, count=60):
+    """Images with a vertical and a horizontal bar in half of them each, where the neurons look, on noise."""
+    generator = torch.Generator().manual_seed(0)
+    there = torch.rand(count, 2, generator=generator) < 0.5
+    heights = there * (0.5 + torch.rand(count, 2, generator=generator))
+    folder.mkdir()
+    for number, (vertical, horizontal) in enumerate(heights.tolist()):
+        noise = 0.1 * torch.randn(edge, edge, generator=generator)
+        image = bars(vertical, horizontal, edge=edge)[0, 0] + noise
+        grey = (255 * (image * 0.25 + 0.5).clamp(0, 1)).round().byte()
+        Image.fromarray(grey.numpy(), "L").save(folder / f"{number:02d}.png")
+
+
+def test_a_layer_study_reads_a_twin_from_a_file_and_grey_images(tmp_path):
+    """What notebook 10 does. The neurons look at the middle, where the corners of an image have no part."""
+    write_grey(tmp_path / "grey")
+    (tmp_path / "my_twin.py").write_text("from helpers.fake_twin import make_twin\n")
+    opened = open_model(f"{tmp_path / 'my_twin.py'}:make_twin")
+    images = opened.images(tmp_path / "grey")
+    assert images[0][0].shape == (1, EDGE, EDGE) and validate_inputs(opened, images).ok
+    copies = [random_copy(opened.model, 1)]
+    found = {}
+    for place in ("corners", "centre"):
+        setting = auto_config(len(images), EDGE, hosts=40, place=place)
+        found[place] = study_layer(opened.model, "logits", images, setting, copies, redraws=1).decisions
+    assert (found["corners"]["decision"] == CANNOT_TELL).all() and (found["corners"]["studied"] == 0).all()
+    effect = found["centre"]["effect"]  # neuron 1 has no suppressor
+    assert (effect[[0, 2]] > effect[1] + 0.1).all() and (found["centre"]["studied"] == 3).all()
+    assert found["centre"]["decision"][1] == NONE
+
+
 def test_the_same_weights_with_another_readout_or_scale_are_another_network():
     made = [twin(), twin(data_key="mouse"), twin(undo="nothing"), twin(mask=torch.eye(EDGE))]
     assert len({model_fingerprint(model) for model in made}) == len(made)
@@ -282,18 +318,27 @@ def test_values_below_the_floor_that_only_some_images_show_are_an_error_too():
 # -- the page
 
 
-def test_the_recipes_of_the_page_run(monkeypatch):
+def test_the_recipes_of_the_page_run(monkeypatch, tmp_path):
     text = (ROOT / "docs" / "neuroscience.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     images = F.pad(torch.cat([bars(1, 0), bars(0, 1), bars(1, 2)]), (0, 48, 0, 48))  # 64 px
     members = [FakeTwin(neurons={"session_7": NEURONS["monkey"]}) for _ in range(2)]
     loads = SimpleNamespace(load_models=lambda: members, load_images=lambda: images)
     monkeypatch.setitem(sys.modules, "my_lab", loads)
-    names = {}
+    monkeypatch.chdir(tmp_path)
+    write_grey(tmp_path / "photos", edge=64, count=40)
+    names = {
+        "quick": {"options": CardOptions(steps=2, maps=1, facets=1), "hosts": 12, "k": 6, "random_copies": 1}
+    }
     for block in blocks:
-        exec(block.replace("steps=256", "steps=3"), names)
+        exec(
+            block.replace("steps=256", "steps=3").replace('place="centre"', 'place="centre", **quick'), names
+        )
     assert names["blank"].item() == pytest.approx(-1, abs=1e-5)  # the baseline of neuron 2
     assert names["suppression"].shape == (3, 64, 64) and names["suppression"][1].sum() > 5
     assert names["curve"][15][1] < names["curve"][0][1] == pytest.approx(-1, abs=1e-5)
     made, preprocessing = names["make_twin"]()
     assert open_model(made, preprocessing=preprocessing).preprocessing.size == 64
+    assert (
+        "no patch moves the unit" in names["found"].sentence
+    )  # in 64 px they look near a corner, not at the middle

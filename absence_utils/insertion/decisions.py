@@ -24,6 +24,7 @@ SHARE = (24 / 64) ** 2  # of an image: how large the patches were with which the
 DECIDED_ON = {"signed": CONTROLS[:1], "passed on": CONTROLS}  # the smallest of these counts
 LEVEL = 0.05  # false discovery rate over the units studied
 MOST_IMAGES = 100_000  # more are not worth naming
+UNMOVED = 1e-4  # sd, what rounding makes of no change at all
 
 
 def sizes_that_count(patch: int, height: int, width: int) -> dict[str, float]:
@@ -46,6 +47,8 @@ def decide(
     one-sided t tests with the effect's own standard error, adjusted over the units studied (Benjamini and Hochberg,
     5%). The effect is against random patches at the same place in the signed reading, and the smaller of two in what
     is passed on (random patches, the mean colour): both must exceed delta, or one of them (p times two) fall short.
+    A unit that no patch of any kind moves, in any image, is not asked, and one cannot tell: it looks elsewhere, as
+    neurons of a digital twin do that see the middle of the image while patches go to its corners.
 
     Why these deltas: any unit's lowest patches lower it, since they were chosen for that. On 1,000 hidden units whose
     truth is known an effect of 0.75 sd separates those with an absence from those without, see docs/power.md.
@@ -71,20 +74,25 @@ def decide(
             raise InputError(
                 "deltas", f"{delta} for {reading!r}", "Give the size in sd that counts, above 0."
             )
+    signed = effects[effects["reading"] == "signed"]
+    still = (signed["value"].abs() + signed["error"] < UNMOVED).groupby(signed["unit"]).all()
+    unmoved = set(still.index[still])
     tables = [
-        _decide(effects[effects["reading"] == reading], reading, deltas[reading], null)
+        _decide(effects[effects["reading"] == reading], reading, deltas[reading], null, unmoved)
         for reading in effects["reading"].unique()
     ]
     table = pd.concat(tables, ignore_index=True)
     return table.sort_values("unit", kind="stable", ignore_index=True)
 
 
-def _decide(effects: pd.DataFrame, reading: str, delta: float, null) -> pd.DataFrame:
+def _decide(effects: pd.DataFrame, reading: str, delta: float, null, unmoved: set) -> pd.DataFrame:
     controls = DECIDED_ON[reading]
     rows = smallest_effect(effects, controls)
+    still = rows["unit"].isin(unmoved).to_numpy()
     each = [effects[effects["control"] == name].set_index("unit").loc[rows["unit"]] for name in controls]
     more = np.max([one_sided_p(part, delta) for part in each], axis=0)  # all of them must exceed it
     less = len(controls) * np.min([1 - one_sided_p(part, delta) for part in each], axis=0)
+    more, less = np.where(still, np.nan, more), np.where(still, np.nan, less)
     q_more, q_less = fdr_adjust(more), fdr_adjust(np.minimum(less, 1))
     known = ~np.isnan(more)
     decision = np.select([known & (q_more < LEVEL), known & (q_less < LEVEL)], [ENCODES, NONE], CANNOT_TELL)
@@ -101,7 +109,7 @@ def _decide(effects: pd.DataFrame, reading: str, delta: float, null) -> pd.DataF
         "delta": delta,
         "q_more": q_more, "q_less": q_less,
         "images": rows["images"].to_numpy(), "patches": rows["patches"].to_numpy(),
-        "needed": np.where(decision == CANNOT_TELL, _needed(rows, delta), 0),
+        "needed": np.where(still, np.inf, np.where(decision == CANNOT_TELL, _needed(rows, delta), 0)),
         "percentile": percentile,
         "studied": int(known.sum()),
     })  # fmt: skip
@@ -136,6 +144,10 @@ def describe_decision(row: pd.Series, patch: int) -> str:
     """A row of `decide` as one sentence, for patches of `patch` px."""
     if np.isnan(row["effect"]):
         return f"Cannot tell ({row['reading']}): the unit hardly changes over these images."
+    if np.isnan(row["q_more"]):
+        return (
+            f"Cannot tell ({row['reading']}): no patch moves the unit. It does not see where they are pasted."
+        )
     control = {"random patch": "random ones", "mean colour": "the mean colour"}[row["control"]]
     many = "the weaker of two controls; " if len(DECIDED_ON[row["reading"]]) > 1 else ""
     ends, does = [row["low"], row["high"]], "lower"

@@ -9,9 +9,10 @@ import pandas as pd
 
 from absence_utils.errors import InputError, require_at_least, require_choice
 
-from .paste import CORNERS
+from .paste import CORNERS, LOCATIONS
 
 PAIRS = ("all", "one", "one_random")
+PLACES = ("corners", "centre")
 NO_IMAGE = -9  # in place of an image that a unit does not have
 
 
@@ -28,6 +29,7 @@ class InsertionConfig:
             patch drawn at random, anew for each condition: the published design, for the published protocol alone.
         pool: see `units.responses`.
         seed: of random patches, corners and images.
+        place: "corners", or "centre" for units that see the middle of an image alone, as neurons of a digital twin do.
 
     Raises:
         InputError: settings that make no sense together.
@@ -40,13 +42,17 @@ class InsertionConfig:
     pairs: str = "all"
     pool: str = "mean"
     seed: int = 0
+    place: str = "corners"
 
     def __str__(self) -> str:
         each = "every patch in every image" if self.pairs == "all" else "one patch in each image"
-        return f"{self.k} patches of {self.patch} px at each end, up to {self.images} images of each group, {each}"
+        where = "" if self.place == "corners" else f", at the {self.place}"
+        counts = f"{self.k} patches of {self.patch} px at each end, up to {self.images} images of each group"
+        return f"{counts}, {each}{where}"
 
     def __post_init__(self):
         require_choice("pairs", self.pairs, PAIRS)
+        require_choice("place", self.place, PLACES)
         require_at_least("k", self.k, 2, "an interval is made of the patches' scatter")
         least = 2 * self.k if self.pairs == "one" else 2
         require_at_least(
@@ -62,11 +68,13 @@ class InsertionConfig:
 
     @property
     def corners(self) -> np.ndarray:
-        """[patch] a corner for each rank of a patch, drawn once and used for every condition, unit and image.
+        """[patch] a place for each rank of a patch, drawn once and used for every condition, unit and image.
 
         Every corner serves as many patches as the others, and "the same place" holds for all comparisons. It also
         lets units share their random patches, which then run once for all of them.
         """
+        if self.place == "centre":
+            return np.full(self.k, LOCATIONS.index("centre"))
         order = np.arange(self.k) % CORNERS
         return self.generator(0).permutation(order)
 

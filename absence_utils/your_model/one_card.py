@@ -31,6 +31,7 @@ def card(
     null_units: int = 64,
     most: int = 64,
     seed: int = 0,
+    place: str = "corners",
 ) -> Card:
     """Check the network, study the unit among others of its layer and against random weights, and gather its card.
 
@@ -43,7 +44,8 @@ def card(
         images: an image dataset (`load_images`, `LoadedModel.images`), 36 images or more, better 150; or a tensor
             [image, channel, height, width], normalised as the network expects.
         options: what goes onto the card; by default `CardOptions()` with synthesised images of the images' size.
-        patch, stride, k, hosts: of the insertion experiment, see `auto_config`.
+        patch, stride, k, hosts, place: of the insertion experiment, see `auto_config`. Units that see the middle of an
+            image alone need place="centre".
         random_copies, null_units: copies with random weights, and units studied in all of them together.
         most: units of the layer that are studied, this one among them; 0 for all.
         seed: of copies, images, patches and synthesis.
@@ -69,7 +71,7 @@ def card(
     few = few_images(dataset)
     validate_model(network, layer, few).raise_for_failure()
     edge = min(dataset[0][0].shape[1:])
-    setting = auto_config(len(dataset), edge, patch, stride, k=k, hosts=hosts, seed=seed)
+    setting = auto_config(len(dataset), edge, patch, stride, k=k, hosts=hosts, seed=seed, place=place)
     study = study_layer(
         network,
         layer,

@@ -109,6 +109,7 @@ def auto_config(
     k: int = 12,
     hosts: int = 192,
     seed: int = 0,
+    place: str = "corners",
 ) -> InsertionConfig:
     """The asked numbers of patches and of images, lowered to what a folder of `count` images allows.
 
@@ -117,7 +118,7 @@ def auto_config(
         edge: px of their shorter side.
         patch, stride: px; 0 for a quarter of the edge, and for half a patch.
         k, hosts: most patches of each kind, and most images that patches are pasted into.
-        seed: see `insertion.design.InsertionConfig`.
+        seed, place: see `insertion.design.InsertionConfig`.
 
     Raises:
         InputError: too few images for six patches of each kind; says how many are needed.
@@ -133,7 +134,7 @@ def auto_config(
         raise InputError("images", problem, f"Give {FEWEST_IMAGES} or more.")
     hosts = min(hosts, count - count // 3)
     k = min(k, count // 6, hosts // 2)
-    return InsertionConfig(patch, stride, k, hosts - hosts % k, "one", seed=seed)
+    return InsertionConfig(patch, stride, k, hosts - hosts % k, "one", seed=seed, place=place)
 
 
 def study_layer(
