@@ -98,7 +98,8 @@ lab: $(READY)  ## open JupyterLab on the notebooks; exercises to work on are cop
 
 exercise: $(READY)  ## open a copy of one exercise, which is never written over: make exercise NAME=01
 	@[ -n "$(NAME)" ] || { echo "error: name the exercise, make exercise NAME=01" >&2; exit 1; }
-	@copy=$$($(BIN)/python notebooks/exercises/copies.py $(NAME)) && exec $(LAB) $(ARGS) "$$copy"
+	@copy=$$($(BIN)/python notebooks/exercises/copies.py $(NAME)) && exec $(LAB) $(ARGS) \
+		--LabApp.default_url="/lab/tree/notebooks/work/$$(basename "$$copy")"
 
 lock:  ## write requirements.lock anew from pyproject.toml (needs uv, and --default-index if pip uses another one)
 	uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 --output-file requirements.lock \

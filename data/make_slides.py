@@ -207,7 +207,7 @@ def candidates_are_not_proofs():
     """Units flagged by the published test and by the veto score, on units whose answer is known."""
     table = pd.read_csv(REFERENCE / "07_verdicts.csv")
     kinds = {"additive units": "inhibit nothing", "veto units": "are vetoes"}
-    tests = {"published": ("published test", "0.6"), "vetoed": ("veto score, with controls", MARK)}
+    tests = {"published": ("published test", MARK), "vetoed": ("veto score, with controls", "black")}
     flagged = table[table.network.isin(kinds)].astype({"vetoed": float})
     flagged = 100 * flagged.groupby("network")[list(tests)].mean()
     counts = table.network.value_counts()

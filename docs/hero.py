@@ -62,7 +62,9 @@ def hero_html(shown: dict) -> str:
             )
         )
     logits = [LOGIT.format(digit=digit, value=signed(responses[0][digit])) for digit in (unit, source)]
-    alternative = f"A digit of 8 by 8 pixels; blue pixels speak against a {unit}. The slider removes them."
+    alternative = (
+        f"A digit of 8 by 8 pixels; blue pixels speak against a {unit}. The slider removes the bluest."
+    )
     return PAGE.format(
         before=stills[0],
         after=stills[1],

@@ -12,12 +12,13 @@
   const last = seen.length - 1;
   const range = Math.max(...responses.flatMap((all) => [Math.abs(all[unit]), Math.abs(all[source])]));
   let timer = null;
+  let touched = false;
 
   const signed = (value) => (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(1);
 
   function show(step) {
     slider.value = step;
-    slider.setAttribute("aria-valuetext", `${step} pixels removed, seen as ${seen[step]}`);
+    slider.setAttribute("aria-valuetext", `${step} ${step === 1 ? "pixel" : "pixels"} removed, seen as ${seen[step]}`);
     hero.querySelector("output").textContent = step;
     for (const mark of live.querySelectorAll("[data-step]"))
       mark.classList.toggle("shown", Number(mark.dataset.step) <= step);
@@ -51,7 +52,7 @@
   hero.querySelector(".hero-still").hidden = true;
   live.hidden = false;
   show(0);
-  slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
-  play.addEventListener("click", () => (timer ? stop() : start()));
-  if (!matchMedia("(prefers-reduced-motion: reduce)").matches) setTimeout(() => { if (!Number(slider.value)) start(); }, 900);
+  slider.addEventListener("input", () => { touched = true; stop(); show(Number(slider.value)); });
+  play.addEventListener("click", () => { touched = true; timer ? stop() : start(); });
+  if (!matchMedia("(prefers-reduced-motion: reduce)").matches) setTimeout(() => { if (!touched) start(); }, 900);
 })();
