@@ -66,6 +66,9 @@ def write_page(path: Path, results: Path, source: Path) -> bool:
             cells.append(_code(cell, fold) if cell.cell_type == "code" else cell)
     first = re.sub(r"^# (?=\D)", f"# {path.stem[:2]} · ", cells[0].source)
     cells[0] = nbformat.v4.new_markdown_cell(first)
+    for cell in cells:
+        if cell.cell_type == "markdown":  # pages of docs/ stand one folder above a notebook's
+            cell.source = cell.source.replace("](../docs/", "](../")
     target = source / path.relative_to(ROOT)
     target.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"kernelspec": node.metadata.kernelspec}

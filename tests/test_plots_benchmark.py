@@ -49,23 +49,26 @@ def test_groups_draw_the_best_its_interval_and_the_others_in_the_order_of_the_me
     figure = plots.groups(board, best, MEMBERS, chance=1 / 7, run=small)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["one\n(a)", "two on three\n(c)"], "the group that was not run has no row"
-    for ax, shift in zip(figure.axes, (0.0, 0.3), strict=True):
+    # of all absences: c says something of three in ten, which says nothing of its false alarms
+    for ax, shift, share in zip(figure.axes, (0.0, 0.3), (0.3, 1.0), strict=True):
         (points,) = ax.containers
-        np.testing.assert_allclose(points.lines[0].get_xdata(), [0.3 + shift, 0.6 + shift])
+        np.testing.assert_allclose(points.lines[0].get_xdata(), [0.3 + shift, share * (0.6 + shift)])
         np.testing.assert_allclose(points.lines[0].get_ydata(), [0, 1])
         (bars,) = points.lines[2]
-        np.testing.assert_allclose(bars.get_segments()[1][:, 0], [0.5 + shift, 0.65 + shift])
+        np.testing.assert_allclose(
+            bars.get_segments()[1][:, 0], [share * (0.5 + shift), share * (0.65 + shift)]
+        )
         dots = [line for line in ax.lines if line.get_color() == plots.METHOD]
         np.testing.assert_allclose(dots[0].get_xdata(), [0.1 + shift])
         assert len(dots[1].get_xdata()) == 0
         (small,) = [line for line in ax.lines if line.get_color() == plots.ORANGE]
-        np.testing.assert_allclose(small.get_xdata(), [0.32 + shift, 0.62 + shift])
+        np.testing.assert_allclose(small.get_xdata(), [0.32 + shift, share * (0.62 + shift)])
     (chance,) = [line for line in figure.axes[0].lines if line.get_linestyle() == ":"]
     assert chance.get_xdata() == [1 / 7, 1 / 7] and not [
         line for line in figure.axes[1].lines if line.get_linestyle() == ":"
     ]
     said = [[text.get_text() for text in ax.texts if text.get_weight() == "bold"] for ax in figure.axes]
-    assert said == [["30%", "60%"], ["60%", "90%"]], "the number of each row, at its end"
+    assert said == [["30%", "18%"], ["60%", "90%"]], "the number of each row, at its end"
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"this run (1 network)", "chance"} < labels
 

@@ -394,6 +394,12 @@ def test_a_declared_file_lies_in_the_output_folder(notebook, name):
         run.declared_files(run.read_notebook(notebook))
 
 
+def test_words_that_the_package_lists_are_printed_as_they_are_typed(capsys):
+    assert run.main(["10", "--parameters"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("effort = ")]
+    assert line.endswith('one of "full", "atlas", "quick"')
+
+
 def test_lists(notebook, tmp_path, capsys):
     assert run.main([str(notebook), "--list", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/00_a.png  (not made yet)"]

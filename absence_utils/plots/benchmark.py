@@ -53,6 +53,8 @@ PICTURES = {  # column of the gallery: picture, and the number under it
 def groups(board, best, members: dict[str, list[str]], chance: float | None = None, run=None):
     """Groups of methods: how often the best of each finds the suppressor first, and calls one where none is.
 
+    The first is a share of all absences: one of which a method says nothing is one that it does not find.
+
     Args:
         board: as `benchmark.leaderboard` gives it, for the pale dots of all methods.
         best: as `benchmark.best_of_groups` gives it: group, method, score, mean, low, high, coverage.
@@ -65,15 +67,15 @@ def groups(board, best, members: dict[str, list[str]], chance: float | None = No
     with companion_style():
         fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.75 + 0.56 * len(names)), sharey=True)
         for ax, (score, title) in zip(axes, PANELS.items(), strict=True):
-            rows = best[best.score == score].set_index("group").reindex(names)
-            every = board[board.score == score].set_index("method")["mean"]
+            rows = _of_all(best[best.score == score]).set_index("group").reindex(names)
+            every = _of_all(board[board.score == score]).set_index("method")["mean"]
             for place, name in enumerate(names):
                 dots = every.reindex(members[name]).drop(chosen[name]).dropna()
                 label = "" if place else "other methods of the group"
                 at = np.full(len(dots), place - 0.25)
                 ax.plot(dots, at, "o", color=METHOD, markersize=4, label=label)
             if run is not None:
-                small = run[run.score == score].set_index("method")["mean"].reindex(chosen)
+                small = _of_all(run[run.score == score]).set_index("method")["mean"].reindex(chosen)
                 count = int(run.networks.max())
                 at, label = np.arange(len(names)) + 0.27, f"this run ({count} network{'s' * (count > 1)})"
                 ax.plot(small, at, "D", color=ORANGE, markersize=4, label=label)
@@ -89,7 +91,7 @@ def groups(board, best, members: dict[str, list[str]], chance: float | None = No
         for place, share in enumerate(found.coverage):
             if share < OUTSPOKEN:
                 said = f"says nothing of {1 - share:.0%}"
-                axes[0].text(0.19, place + 0.27, said, va="center", color=NEUTRAL, in_layout=False)
+                axes[0].text(share + 0.06, place, said, va="center", color=NEUTRAL, in_layout=False)
         for place in np.flatnonzero(rows["mean"].isna()):  # of the last panel, the false alarms
             axes[1].text(0.05, place, "never finds 80%", va="center", color=NEUTRAL, in_layout=False)
         if chance is not None:
@@ -100,6 +102,12 @@ def groups(board, best, members: dict[str, list[str]], chance: float | None = No
         fig.suptitle(_claim_of_groups(found))
         legend_below(fig, axes[0], 2)
     return fig
+
+
+def _of_all(rows):
+    """Rows whose score is the share found first, as a share of all absences and not of those answered."""
+    share = rows.coverage.where(rows.score == FIND, 1)
+    return rows.assign(**{name: rows[name] * share for name in ("mean", "low", "high")})
 
 
 def _claim_of_groups(found) -> str:

@@ -318,8 +318,11 @@ def _print_figures(options) -> int:
 
 def _print_parameters(known: dict[str, Parameter]) -> int:
     for parameter in known.values():
-        line = f"{parameter.name} = {parameter.default!r}"
-        print(f"{line:40}  # {parameter.comment}" if parameter.comment else line)
+        line, comment = f"{parameter.name} = {parameter.default!r}", parameter.comment
+        if parameter.range.listed:  # a name of the package stands for words that can be typed
+            words = ", ".join(f'"{word}"' for word in parameter.range.choices())
+            comment = comment.replace(parameter.range.listed, words)
+        print(f"{line:40}  # {comment}" if comment else line)
     return 0
 
 
