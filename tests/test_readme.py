@@ -176,16 +176,38 @@ def test_the_page_of_pictures_says_what_the_networks_keep():
         assert (round(min(shares)), round(max(shares))) == (int(low), int(high)), name
 
 
-def test_limits_say_what_the_conditional_minimum_missed():
-    table = pd.read_csv(DATA / "measured" / "conditional_table.csv").set_index(["units", "veto planted"])
-    text = " ".join((ROOT / "docs" / "limits.md").read_text().split())
-    scenes, random = (
-        table.loc[("rules of the scenes, evidence masks", "yes")],
-        table.loc[("random weights", "no")],
+def test_pages_say_what_the_conditional_minimum_calls_and_misses():
+    table = pd.read_csv(DATA / "measured" / "conditional_table.csv")
+    counts = table.groupby(["units", "veto planted"])[["asked", "called"]].sum()
+
+    def said(units: str, planted: str) -> tuple[int, int]:
+        return tuple(int(it) for it in counts.loc[(units, planted)])
+
+    pictures, limits = (
+        " ".join((ROOT / "docs" / name).read_text().split()) for name in ("pictures.md", "limits.md")
     )
-    assert (scenes["of"], scenes["of"] - scenes["called"]) == (6, 2) and "Two of six planted vetoes" in text
-    assert (random["asked"], random["called"]) == (11, 0) and "none of eleven" in text
-    assert f"up to {100 * (1 - 0.025 ** (1 / 11)):.0f}% open" in text
+    asked, called = said("veto units", "yes")
+    assert asked == called and f"all {asked} built vetoes are called" in pictures
+    others = [said(kind, "no") for kind in ("additive units", "saturating units")]
+    assert (
+        not sum(it[1] for it in others)
+        and f"none of {sum(it[0] for it in others)} units that add" in pictures
+    )
+    asked, called = said("rules of the scenes", "yes")
+    assert f"{called} of {asked} planted vetoes of eight networks" in pictures
+    assert f"misses {asked - called} of {asked} planted vetoes" in limits
+    asked, called = said("rules of the scenes", "no")
+    assert not called and f"none of {asked} units without one" in pictures
+    asked, called = said("random weights", "no")
+    open_share = f"up to {100 * (1 - 0.025 ** (1 / asked)):.0f}%"
+    assert not called and f"none of {asked} units is called (0%, 95% interval {open_share})" in pictures
+    assert f"none of {asked} units with random weights leaves {open_share} open" in limits
+    asked, called = said("random rules", "yes")
+    assert f"{called} of {asked} vetoes" in pictures
+    asked, called = said("random rules", "no")
+    assert f"{called} of {asked} units without one" in pictures
+    asked, called = said("random rules, A and B", "no")
+    assert 2 * called == asked and f"{called} of {asked} conjunctions" in pictures
 
 
 def test_the_caption_of_squeezenet_says_what_the_table_of_names_says():
