@@ -136,10 +136,11 @@ def test_the_table_is_searched_and_sorted(browser, atlas, layer_study):
         page = opened.page
         assert rows(page) == [0, 1, 2, 3, 4]
         page.locator(".dt-scroll-head th", has_text="signed effect").click()
-        links = page.query_selector_all("#units tbody a")
-        assert [int(link.inner_text()) for link in links] == table["unit"].tolist()
+        shown = "() => [...document.querySelectorAll('#units tbody a')].map(link => Number(link.innerText))"
+        # the table draws itself when the browser gets to it
+        page.wait_for_function(f"wanted => `${{({shown})()}}` === `${{wanted}}`", arg=table["unit"].tolist())
         page.fill(SEARCH, "Silenced by ring")
-        assert len(page.query_selector_all("#units tbody a")) == 1
+        page.wait_for_function(f"() => ({shown})().length === 1")
 
 
 def test_neighbours_of_a_card(browser, atlas):
