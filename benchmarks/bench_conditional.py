@@ -40,7 +40,7 @@ from make_benchmark_networks import train
 from make_measured import machine
 
 from absence_utils.benchmark.networks import SEEDS, load_benchmark_network
-from absence_utils.benchmark.rule_networks import load_rule_network, network_names, rules_of
+from absence_utils.benchmark.rule_networks import WORLDS, load_rule_network, network_names, rules_of
 from absence_utils.errors import InputError
 from absence_utils.images.base import TensorImages, set_input_spec
 from absence_utils.images.scenes import CONCEPTS, NORMALISATION, RULES, scene_dataset
@@ -203,11 +203,11 @@ def trained(fresh: int, dataset) -> Iterator[pd.DataFrame]:
             )
 
 
-def random_rules(count: int) -> Iterator[pd.DataFrame]:
+def random_rules(count: int, worlds: list[str]) -> Iterator[pd.DataFrame]:
     """Networks on rules drawn at random, the first ones of each world."""
     for name in network_names():
         world, _, number = name.partition("/")
-        if int(number) >= count:
+        if int(number) >= count or world not in worlds:
             continue
         network, rules = load_rule_network(name), rules_of(name)
         dataset = scenes_of(rules.world, 600, 0)
@@ -227,8 +227,8 @@ def random_rules(count: int) -> Iterator[pd.DataFrame]:
         )  # fmt: skip
 
 
-def random_weights(copies: int, channels: int, dataset) -> Iterator[pd.DataFrame]:
-    for seed in range(1, copies + 1):
+def random_weights(copies: list[int], channels: int, dataset) -> Iterator[pd.DataFrame]:
+    for seed in range(copies[0], copies[1] + 1):
         copy = random_copy(load_model("concept_scenes"), seed, images=dataset.images[:8])
         for layer, count in (("logits", len(RULES)), ("block4", 64)):
             units = list(range(0, count, 1 if layer == "logits" else 64 // channels))
@@ -245,7 +245,7 @@ def tables(options) -> Iterator[pd.DataFrame]:
     if "scenes" in options.parts:
         yield from trained(options.fresh, dataset)
     if "random rules" in options.parts:
-        yield from random_rules(options.random_rules)
+        yield from random_rules(options.random_rules, options.worlds)
     if "random weights" in options.parts:
         yield from random_weights(options.copies, options.channels, dataset)
 
@@ -294,7 +294,8 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="all, or some side by side")
     parser.add_argument("--fresh", type=int, default=2, help="networks on the scenes' rules of further seeds")
     parser.add_argument("--random-rules", type=int, default=5, help="networks of each world on random rules")
-    parser.add_argument("--copies", type=int, default=11, help="with random weights")
+    parser.add_argument("--worlds", nargs="+", default=list(WORLDS), help="of the networks on random rules")
+    parser.add_argument("--copies", type=int, nargs=2, default=(1, 11), help="first and last one")
     parser.add_argument("--channels", type=int, default=8, help="of block4 of each copy")
     parser.add_argument(
         "--known", type=int, nargs=2, default=(4, 8), help="units by hand, of two sets of filters"
