@@ -52,7 +52,7 @@ from .parametrisation import Parametrised, blank_of
 
 POLES = ("lowest", "highest")
 FITTED = ("with driver", "without driver")  # the images to which a surround is fitted
-LEAST = 0.5  # sd, the smallest that counts; what adds up or saturates stays within 0.35 (bench_conditional)
+LEAST = 0.5  # sd, the smallest that counts; what adds up or saturates stays above -0.31 (bench_conditional)
 DRIVER = 0.5  # sd that a unit loses without its driver; one that loses less has none
 NOWHERE = 0.1  # of what the surround fitted with the driver did: one that did less had nothing to follow
 LEVEL = 0.05  # false discovery rate over units
