@@ -53,6 +53,7 @@ NO_PROSE = (
     nodes.comment,
 )
 
+PHONE = 340  # px that a picture has on a phone: a wider one scrolls there, and says so (companion.css)
 NO_PROSE_CLASSES = {"toctree-wrapper", "card-grid", "run-note"}
 
 
@@ -188,9 +189,9 @@ def link_pictures(app: Sphinx, doctree: nodes.document, page: str) -> None:
             continue
         address = relative_uri(app.builder.get_target_uri(page), f"{app.builder.imagedir}/{known[1]}")
         width, least = shown_widths(Path(app.srcdir, picture["uri"]))
-        opening = (
-            f'<a class="picture" href="{address}" style="--width: {width:.0f}px; --least: {least:.0f}px">'
-        )
+        look = f"--width: {width:.0f}px; --least: {least:.0f}px"
+        kind = "picture wide" if least > PHONE else "picture"
+        opening = f'<a class="{kind}" href="{address}" style="{look}">'
         around = [
             nodes.raw("", opening, format="html"),
             picture.deepcopy(),

@@ -245,7 +245,7 @@ def test_a_lesson_reads_as_an_article(site):
     assert re.search(r'<a class="glossary-word[^>]*title="[^"]{20,}"', page)
     assert ">Parameters</p>" in page and ">Imports</p>" in page
     for figure in re.findall(r"<figure.*?</figure>", page, re.DOTALL):
-        assert figure.count("<img") == 1 and 'class="picture"' in figure
+        assert figure.count("<img") == 1 and 'class="picture' in figure
 
 
 def test_notebooks_show_results_or_how_to_get_them(site):
