@@ -123,28 +123,12 @@ def merge_shards(paths: Iterable[str | Path]) -> PatchBook:
     return book
 
 
-def load_or_mine(
-    path: str | Path,
-    model: nn.Module,
-    layer: str | None,
-    dataset,
-    patch: int = 48,
-    stride: int = 16,
-    k: int = 8,
-    pool: str = "mean",
-    region: str = "auto",
-    **options,
-) -> PatchBook:
+def load_or_mine(path: str | Path, model: nn.Module, layer: str | None, dataset, **how) -> PatchBook:
     """The saved book at `path`, which must be what `mine_patches` would find with these arguments; "" mines it here.
-
-    Args:
-        path: of the book, or "".
-        model, layer, dataset, patch, stride, k, pool, region, options: as for `mine_patches`.
 
     Raises:
         InputError: it cannot be read, or was mined from something else: says from what.
     """
-    how = {"patch": patch, "stride": stride, "k": k, "pool": pool, "region": region, **options}
     if not str(path):
         return mine_patches(model, layer, dataset, **how)
     try:

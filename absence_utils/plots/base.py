@@ -130,15 +130,10 @@ def name_rows(ax, names, **text) -> None:
     ax.set_ylim(len(names) - 0.4, -0.6)
 
 
-def legend_above(fig, ax, ncols: int, **more) -> None:
-    """What is drawn in `ax`, as a legend above all axes of the figure."""
-    fig.legend(
-        *ax.get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=ncols,
-        frameon=False,
-        **more,
-    )
+def legend_below(fig, ax, ncols: int, **more) -> None:
+    """What is drawn in `ax`, as a legend below all axes of the figure: above them stands the title."""
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=ncols, frameon=False, **more)
 
 
 def signed_number(value: float) -> str:
@@ -156,6 +151,6 @@ def wrapped(text: str, inches: float, lines: int = 4) -> str:
     )
 
 
-def fixed_number(value: float, digits: int) -> str:
-    """With so many digits behind the point, a minus that can be seen, and no plus: "0.06", "−1.5"."""
-    return f"{value:.{digits}f}".replace("-", "−")
+def fixed_number(value: float, digits: int, plus: bool = False) -> str:
+    """With so many digits behind the point and a minus that can be seen: "0.06", "−1.5"; "+0.06" if `plus`."""
+    return f"{value:{'+' * plus}.{digits}f}".replace("-", "−")

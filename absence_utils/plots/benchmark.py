@@ -19,6 +19,7 @@ from .base import (
     WIDTH,
     companion_style,
     interval_points,
+    legend_below,
     name_rows,
     show_image,
     signed_number,
@@ -167,11 +168,6 @@ def faithfulness_curves(results: dict, where: str = ""):
 def _decimals(value: float) -> str:
     """Two digits behind the point, with a sign that can be seen, and none before a zero."""
     return "0" if round(value, 2) == 0 else f"{value:+.2f}".replace("-", "−")
-
-
-def legend_below(fig, ax, ncols: int) -> None:
-    """What is drawn in `ax`, as a legend below all axes of the figure, under whose title there is no room."""
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=ncols, frameon=False)
 
 
 def diagnosis_waterfall(table):

@@ -321,5 +321,5 @@ def _two_maps(axes, example, limit, smooth, class_names) -> None:
         bare(ax)
         wrong = "" if right or column == example.label else "\n(wrong)"
         value = round(float(example.logits[column]), 1) + 0.0  # no minus before a zero
-        logit = f"{value:+.1f}".replace("-", "−")
+        logit = fixed_number(value, 1, plus=True)
         ax.set_xlabel(f"{class_names[column]}: {logit}{wrong}", labelpad=2)

@@ -14,6 +14,7 @@ from .base import (
     SIGNED,
     WIDTH,
     companion_style,
+    fixed_number,
     frame_axes,
     name_rows,
     show_image,
@@ -28,7 +29,7 @@ from .base import (
 def weight_heatmap(ax, weights, title: str) -> None:
     """Signed heatmap of a table of weights, with the numbers written in."""
     limit = signed_limit(weights.to_numpy())
-    texts = [[f"{value:+.1f}".replace("-", "−") for value in row] for row in weights.to_numpy()]
+    texts = [[fixed_number(value, 1, plus=True) for value in row] for row in weights.to_numpy()]
     sns.heatmap(weights, ax=ax, cmap=SIGNED, vmin=-limit, vmax=limit, annot=texts, fmt="", linewidths=1,
                 xticklabels=[name.replace(" ", "\n") for name in weights.columns],
                 yticklabels=[name.replace(" pixel", "\npixel") for name in weights.index],

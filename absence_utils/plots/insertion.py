@@ -19,6 +19,7 @@ from .base import (
     drawn_once,
     fixed_number,
     interval_points,
+    legend_below,
     show_image,
     signed_number,
     to_numpy,
@@ -228,7 +229,7 @@ def verdict_dots(table):
                 right.plot(rows.veto[here], at[here], "o", color=colour, markersize=3, alpha=0.7)
         right.axvline(0, color="black", linewidth=0.6)
         right.set(xlabel="veto score of each unit (sd)\nblack: above 0.05 sd (FDR 5%)")
-        _legend_below(fig, left, 3)
+        legend_below(fig, left, 3, columnspacing=1.2)
         if "additive units" in shares:
             fig.suptitle(
                 f"Of units that inhibit nothing the published test flags {shares['additive units'].published:.0f}%, "
@@ -273,7 +274,7 @@ def decision_bars(table):
             xlabel="units asked (%)", xlim=(0, 140), xticks=range(0, 101, 25), title="depends on\ncontext?"
         )
         axes[0].invert_yaxis()
-        _legend_below(fig, axes[0], 3)
+        legend_below(fig, axes[0], 3, columnspacing=1.2)
         stored = _shares(table, networks[:1], "signed", lambda rows: rows.decision == "encodes an absence")[0]
         name = networks[0]
         fig.suptitle(
@@ -325,7 +326,7 @@ def power_points(table):
                 f"Signed reading, {layers[-1]} layers: {found:.0f}% of clear absences found (goal 90%), "
                 f"{alarms:.0f}% false alarms (goal 5%)"
             )
-        _legend_below(fig, axes[0], 3)
+        legend_below(fig, axes[0], 3, columnspacing=1.2)
     return fig
 
 
@@ -350,7 +351,7 @@ def pooling_bars(table):
         only = int(table.only_min.sum())
         left.set(xlabel="pooling over space", ylabel="units (%)", ylim=(0, 112))
         left.set_title(f"{only} of {table.unit.nunique()} units only under min")
-        _legend_below(fig, left, 2)
+        legend_below(fig, left, 2, columnspacing=1.2)
         wide = table.pivot(index="unit", columns="pool", values="absence")[pools]
         flagged = set(table[table.only_min].unit)
         for unit, values in wide.iterrows():
@@ -365,12 +366,6 @@ def pooling_bars(table):
         said = ", ".join(f"{fixed_number(middle[pool], 1)} sd by {pool}" for pool in pools)
         fig.suptitle(f"The pooling decides how large a suppression looks: {said}")
     return fig
-
-
-def _legend_below(fig, ax, ncols: int) -> None:
-    """Under all axes, where a title stands above them."""
-    look = {"loc": "outside lower center", "ncols": ncols, "frameon": False, "columnspacing": 1.2}
-    fig.legend(*ax.get_legend_handles_labels(), **look)
 
 
 def insertion_examples(pictures: dict, table):

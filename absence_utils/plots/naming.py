@@ -15,6 +15,7 @@ from .base import (
     WIDTH,
     companion_style,
     drawn_once,
+    fixed_number,
     interval_points,
     name_rows,
     show_image,
@@ -70,9 +71,7 @@ def named_units(rows, patches):
 
 def _claim_of_names(rows) -> str:
     """How many of the names shown are confirmed, and how far their donors lower the unit."""
-    weakest, strongest = (
-        f"{value:.2f}".replace("-", "−") for value in (rows.absolute.max(), rows.absolute.min())
-    )
+    weakest, strongest = (fixed_number(value, 2) for value in (rows.absolute.max(), rows.absolute.min()))
     return (
         f"{int(rows.confirmed.sum())} of {len(rows)} names shown are confirmed:\n"
         f"pictures of the name change the unit by {weakest} to {strongest} sd"

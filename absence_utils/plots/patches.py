@@ -18,6 +18,7 @@ from .base import (
     bare,
     companion_style,
     drawn_once,
+    fixed_number,
     name_rows,
     signed_number,
     to_numpy,
@@ -179,7 +180,7 @@ def content_map(table):
             ax.set_yticks(range(len(units)), units)
             for (row, column), value in np.ndenumerate(values):
                 pale = "white" if value > 0.6 * limit else "black"
-                text = f"{value:+.0f}".replace("-", "−")
+                text = fixed_number(value, 0, plus=True)
                 ax.text(column, row, text, ha="center", va="center", color=pale)
                 if framed[row, column]:
                     ax.add_patch(

@@ -18,6 +18,7 @@ from .base import (
     WIDTH,
     companion_style,
     drawn_once,
+    fixed_number,
     show_image,
     signed_limit,
     signed_map,
@@ -71,8 +72,8 @@ def natural_place(pole) -> str:
     """Where a pole lies among natural responses, in words; see `visualization.pole_table` for its rows."""
     if 0 < pole["percentile"] < 100:
         return f"percentile {pole['percentile']:.1f}"
-    distance = f"{pole['distance']:+.1f} sd".replace("-", "−")
-    return f"{'above' if pole['percentile'] else 'below'} all: {distance}"
+    distance = fixed_number(pole["distance"], 1, plus=True)
+    return f"{'above' if pole['percentile'] else 'below'} all: {distance} sd"
 
 
 def poles_and_patches(
